@@ -1,0 +1,1 @@
+"""Trained networks lowered to integers: ONNX graphs, the integer reference and the proof."""

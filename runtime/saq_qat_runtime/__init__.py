@@ -1,0 +1,1 @@
+"""Run a bundle with numpy and one engine; nothing of training is needed."""
