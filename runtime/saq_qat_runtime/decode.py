@@ -1,0 +1,125 @@
+"""Strict JSON into frozen dataclasses: every field known and present, no coercion, finite numbers."""
+
+import json
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from saq_qat_runtime.errors import ModelError
+
+__all__ = ["decode", "parse_json", "require"]
+
+Record = TypeVar("Record")
+
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+}
+
+
+def require(condition: bool, rule: str) -> None:
+    """Raise ModelError with `rule` unless `condition` holds."""
+    if not condition:
+        raise ModelError(rule)
+
+
+def parse_json(text: str, where: str) -> object:
+    """Parse `text`; raises ModelError naming `where` for duplicate keys, NaN, Infinity and endless nesting."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ModelError(f"{where} is nested too deeply to be a manifest.") from None
+    except ValueError as error:
+        raise ModelError(f"{where} is not valid JSON: {error}. Export the bundle again.") from None
+
+
+def decode(kind: type[Record], value: object, where: str) -> Record:
+    """Build the dataclass `kind` from parsed JSON.
+
+    Fields may be bool, int, float, str, Literal, None, unions of these, tuple[T, ...], dict[str, T] and
+    dataclasses.
+    Raises ModelError that names the offending path below `where`.
+    """
+    if not isinstance(value, dict):
+        raise _mismatch("an object", value, where)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown, missing = sorted(value.keys() - set(known)), [name for name in known if name not in value]
+    require(
+        not unknown, f"{where}: unknown field {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
+    )
+    require(not missing, f"{where}: missing field {', '.join(map(repr, missing))}.")
+    hints = get_type_hints(kind)
+    values = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in known}
+    try:
+        return kind(**values)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+
+
+def _decode(kind: Any, value: object, where: str) -> object:
+    if is_dataclass(kind):
+        return decode(kind, value, where)  # type: ignore[arg-type]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arguments:
+            raise _mismatch(" or ".join(map(repr, arguments)), value, where)
+        return value
+    if origin in (Union, types.UnionType):
+        return _decode_union(arguments, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _mismatch("a list", value, where)
+        return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mismatch("an object", value, where)
+        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _decode_scalar(kind, value, where)
+
+
+def _decode_union(options: Sequence[Any], value: object, where: str) -> object:
+    """The value as the first option that takes it; a lone option beside None reports its own error."""
+    if value is None and type(None) in options:
+        return None
+    others = [option for option in options if option is not type(None)]
+    for option in others[:-1]:
+        try:
+            return _decode(option, value, where)
+        except ModelError:
+            continue
+    return _decode(others[-1], value, where)
+
+
+def _decode_scalar(kind: Any, value: object, where: str) -> object:
+    if kind is float and type(value) in (int, float):
+        number = float(value)  # type: ignore[arg-type]
+        require(math.isfinite(number), f"{where}: must be finite, got {value}.")
+        return number
+    if type(value) is not kind:
+        raise _mismatch(_JSON_NAMES[kind], value, where)
+    return value
+
+
+def _mismatch(expected: str, value: object, where: str) -> ModelError:
+    shown = repr(value)
+    return ModelError(
+        f"{where}: expected {expected}, got {shown if len(shown) <= 60 else shown[:60] + '...'}."
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return result
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
