@@ -1,0 +1,93 @@
+"""From the YAML a user wrote to a checked recipe, and back."""
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from saq_qat import __version__
+from saq_qat.errors import RecipeError
+from saq_qat.recipe.describe import describe
+from saq_qat.recipe.overrides import apply_overrides
+from saq_qat.recipe.schema import Recipe
+from saq_qat.recipe.yaml_tree import Tree, Value, read_yaml
+
+__all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
+
+VERSION = 1
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe of a file, set the values of ``overrides`` (``path.to.key=value``) and check the whole.
+
+    Raises:
+        RecipeError: Naming everything that is wrong, one line each, with file, line and column.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; 'saq-qat init' writes one to start from") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+    return parse_recipe(_decode(content, str(path)), str(path), overrides)
+
+
+def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Check the recipe in ``text``, which messages call ``name``; see :func:`load_recipe`."""
+    tree = apply_overrides(_sections(read_yaml(text, name)), overrides)
+    _check_version(tree)
+    try:
+        return Recipe.model_validate(_as_tuples(tree.value))
+    except ValidationError as error:
+        raise RecipeError("\n".join(describe(error, tree))) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with all defaults written out; parsing it gives an equal recipe."""
+    stream = StringIO()
+    YAML().dump(_as_lists(recipe.model_dump()), stream)
+    return stream.getvalue()
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise RecipeError(f"{name}:{line}:{column}: not UTF-8; save the file in that encoding") from None
+
+
+def _sections(tree: Tree) -> Tree:
+    if tree.value is None:
+        raise RecipeError(f"{tree.places[()]}: empty; 'saq-qat init' writes a recipe to start from")
+    if not isinstance(tree.value, dict):
+        raise RecipeError(
+            f"{tree.places[()]}: a recipe is a section of keys and values, such as 'version: 1'"
+        )
+    return tree
+
+
+def _check_version(tree: Tree) -> None:
+    version = tree.value.get("version") if isinstance(tree.value, dict) else None
+    if type(version) is int and version > VERSION:
+        raise RecipeError(
+            f"{tree.places[('version',)]}: version: {version} needs a newer saq-qat; "
+            f"saq-qat {__version__} reads version {VERSION}"
+        )
+
+
+def _as_tuples(value: Value) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_tuples(item) for key, item in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        kind_first = sorted(value, key=lambda key: key != "kind")
+        return {key: _as_lists(value[key]) for key in kind_first}
+    return list(map(_as_lists, value)) if isinstance(value, tuple) else value

@@ -1,0 +1,45 @@
+"""The recipe: everything a run is made of, as frozen, strict data.
+
+Plain data only: no torch, no numpy, no files. One module for each section; every field carries the
+description that editors show (`saq-qat schema`).
+"""
+
+from saq_qat.recipe.schema.base import Bits, Section
+from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, Synthetic
+from saq_qat.recipe.schema.deploy import Deploy, Thresholds
+from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
+from saq_qat.recipe.schema.model import Model
+from saq_qat.recipe.schema.optimizer import AdamW, Optimizer, Sgd
+from saq_qat.recipe.schema.quant import ActivationQuantizer, Override, Quant, WeightQuantizer
+from saq_qat.recipe.schema.recipe import Recipe
+from saq_qat.recipe.schema.train import DeployStage, FloatStage, QuantizedStage, Stage, Train
+
+__all__ = [
+    "ActivationQuantizer",
+    "AdamW",
+    "Bits",
+    "Cifar",
+    "Data",
+    "Deploy",
+    "DeployStage",
+    "Digits",
+    "EfficientTraining",
+    "FloatStage",
+    "ImageFolder",
+    "Model",
+    "Optimizer",
+    "Override",
+    "Plain",
+    "Quant",
+    "QuantizedStage",
+    "Recipe",
+    "Sam",
+    "Saq",
+    "Section",
+    "Sgd",
+    "Stage",
+    "Synthetic",
+    "Thresholds",
+    "Train",
+    "WeightQuantizer",
+]

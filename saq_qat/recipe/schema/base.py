@@ -1,0 +1,59 @@
+"""What all sections of a recipe share: strictness, rules between fields and the number types."""
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+__all__ = [
+    "Bits",
+    "BrokenRule",
+    "Count",
+    "Finite",
+    "Fraction",
+    "NonNegative",
+    "Positive",
+    "Scalar",
+    "Section",
+    "WholeNumber",
+]
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Bits = Annotated[int, Field(ge=2, le=8)]
+Count = Annotated[int, Field(ge=1)]
+Scalar = bool | int | float | str
+
+BrokenRule = tuple[str, str]
+"""The field to point at, as a dotted path below its section, and what is wrong with it."""
+
+
+def _whole_number(value: object) -> object:
+    if type(value) is not int:
+        raise PydanticKnownError("int_type")
+    return value
+
+
+WholeNumber = BeforeValidator(_whole_number)
+"""For literals of numbers, which would take ``true`` and ``1.0`` for 1."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values never coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        """What is wrong between fields that are each right by themselves."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> Self:
+        broken = tuple(self.broken_rules())
+        if broken:
+            text = "; ".join(f"{field}: {message}" for field, message in broken)
+            raise PydanticCustomError("broken_rules", "{text}", {"text": text, "broken": broken})
+        return self

@@ -1,0 +1,97 @@
+"""The `data` section: which images, and how they become the network's input."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Section
+
+__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "Synthetic"]
+
+
+class _Images(Section):
+    image_size: Count = Field(default=32, description="Side of the square network input, in pixels.")
+    augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = Field(
+        default="none",
+        description="Training augmentation. crop_flip: pad by an eighth, crop at random, mirror half of "
+        "the images; resized_crop_flip: ImageNet's crop of random area and aspect ratio, mirror half.",
+    )
+    mean: tuple[Finite, ...] | None = Field(
+        default=None, description="Mean of each channel, of pixels in 0..1; that of the data set if null."
+    )
+    std: tuple[Positive, ...] | None = Field(
+        default=None, description="Standard deviation of each channel; that of the data set if null."
+    )
+    workers: int = Field(
+        default=0, ge=0, description="Loader processes; the batches are the same for any number."
+    )
+    train_limit: Count | None = Field(
+        default=None, description="Use only this many training images, a fixed choice; all if null."
+    )
+    val_limit: Count | None = Field(
+        default=None, description="Use only this many validation images, a fixed choice; all if null."
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            yield (
+                "std",
+                "mean and std must have one number for each channel, "
+                f"but mean has {len(self.mean)} and std has {len(self.std)}",
+            )
+
+
+class Digits(_Images):
+    """Handwritten digits that come with scikit-learn: 1797 grey scans of 8x8 pixels in 10 classes."""
+
+    kind: Literal["digits"] = Field(description="Handwritten digits that come with scikit-learn.")
+    image_size: Count = Field(
+        default=16, description="Side of the square network input, in pixels; the scans have 8x8."
+    )
+
+
+class Cifar(_Images):
+    """CIFAR-10 or CIFAR-100: colour images of 32x32 pixels."""
+
+    kind: Literal["cifar10", "cifar100"] = Field(description="CIFAR-10 or CIFAR-100.")
+    root: str = Field(
+        min_length=1,
+        description="Folder of the extracted CIFAR python archive, relative to the working directory.",
+    )
+
+
+class ImageFolder(_Images):
+    """Images of your own, or ImageNet: one folder for each class."""
+
+    kind: Literal["imagefolder"] = Field(description="Images in one folder for each class.")
+    root: str = Field(
+        min_length=1,
+        description="Folder with train/<class>/* and val/<class>/*, relative to the working directory.",
+    )
+    image_size: Count = Field(default=224, description="Side of the square network input, in pixels.")
+    resize: Count | None = Field(
+        default=None,
+        description="Short side before the centre crop of evaluation; image_size * 8 / 7 if null.",
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        yield from super().broken_rules()
+        if self.resize is not None and self.resize < self.image_size:
+            yield (
+                "resize",
+                f"the centre crop of image_size {self.image_size} needs a short side of at least "
+                f"{self.image_size} (got {self.resize})",
+            )
+
+
+class Synthetic(_Images):
+    """Random images with learnable labels, for tests and timings."""
+
+    kind: Literal["synthetic"] = Field(description="Random images with learnable labels.")
+    classes: Count = Field(default=10, description="Number of labels.")
+    train_size: Count = Field(default=256, description="Number of training images.")
+    val_size: Count = Field(default=64, description="Number of validation images.")
+
+
+Data = Annotated[Digits | Cifar | ImageFolder | Synthetic, Field(discriminator="kind")]

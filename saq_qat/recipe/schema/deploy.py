@@ -1,0 +1,45 @@
+"""The `deploy` section: where the network will run and what that may cost."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from saq_qat.recipe.schema.base import BrokenRule, NonNegative, Section
+
+__all__ = ["Deploy", "Thresholds"]
+
+
+class Thresholds(Section):
+    """What deployment may cost before the gate fails."""
+
+    max_top1_drop: NonNegative = Field(
+        default=1.0, description="Percentage points of top-1 that deployment may lose against fake-quant."
+    )
+    max_flip_rate: NonNegative = Field(
+        default=0.05, description="Share of predictions (0 to 1) that deployment may change from fake-quant."
+    )
+
+
+class Deploy(Section):
+    """Where the network will run and what that may cost."""
+
+    targets: tuple[Literal["onnxruntime"], ...] = Field(
+        default=("onnxruntime",),
+        min_length=1,
+        description="Where the network will run; decides placement and grids.",
+    )
+    refine_bias: bool = Field(
+        default=True,
+        description="Store low-bit weight codes times a power of two, for a finer grid of biases.",
+    )
+    pack_weights: bool = Field(
+        default=True, description="Store weights of up to 4 bits as uint4, unpacked at load."
+    )
+    thresholds: Thresholds = Field(
+        default=Thresholds(), description="What deployment may cost before the gate fails."
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        if len(set(self.targets)) < len(self.targets):
+            yield "targets", "names a target twice"
