@@ -1,0 +1,6 @@
+"""Float networks: the built-in ones, a user's own, and their pretrained weights."""
+
+from saq_qat.models.build import build_model
+from saq_qat.models.pretrained import PretrainedReport, load_pretrained
+
+__all__ = ["PretrainedReport", "build_model", "load_pretrained"]

@@ -1,0 +1,120 @@
+"""From the recipe's `model` section to a float network."""
+
+import contextlib
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision import models as torchvision_models
+
+from saq_qat.errors import RecipeError
+from saq_qat.models.pretrained import load_pretrained
+from saq_qat.models.resnet_cifar import preresnet20, resnet20
+from saq_qat.recipe.schema import Model
+
+__all__ = ["build_model"]
+
+_BUILT_IN: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": resnet20,
+    "preresnet20": preresnet20,
+    "resnet18": torchvision_models.resnet18,
+    "resnet34": torchvision_models.resnet34,
+    "resnet50": torchvision_models.resnet50,
+    "mobilenet_v2": torchvision_models.mobilenet_v2,
+}
+_DOWNLOADING_ARGUMENTS = ("weights", "pretrained")
+
+
+def build_model(model: Model, num_classes: int) -> nn.Module:
+    """The float network of a recipe, in training mode, on the CPU.
+
+    Weights are drawn from torch's global generator, then replaced by those of `model.pretrained` if given.
+
+    Raises RecipeError if it cannot be built, ArtifactError if the pretrained weights cannot be loaded.
+    """
+    if ":" in model.name:
+        with _working_folder_importable():
+            network = _construct(model, _import_constructor(model.name), num_classes)
+    else:
+        network = _construct(model, _built_in(model), num_classes)
+    if model.pretrained is not None:
+        load_pretrained(network, Path(model.pretrained), strict=model.pretrained_strict)
+    return network
+
+
+def _built_in(model: Model) -> Callable[..., nn.Module]:
+    if model.name not in _BUILT_IN:
+        close = difflib.get_close_matches(model.name, _BUILT_IN, n=1)
+        raise RecipeError(
+            f"model.name must be a built-in network or 'package.module:callable'; got '{model.name}'."
+            + (f" Did you mean '{close[0]}'?" if close else "")
+            + f" Built in: {', '.join(_BUILT_IN)}."
+        )
+    for name in _DOWNLOADING_ARGUMENTS:
+        if name in model.arguments:
+            raise RecipeError(
+                f"model.arguments.{name} would download weights, and training never uses the network. "
+                "Save the weights to a file and give its path as model.pretrained."
+            )
+    return _BUILT_IN[model.name]
+
+
+@contextlib.contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    """Let `import` see the current folder, as `python -m` does, while a user's network is built."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _import_constructor(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    # The module is the user's: whatever its import raises is a fault of the recipe or of that file.
+    except Exception as error:
+        raise RecipeError(
+            f"model.name: '{module_name}' cannot be imported: {type(error).__name__}: {error}. "
+            f"It must be installed, or lie under the current folder ({Path.cwd()})."
+        ) from error
+    constructor: Any = module
+    for part in attribute.split("."):
+        constructor = getattr(constructor, part, None)
+    if not callable(constructor):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        close = difflib.get_close_matches(attribute, public, n=1)
+        raise RecipeError(
+            f"model.name must name a callable; '{attribute}' is none of '{module_name}' "
+            f"({getattr(module, '__file__', 'built in')})."
+            + (f" Did you mean '{module_name}:{close[0]}'?" if close else "")
+        )
+    return constructor  # type: ignore[no-any-return]
+
+
+def _construct(model: Model, constructor: Callable[..., Any], num_classes: int) -> nn.Module:
+    if "num_classes" in model.arguments:
+        raise RecipeError(
+            "model.arguments.num_classes is set by the data (its number of classes, "
+            f"here {num_classes}); remove it from model.arguments."
+        )
+    arguments = {"num_classes": num_classes, **model.arguments}
+    call = f"{model.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+    try:
+        network = constructor(**arguments)
+    # A constructor may raise anything; the reader of the message needs the call that did.
+    except Exception as error:
+        raise RecipeError(
+            f"model: {call} raised {type(error).__name__}: {error}. "
+            "The callable takes the keyword `num_classes` and every key of model.arguments."
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise RecipeError(f"model: {call} must return a torch.nn.Module; got {type(network).__name__}.")
+    return network

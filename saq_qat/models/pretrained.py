@@ -1,0 +1,185 @@
+"""Weights from a local file into a network, without ever unpickling code."""
+
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from saq_qat.errors import ArtifactError
+
+__all__ = ["PretrainedReport", "load_pretrained", "read_weights"]
+
+_logger = logging.getLogger(__name__)
+_WRAPPERS = ("state_dict", "model")
+_LISTED_KEYS = 12
+
+
+@dataclass(frozen=True)
+class PretrainedReport:
+    """How the tensors of a file met those of a network.
+
+    `loaded` counts tensors copied. The others list keys: `missing` are the network's alone, `unexpected` the
+    file's alone, `mismatched` are in both with another shape or kind of number (and how).
+    """
+
+    loaded: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: Mapping[str, str]
+
+    def __str__(self) -> str:
+        shapes = [f"{key} ({difference})" for key, difference in self.mismatched.items()]
+        groups = (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("of another shape or type", shapes),
+        )
+        return "; ".join(f"{len(keys)} {title}: {_listed(keys)}" for title, keys in groups if keys)
+
+
+def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> PretrainedReport:
+    """Copy the weights of a .safetensors or .pth/.pt file into `network`.
+
+    A .pth file is a state dict, or a dict that holds one under `state_dict` or `model`; a leading `module.`
+    (from DataParallel) is dropped. With `strict`, every key must match. Without it the head (the last linear
+    layer, or the last layer with weights) keeps its initial values where it differs, and keys only the file has
+    are left out; the rest of the network must still match. What was skipped is logged and returned.
+
+    Raises ArtifactError, and changes nothing, if the file cannot be read safely or does not fit.
+    """
+    weights = read_weights(path)
+    report = _compare(network.state_dict(), weights)
+    head = _head_prefix(network)
+    unfit = (*report.missing, *report.mismatched)
+    if strict and (unfit or report.unexpected):
+        raise ArtifactError(
+            f"model.pretrained must hold every weight of the network and no other; '{path}' has {report}. "
+            "Is it of the same model.name? If only the head differs, set model.pretrained_strict: false."
+        )
+    if not all(key.startswith(head) for key in unfit):
+        raise ArtifactError(
+            f"model.pretrained must hold every weight of the network but its head ('{head}*'); "
+            f"'{path}' has {report}. Is it of the same model.name?"
+        )
+    network.load_state_dict(
+        {
+            key: value
+            for key, value in weights.items()
+            if key not in report.unexpected and key not in report.mismatched
+        },
+        strict=False,
+    )
+    if unfit or report.unexpected:
+        _logger.warning(
+            "%d tensors loaded from '%s'; the rest keep their initial values: %s", report.loaded, path, report
+        )
+    return report
+
+
+def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> PretrainedReport:
+    mismatched = {
+        key: difference
+        for key in target
+        if key in weights and (difference := _difference(weights[key], target[key])) is not None
+    }
+    # BatchNorm's step counter is absent from older files, and no arithmetic with a fixed momentum reads it.
+    missing = tuple(key for key in target if key not in weights and not key.endswith(".num_batches_tracked"))
+    unexpected = tuple(key for key in weights if key not in target)
+    loaded = len(weights) - len(unexpected) - len(mismatched)
+    return PretrainedReport(loaded, missing, unexpected, mismatched)
+
+
+def _difference(found: Tensor, wanted: Tensor) -> str | None:
+    if found.shape != wanted.shape:
+        return f"file {list(found.shape)}, network {list(wanted.shape)}"
+    if found.is_floating_point() != wanted.is_floating_point():
+        return f"file {found.dtype}, network {wanted.dtype}"
+    return None
+
+
+def _head_prefix(network: nn.Module) -> str:
+    weighted = {name: module for name, module in network.named_modules() if _has_weights(module)}
+    linear = [name for name, module in weighted.items() if isinstance(module, nn.Linear)]
+    names = linear or list(weighted)
+    return f"{names[-1]}." if names else ""
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth/.pt file by name, on the CPU, without a leading `module.`.
+
+    Raises ArtifactError if the file is missing, damaged, or holds anything but tensors of finite numbers.
+    """
+    if not path.is_file():
+        raise ArtifactError(
+            f"model.pretrained must be a file; there is none at '{path}' (from {Path.cwd()})."
+        )
+    if path.suffix == ".safetensors":
+        content: object = _read_safetensors(path)
+    elif path.suffix in {".pth", ".pt"}:
+        content = _read_torch(path)
+    else:
+        raise ArtifactError(f"model.pretrained must end in .safetensors, .pth or .pt; got '{path}'.")
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ArtifactError(
+            f"model.pretrained must hold tensors by name; '{path}' holds {_describe(content)}. "
+            "Save it again with torch.save(network.state_dict(), path)."
+        )
+    weights = {str(key).removeprefix("module."): value for key, value in content.items()}
+    broken = [
+        key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ArtifactError(
+            f"model.pretrained must hold finite numbers; '{path}' has others in {_listed(broken)}. "
+            "The training that wrote it diverged: take an earlier checkpoint."
+        )
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"'{path}' cannot be read as safetensors: {error}. Copy or save it again."
+        ) from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"'{path}' is refused: it is damaged, or holds code beside tensors. "
+            "Nothing of it was run. If you trust the file, load it with the tool that wrote it and save "
+            f"network.state_dict() as .safetensors. (torch: {str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ArtifactError(
+            f"'{path}' cannot be read as a torch file: {type(error).__name__}: {error}. Save it again."
+        ) from error
+
+
+def _describe(content: object) -> str:
+    if isinstance(content, Mapping):
+        kinds = {key: type(value).__name__ for key, value in content.items() if not isinstance(value, Tensor)}
+        return f"a dictionary with {_listed([f'{key!r}: {kind}' for key, kind in kinds.items()])}"
+    return f"a {type(content).__name__}"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f", and {len(keys) - _LISTED_KEYS} more" if len(keys) > _LISTED_KEYS else ""
+    return ", ".join(keys[:_LISTED_KEYS]) + more
