@@ -1,0 +1,146 @@
+"""What the nodes of a traced network are: the few operations that placement and lowering know by name.
+
+Everything else is a float operation, left as it is.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from saq_qat.errors import LegalityError
+from saq_qat.quant.layers import QuantLayer
+
+__all__ = [
+    "activation_bound",
+    "is_add",
+    "is_batch_norm",
+    "is_carrier",
+    "is_global_average",
+    "is_identity",
+    "is_max_pool",
+    "is_nonnegative",
+    "is_reshape",
+    "is_weighted",
+    "module_of",
+    "trace",
+    "uses",
+]
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Symbolic trace of ``model``, sharing its modules and parameters.
+
+    Raises:
+        LegalityError: the forward pass branches on values or shapes, or hides a dropout that follows no train/eval mode.
+    """
+    try:
+        network = fx.symbolic_trace(model)
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise LegalityError(
+            f"Quantizers are placed on a torch.fx graph, and {type(model).__name__} cannot be traced: {error}. "
+            "Write forward without branches or loops that depend on tensor values, or mark the part with torch.fx.wrap."
+        ) from error
+    for node in network.graph.nodes:
+        if node.op == "call_function" and node.target is F.dropout:
+            raise LegalityError(
+                f"{node.name}: functional dropout is fixed by tracing and would stay on in evaluation. Use nn.Dropout."
+            )
+    network.graph.eliminate_dead_code()
+    network.recompile()
+    return network
+
+
+def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module a node calls, or None."""
+    return network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _calls(
+    network: fx.GraphModule, node: fx.Node, modules: tuple[type, ...], functions: tuple[Callable[..., object], ...] = (),
+    methods: tuple[str, ...] = (),
+) -> bool:
+    if node.op == "call_module":
+        return isinstance(module_of(network, node), modules)
+    return (node.op == "call_function" and node.target in functions) or (
+        node.op == "call_method" and node.target in methods
+    )
+
+
+def is_weighted(network: fx.GraphModule, node: fx.Node) -> bool:
+    """A convolution or linear layer, quantized or not yet."""
+    return _calls(network, node, (nn.Conv2d, nn.Linear, QuantLayer))
+
+
+def is_batch_norm(network: fx.GraphModule, node: fx.Node) -> bool:
+    return _calls(network, node, (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm))
+
+
+def is_add(network: fx.GraphModule, node: fx.Node) -> bool:
+    """A sum of two tensors, such as a residual sum."""
+    return _calls(network, node, (), (operator.add, operator.iadd, torch.add), ("add", "add_")) and (
+        sum(isinstance(argument, fx.Node) for argument in node.args) == 2
+    )
+
+
+def is_max_pool(network: fx.GraphModule, node: fx.Node) -> bool:
+    return _calls(network, node, (nn.MaxPool2d,), (F.max_pool2d, torch.max_pool2d))
+
+
+def is_global_average(network: fx.GraphModule, node: fx.Node) -> bool:
+    """The mean over height and width, whichever way it is written."""
+    module = module_of(network, node)
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        return module.output_size in (1, (1, 1))
+    if _calls(network, node, (), (F.adaptive_avg_pool2d,)):
+        return (node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")) in (1, (1, 1))
+    if _calls(network, node, (), (torch.mean,), ("mean",)):
+        axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        return isinstance(axes, (tuple, list)) and [int(str(a)) for a in axes] in ([2, 3], [-2, -1])
+    return False
+
+
+def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Moves no value and rounds none: codes pass through as they are."""
+    return _calls(network, node, (nn.Flatten,), (torch.flatten, torch.reshape), ("flatten", "reshape", "view"))
+
+
+def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Passes values on in evaluation."""
+    return _calls(network, node, (nn.Dropout, nn.Dropout2d, nn.Identity))
+
+
+def is_carrier(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Hands values of its input on, so that a grid before it is a grid after it."""
+    return is_max_pool(network, node) or is_reshape(network, node) or is_identity(network, node)
+
+
+def activation_bound(network: fx.GraphModule, node: fx.Node) -> float | None:
+    """Upper bound of a ReLU (infinity) or ReLU6 (6); None for anything else."""
+    if _calls(network, node, (nn.ReLU6,), (F.relu6,)):
+        return 6.0
+    if _calls(network, node, (nn.ReLU,), (F.relu, torch.relu), ("relu", "relu_")):
+        return float("inf")
+    return None
+
+
+def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the values of ``node`` cannot be below zero, as far as the graph tells."""
+    if activation_bound(network, node) is not None or _calls(
+        network, node, (nn.Sigmoid, nn.Softmax), (torch.sigmoid, F.softmax), ("sigmoid", "softmax")
+    ):
+        return True
+    if is_carrier(network, node) or is_global_average(network, node) or is_add(network, node):
+        return all(is_nonnegative(network, parent) for parent in node.all_input_nodes)
+    return False
+
+
+def uses(network: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """``(consumer, carrier)`` of every use of a value: carriers are walked through, ``carrier`` is the node it reads."""
+    for user in node.users:
+        if is_carrier(network, user):
+            yield from uses(network, user)
+        else:
+            yield user, node

@@ -1,0 +1,168 @@
+"""Convolution and linear layers with a quantized weight and a place to perturb it."""
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.errors import LegalityError
+from saq_qat.quant.quantizer import Quantizer
+
+__all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "quant_layers"]
+
+_DEVIATION_FLOOR = 1e-5
+
+
+class QuantLayer(nn.Module):
+    """Base of the layers whose weight is quantized; computes with ``Q(v) + slot``.
+
+    ``v`` is the weight, or the weight minus its mean divided by its deviation over the whole tensor (APoT; statistics carry
+    no gradient). The slot and the shift are how sharpness-aware training perturbs a layer without moving its weight.
+
+    Attributes:
+        weight, bias: the full-precision parameters.
+        slot: plain leaf tensor of the weight's shape added to Q(v), or None. Its ``.grad`` is dL/dQ(v). Neither parameter
+            nor buffer: it is never saved, and distributed training leaves each process its own.
+        shift: plain tensor added before quantization (Case 2), or None.
+        shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are taken anew.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        bias: nn.Parameter | None,
+        weight_quantizer: Quantizer,
+        *,
+        normalize: bool = False,
+        rescale_std: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+        self.weight_quantizer = weight_quantizer
+        self.normalize = normalize
+        self.rescale_std = rescale_std
+        self.slot: Tensor | None = None
+        self.shift: Tensor | None = None
+        self.shift_space: Literal["normalised", "raw"] = "normalised"
+
+    def open_slot(self) -> Tensor:
+        """Add a zero slot that collects dL/dQ(v), and return it."""
+        self.slot = torch.zeros_like(self.weight, requires_grad=True)
+        return self.slot
+
+    def close_slot(self) -> None:
+        self.slot = None
+
+    def weight_deviation(self) -> Tensor:
+        """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation. A constant weight counts as sigma = 1."""
+        if not self.normalize:
+            return self.weight.new_ones(())
+        return _deviation(self.weight.detach())
+
+    def quantizer_input(self) -> Tensor:
+        """v, of the weight's shape, without any shift."""
+        return self._normalised(self.weight)
+
+    def clip_mask(self) -> Tensor:
+        """Bool tensor M of the weight's shape: G_v = G_Q * M (paper Eq. 10)."""
+        return self.weight_quantizer.clip_mask(self.quantizer_input().detach())
+
+    def quantized_weight(self) -> Tensor:
+        """Q(v) + slot, times sigma if ``rescale_std``."""
+        weight = self.weight
+        if self.shift is not None and self.shift_space == "raw":
+            weight = weight + self.shift
+        v = self._normalised(weight)
+        if self.shift is not None and self.shift_space == "normalised":
+            v = v + self.shift
+        quantized = cast(Tensor, self.weight_quantizer(v))
+        if self.slot is not None:
+            quantized = quantized + self.slot
+        return quantized * self.weight_deviation() if self.rescale_std else quantized
+
+    @torch.no_grad()
+    def weight_codes(self) -> Tensor:
+        """Integer codes of the weight, as floats of its shape."""
+        return self.weight_quantizer.codes(self.quantizer_input())
+
+    @torch.no_grad()
+    def weight_scale(self) -> Tensor:
+        """Value of one code, 0-dim, sigma included where it is multiplied back."""
+        scale = self.weight_quantizer.scale
+        return scale * self.weight_deviation() if self.rescale_std else scale
+
+    def _normalised(self, weight: Tensor) -> Tensor:
+        if not self.normalize:
+            return weight
+        data = weight.detach()
+        return (weight - data.mean()) / _deviation(data)
+
+
+def _deviation(weight: Tensor) -> Tensor:
+    if weight.numel() < 2:
+        return weight.new_ones(())
+    deviation = weight.std()
+    return torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
+
+
+class QuantConv2d(QuantLayer):
+    """2-D convolution with a quantized weight (out, in / groups, kH, kW); pads with zeros, which every grid holds."""
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        weight_quantizer: Quantizer,
+        *,
+        normalize: bool = False,
+        rescale_std: bool = False,
+    ) -> None:
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise LegalityError(
+                f"Quantized convolutions pad with a number of zeros; got padding={conv.padding!r}, "
+                f"padding_mode={conv.padding_mode!r}. Pad explicitly, or exclude the layer."
+            )
+        super().__init__(conv.weight, conv.bias, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
+        self.stride = cast(tuple[int, int], conv.stride)
+        self.padding = cast(tuple[int, int], conv.padding)
+        self.dilation = cast(tuple[int, int], conv.dilation)
+        self.groups = conv.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H', W')."""
+        return self.compute(x, self.quantized_weight(), self.bias)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution itself, on any weight of this layer's shape."""
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class QuantLinear(QuantLayer):
+    """Linear layer with a quantized weight (out, in)."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        weight_quantizer: Quantizer,
+        *,
+        normalize: bool = False,
+        rescale_std: bool = False,
+    ) -> None:
+        super().__init__(linear.weight, linear.bias, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return self.compute(x, self.quantized_weight(), self.bias)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The product itself, on any weight of this layer's shape."""
+        return F.linear(x, weight, bias)
+
+
+def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
+    """Name and layer of every quantized weight, in registration order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}

@@ -1,0 +1,120 @@
+"""From a float model to a quantized network: trace, plan, judge, insert, calibrate."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, fx, nn
+
+from saq_qat.errors import LegalityError
+from saq_qat.quant.graph import trace
+from saq_qat.quant.layers import QuantConv2d, QuantLinear, quant_layers
+from saq_qat.quant.legality import judge
+from saq_qat.quant.place import place
+from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
+from saq_qat.quant.quantizer import Quantizer, observing
+from saq_qat.recipe.schema import Quant
+
+__all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
+
+
+def plan_network(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
+    """The traced float network and its judged plan; nothing is changed and no finding raises.
+
+    Raises:
+        LegalityError: the model cannot be traced, or the policy cannot be applied to it.
+    """
+    network = trace(model)
+    return network, judge(place(network, quant), network, targets)
+
+
+def quantize(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
+    """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet calibrated.
+
+    Raises:
+        LegalityError: a target cannot run what the plan asks for; the message lists every error.
+    """
+    network, plan = plan_network(model, quant, targets)
+    if plan.errors:
+        raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
+    insert_quantizers(network, plan)
+    for layer in quant_layers(network).values():
+        layer.weight_quantizer.initialise(layer.quantizer_input().detach())
+    return network, plan
+
+
+def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
+    """Replace every planned layer and put every planned quantizer behind its node, in place."""
+    for layer in plan.layers:
+        network.set_submodule(layer.name, _quant_layer(network.get_submodule(layer.name), layer))
+    network.add_submodule("quantizers", nn.ModuleDict())
+    nodes = {node.name: node for node in network.graph.nodes}
+    value = dict(nodes)
+    for tensor in plan.tensors:
+        path = f"quantizers.{tensor.name}"
+        network.add_submodule(path, _activation_quantizer(tensor))
+        source = value[tensor.after]
+        with network.graph.inserting_after(source):
+            quantized = network.graph.call_module(path, (source,))
+        if tensor.shared:
+            source.replace_all_uses_with(quantized, delete_user_cb=lambda user, q=quantized: user is not q)
+            value[tensor.after] = quantized
+        else:
+            for consumer in tensor.consumers:
+                nodes[consumer].replace_input_with(source, quantized)
+    network.graph.lint()
+    network.recompile()
+
+
+def _quant_layer(module: nn.Module, layer: LayerPlan) -> nn.Module:
+    quantizer = Quantizer(layer.grid, bits=layer.bits, method=layer.initialise, lsq=layer.kind == "lsq")
+    if isinstance(module, nn.Conv2d):
+        return QuantConv2d(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)
+    if isinstance(module, nn.Linear):
+        return QuantLinear(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)
+    raise LegalityError(f"{layer.name}: a {type(module).__name__} cannot be quantized; the plan names Conv2d and Linear.")
+
+
+def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
+    return Quantizer(
+        tensor.grid,
+        bits=tensor.bits,
+        offset=tensor.offset,
+        method=tensor.initialise,
+        lsq=tensor.kind in ("lsq", "lsq+"),
+    )
+
+
+def activation_quantizers(network: fx.GraphModule) -> dict[str, Quantizer]:
+    """Plan name and quantizer of every activation, in graph order."""
+    modules = network.get_submodule("quantizers").named_children()
+    return {name: module for name, module in modules if isinstance(module, Quantizer)}
+
+
+@torch.no_grad()
+def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
+    """Place every activation quantizer on sample images, and give BatchNorm the statistics of the quantized network.
+
+    The statistics are re-estimated as the mean over the batches, because weight normalisation changes what every
+    BatchNorm sees and would leave those of a full-precision checkpoint wrong.
+
+    Args:
+        batches: float32 images (N, C, H, W), normalised as in training.
+
+    Raises:
+        LegalityError: there is no batch.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    training = network.training
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with observing(list(activation_quantizers(network).values())):
+        seen = sum(1 for batch in batches if network(batch) is not None)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(training)
+    if not seen:
+        raise LegalityError("Calibration needs at least one batch of images; the data gave none.")
