@@ -47,8 +47,10 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML with all defaults written out; parsing it gives an equal recipe."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
     stream = StringIO()
-    YAML().dump(_as_lists(recipe.model_dump()), stream)
+    yaml.dump(_as_lists(recipe.model_dump()), stream)
     return stream.getvalue()
 
 
