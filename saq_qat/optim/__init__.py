@@ -1,0 +1,1 @@
+"""Training steps: plain descent, SAM, and sharpness-aware quantization."""

@@ -1,0 +1,93 @@
+"""From the recipe to an optimizer, its learning rate, and the strategy of a stage."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+
+from saq_qat.optim.passes import Objective
+from saq_qat.optim.perturbation import ball_of
+from saq_qat.optim.plain import PlainStep
+from saq_qat.optim.sam import SamStep
+from saq_qat.optim.saq import SaqStep
+from saq_qat.optim.update import TrainingStep, Update
+from saq_qat.quant.quantizer import Quantizer
+from saq_qat.recipe import schema
+
+__all__ = ["build_optimizer", "build_step", "learning_rate", "set_learning_rate", "trainable_parameters"]
+
+_RATIO = "lr_ratio"
+
+
+def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that is trained, by name."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
+    """SGD or AdamW over three groups: weights, norms and biases (one dimension or none), clip levels.
+
+    Clip levels, steps and offsets have a learning rate relative to the others' and a decay of their own.
+    The learning rate is 0 until ``set_learning_rate``.
+    """
+    levels = {
+        id(p) for module in network.modules() if isinstance(module, Quantizer) for p in module.parameters()
+    }
+    parameters = list(trainable_parameters(network).values())
+    weights = [p for p in parameters if id(p) not in levels and p.ndim > 1]
+    others = [p for p in parameters if id(p) not in levels and p.ndim <= 1]
+    clip_levels = [p for p in parameters if id(p) in levels]
+    decay_of_others = recipe.weight_decay if recipe.decay == "all" else 0.0
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": recipe.weight_decay, _RATIO: 1.0},
+        {"params": others, "weight_decay": decay_of_others, _RATIO: 1.0},
+        {"params": clip_levels, "weight_decay": recipe.clip_level_decay, _RATIO: recipe.clip_level_lr},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if isinstance(recipe, schema.Sgd):
+        return SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True)
+    return AdamW(groups, lr=0.0, betas=recipe.betas, foreach=True)
+
+
+def learning_rate(step: int, *, peak: float, steps: int, warmup: int) -> float:
+    """Rate of 0-based ``step``: linear from 0 to ``peak`` over ``warmup`` steps, then a cosine to 0.
+
+    A function of the step alone, so that it needs no state.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give each group ``rate`` times its own ratio."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[_RATIO]
+
+
+def build_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    method: schema.Plain | schema.Sam | schema.Saq,
+    *,
+    max_norm: float | None = None,
+) -> TrainingStep:
+    """The strategy of ``method`` for the network of ``objective``.
+
+    Raises:
+        RecipeError: SAQ on a network that has nothing in its ball.
+    """
+    network = objective.network
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    named: Mapping[str, nn.Parameter] = trainable_parameters(network)
+    parameters = list(named.values())
+    update = Update(optimizer, parameters, max_norm=max_norm)
+    if isinstance(method, schema.Saq):
+        return SaqStep(objective, named, update, ball_of(network, method), method)
+    if isinstance(method, schema.Sam):
+        return SamStep(objective, parameters, update, rho=method.rho)
+    return PlainStep(objective, parameters, update)

@@ -1,0 +1,89 @@
+"""One forward and backward pass, and what must hold around the second of two passes over one batch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Objective", "frozen_statistics", "micro_batches", "random_state", "same_randomness"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss that is minimised, and how it is computed.
+
+    Attributes:
+        network: maps images (N, C, H, W) to logits; may be wrapped in DistributedDataParallel.
+        loss: mean loss of logits and labels, 0-dim.
+        precision: ``bfloat16`` runs the forward pass under autocast; quantizers and losses stay in float32.
+        micro_batch_size: images that share one pass; the whole batch if None.
+    """
+
+    network: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch_size: int | None = None
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes share each batch."""
+        return isinstance(self.network, DistributedDataParallel)
+
+    def backward(self, images: Tensor, labels: Tensor, *, synchronise: bool) -> Tensor:
+        """Add the gradient to ``.grad`` and return the loss, detached.
+
+        With several processes, ``synchronise`` then replaces all of ``.grad`` by its mean over them. The
+        forward pass lies inside ``no_sync`` too: outside, DistributedDataParallel would exchange gradients
+        all the same.
+        """
+        network = self.network
+        local = isinstance(network, DistributedDataParallel) and not synchronise
+        with network.no_sync() if local else nullcontext():  # type: ignore[operator]
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                logits = network(images)
+            loss = self.loss(logits.float() if logits.dtype == torch.bfloat16 else logits, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+def micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tuple[Tensor, Tensor, bool]]:
+    """Parts of a batch with at most ``size`` images each, and whether a part is the last."""
+    size = size or len(images)
+    parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+    return [(*part, index == len(parts) - 1) for index, part in enumerate(parts)]
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """BatchNorm, SyncBatchNorm too, normalises by the batch but leaves its running statistics alone.
+
+    Turning tracking off is stronger than a momentum of 0, which still counts batches and fails for a
+    cumulative average.
+    """
+    norms = [
+        m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+    ]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """State of the generators that dropout and its like draw from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def same_randomness(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Set the generators back, so that the next pass drops what the pass after ``random_state`` dropped."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

@@ -1,0 +1,206 @@
+"""The perturbation epsilon of sharpness-aware quantization: which way, how long, and where it is applied.
+
+The ball of radius rho lies around the quantized weights. Epsilon of a weight is written beside it, into the
+layer's slot or shift; the weight itself never moves.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from saq_qat.errors import RecipeError
+from saq_qat.optim.gradients import flat_norm
+from saq_qat.quant.layers import QuantLayer, quant_layers
+from saq_qat.quant.quantizer import Quantizer
+from saq_qat.recipe.schema import Saq
+
+__all__ = [
+    "Ball",
+    "Epsilon",
+    "ball_of",
+    "caught_gradients",
+    "find_epsilon",
+    "moved",
+    "open_slots",
+    "perturbed",
+    "scaled",
+]
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Ball:
+    """What epsilon reaches: quantized weights, and parameters that the authors' first code moved too.
+
+    Attributes:
+        layers: their weights are perturbed beside the parameter, by ``case`` and ``space`` (paper Table 1).
+        parameters: moved in place for the second pass and copied back after it.
+    """
+
+    layers: tuple[QuantLayer, ...]
+    parameters: tuple[nn.Parameter, ...] = ()
+    case: Literal[1, 2, 3] = 3
+    space: Literal["normalised", "raw"] = "normalised"
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """A perturbation of length rho.
+
+    Attributes:
+        weights: one tensor for each layer of the ball, of its weight's shape.
+        parameters: one for each further parameter of the ball.
+        gradient_norm: length of the gradient it was scaled from, 0-dim.
+        norm: its own length, rho unless that gradient is zero, 0-dim.
+    """
+
+    weights: list[Tensor]
+    parameters: list[Tensor]
+    gradient_norm: Tensor
+    norm: Tensor
+
+
+def ball_of(network: nn.Module, method: Saq) -> Ball:
+    """The ball that ``method.perturb`` describes.
+
+    ``bias`` are the biases of quantized layers, ``norm`` the affine parameters of normalisation layers,
+    ``clip_level`` the clip levels of activations. Those of weights are left out, as in the authors' code.
+
+    Raises:
+        RecipeError: the network has none of them.
+    """
+    layers = tuple(quant_layers(network).values())
+    of_weights = {id(layer.weight_quantizer) for layer in layers}
+    modules = list(network.modules())
+    found: dict[str, list[nn.Parameter | None]] = {
+        "bias": [layer.bias for layer in layers],
+        "norm": [p for m in modules if isinstance(m, _NORMS) for p in m.parameters(recurse=False)],
+        "clip_level": [m.alpha for m in modules if isinstance(m, Quantizer) and id(m) not in of_weights],
+    }
+    further = [
+        p for kind, parameters in found.items() if kind in method.perturb for p in parameters if p is not None
+    ]
+    ball = Ball(layers if "weight" in method.perturb else (), tuple(further), method.case, method.case2_space)
+    if not ball.layers and not ball.parameters:
+        raise RecipeError(
+            f"The network has nothing to perturb: method.perturb is {list(method.perturb)}, and it has "
+            f"{len(layers)} quantized layers. Add 'weight' to method.perturb, or use method.kind: plain."
+        )
+    return ball
+
+
+@contextmanager
+def open_slots(layers: Sequence[QuantLayer]) -> Iterator[None]:
+    """Zero slots in this context; afterwards neither slot nor shift is left, and epsilon's memory is free."""
+    try:
+        for layer in layers:
+            layer.open_slot()
+        yield
+    finally:
+        for layer in layers:
+            layer.close_slot()
+            layer.shift = None
+
+
+@contextmanager
+def caught_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
+    """Gradients of the backward pass inside this context, one for each parameter; filled when it ends.
+
+    They are caught before they are added to ``.grad`` and before processes exchange them, so they belong to
+    this micro-batch of this process alone. A parameter that is not reached has the gradient zero.
+    """
+    caught: dict[int, Tensor] = {}
+    gradients: list[Tensor] = []
+
+    def catch(index: int) -> Callable[[Tensor], None]:
+        return lambda gradient: caught.__setitem__(index, gradient.detach())
+
+    hooks = [parameter.register_hook(catch(index)) for index, parameter in enumerate(parameters)]  # type: ignore[no-untyped-call]
+    try:
+        yield gradients
+    finally:
+        for hook in hooks:
+            hook.remove()
+    gradients += [
+        caught.get(index, torch.zeros_like(parameter)) for index, parameter in enumerate(parameters)
+    ]
+
+
+@torch.no_grad()
+def find_epsilon(ball: Ball, further: Sequence[Tensor], rho: float) -> Epsilon:
+    """epsilon = rho * d / (||d|| + 1e-12), one norm over the whole ball (paper Eq. 6 to 9).
+
+    d is dL/dQ(v), the gradient of the open slots, in Case 3; dL/dv, the same inside the clip range, in
+    Cases 1 and 2; and dL/dw = dL/dv / sigma in Case 2 of the raw weight.
+
+    Args:
+        further: gradients of ``ball.parameters``.
+    """
+    weights = [_direction(layer, ball) for layer in ball.layers]
+    scaled_directions, gradient_norm, norm = scaled([*weights, *further], rho)
+    count = len(weights)
+    return Epsilon(scaled_directions[:count], scaled_directions[count:], gradient_norm, norm)
+
+
+def _direction(layer: QuantLayer, ball: Ball) -> Tensor:
+    gradient = None if layer.slot is None else layer.slot.grad
+    if gradient is None:
+        return torch.zeros_like(layer.weight)
+    if ball.case == 3:
+        return gradient
+    gradient = gradient * layer.clip_mask()
+    return gradient / layer.weight_deviation() if ball.case == 2 and ball.space == "raw" else gradient
+
+
+def scaled(directions: list[Tensor], rho: float) -> tuple[list[Tensor], Tensor, Tensor]:
+    """``directions`` scaled together to length rho, their length before, and after; both 0-dim.
+
+    Computed in the directions' own precision, float32 or float64; zero directions stay zero.
+    """
+    length = flat_norm(directions)
+    factor = rho / (length + _TINY)
+    return list(torch._foreach_mul(directions, factor)), length, length * factor
+
+
+@contextmanager
+def perturbed(ball: Ball, epsilon: Epsilon) -> Iterator[None]:
+    """The network at Q(v) + epsilon (Cases 1, 3) or Q(v + epsilon) (Case 2); needs ``open_slots`` around it.
+
+    Closing the slots ends the perturbation of the weights; further parameters are copied back at the end of
+    this context.
+    """
+    with torch.no_grad():
+        for layer, value in zip(ball.layers, epsilon.weights, strict=True):
+            if ball.case == 2:
+                layer.close_slot()
+                layer.shift, layer.shift_space = value, ball.space
+            elif layer.slot is not None:
+                layer.slot.copy_(value)
+                layer.slot.grad = None
+                layer.slot.requires_grad_(False)
+    with moved(ball.parameters, epsilon.parameters) if ball.parameters else nullcontext():
+        yield
+
+
+@contextmanager
+def moved(parameters: Sequence[nn.Parameter], by: Sequence[Tensor]) -> Iterator[None]:
+    """Parameters plus ``by`` inside this context.
+
+    They are copied back rather than subtracted from: subtraction rounds, and replicas with epsilons of
+    their own drift apart.
+    """
+    with torch.no_grad():
+        before = [parameter.detach().clone() for parameter in parameters]
+        torch._foreach_add_(list(parameters), list(by))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters), before)

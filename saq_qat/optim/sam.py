@@ -1,0 +1,61 @@
+"""Sharpness-aware minimization of a full-precision network (paper Eq. 3 and 4; Foret et al., 2021)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from saq_qat.optim.gradients import GradientSum
+from saq_qat.optim.passes import Objective, frozen_statistics, micro_batches, random_state, same_randomness
+from saq_qat.optim.perturbation import caught_gradients, moved, scaled
+from saq_qat.optim.update import StepResult, Update
+
+__all__ = ["SamStep"]
+
+
+class SamStep:
+    """Updates with the gradient at w + rho g / ||g||, where w are all trainable parameters.
+
+    Each process and each micro-batch has a perturbation of its own (m-sharpness); only the second gradient
+    is shared.
+    """
+
+    def __init__(
+        self, objective: Objective, parameters: Sequence[nn.Parameter], update: Update, *, rho: float
+    ) -> None:
+        self._objective = objective
+        self._parameters = parameters
+        self._update = update
+        self._rho = rho
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        gradient = GradientSum(self._parameters)
+        measured = []
+        for part_images, part_labels, last in parts:
+            state = random_state(images.device)
+            with GradientSum(self._parameters).collecting(), caught_gradients(self._parameters) as g:
+                loss = self._objective.backward(part_images, part_labels, synchronise=False)
+            epsilon, norm, length = scaled(g, self._rho)
+            same_randomness(state, images.device)
+            with (
+                moved(self._parameters, epsilon),
+                frozen_statistics(self._objective.network),
+                gradient.collecting(),
+            ):
+                perturbed_loss = self._objective.backward(part_images, part_labels, synchronise=last)
+            measured.append(torch.stack([loss, perturbed_loss, norm, length]))
+        loss, perturbed_loss, norm, length = torch.stack(measured).mean(dim=0)
+        return self._update.apply(
+            gradient.mean(len(parts)),
+            loss=loss,
+            perturbed_loss=perturbed_loss,
+            gradient_norm=norm,
+            epsilon_norm=length,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._update.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._update.load_state_dict(state)

@@ -1,0 +1,158 @@
+"""Sharpness-aware quantization: the two-pass step and efficient training (paper Eq. 15 and Algorithm 1)."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from saq_qat.optim.gradients import GradientSum, along_vertical, cosine, flat_norm, vertical_component
+from saq_qat.optim.passes import Objective, frozen_statistics, micro_batches, random_state, same_randomness
+from saq_qat.optim.perturbation import Ball, caught_gradients, find_epsilon, open_slots, perturbed
+from saq_qat.optim.update import StepResult, Update
+from saq_qat.recipe.schema import Saq
+
+__all__ = ["SaqStep"]
+
+_VERTICAL = "g_v/"
+
+
+class SaqStep:
+    """One SAQ step: g at Q(w), epsilon from it, g_s at Q(w) + epsilon on the same batch, an update with both.
+
+    With efficient training, g_s is computed at steps 0, tau, 2 tau, ... and its direction vertical to g is
+    reused between.
+
+    Several processes share gradients, never epsilons. Without efficient training only the second pass
+    exchanges them, and since g_s is then added to g where it stands, one exchange carries both: ||g|| and
+    the cosine stay unknown. With it, both passes exchange, so that g_v is the same everywhere.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        parameters: Mapping[str, nn.Parameter],
+        update: Update,
+        ball: Ball,
+        method: Saq,
+    ) -> None:
+        self._objective = objective
+        self._names = list(parameters)
+        self._parameters = list(parameters.values())
+        self._update = update
+        self._ball = ball
+        self._method = method
+        self._apart = method.efficient is not None or not objective.distributed
+        self._t = 0
+        self._g_v: list[Tensor] | None = None
+        self._refresh = False
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        if self._method.objective == "vql":
+            result = self._one_pass(images, labels, None)
+        elif self._second_pass_is_due():
+            result = self._two_passes(images, labels)
+        else:
+            result = self._one_pass(images, labels, self._g_v)
+        self._t += 1
+        return result
+
+    def _second_pass_is_due(self) -> bool:
+        efficient = self._method.efficient
+        return efficient is None or self._t % efficient.tau == 0 or self._g_v is None or self._refresh
+
+    def _two_passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        sum_g = GradientSum(self._parameters)
+        add_up = not self._apart and self._method.objective in ("sum", "mean")
+        sum_g_s = sum_g if add_up else GradientSum(self._parameters)
+        numbers = [self._both_gradients(*part, sum_g, sum_g_s) for part in parts]
+        loss, perturbed_loss, epsilon_norm = torch.stack(numbers).mean(dim=0)
+
+        g_s = sum_g_s.mean(len(parts))
+        if not self._apart:
+            return self._update.apply(
+                self._halved(g_s), loss=loss, perturbed_loss=perturbed_loss, epsilon_norm=epsilon_norm
+            )
+        g = sum_g.mean(len(parts))
+        g_v = vertical_component(g_s, g) if self._method.efficient else None
+        gradient_norm, angle = flat_norm(g), cosine(g_s, g)
+        result = self._update.apply(
+            self._combined(g_s, g),
+            loss=loss,
+            perturbed_loss=perturbed_loss,
+            gradient_norm=gradient_norm,
+            epsilon_norm=epsilon_norm,
+            cosine=angle,
+        )
+        # A step that was skipped leaves the last good direction, and the next step replaces it.
+        self._refresh = not result.finite
+        self._g_v = g_v if result.finite else self._g_v
+        return result
+
+    def _both_gradients(
+        self, images: Tensor, labels: Tensor, last: bool, sum_g: GradientSum, sum_g_s: GradientSum
+    ) -> Tensor:
+        """Both passes over one micro-batch: loss, perturbed loss and ||epsilon||, shape (3,)."""
+        objective, ball, method = self._objective, self._ball, self._method
+        state = random_state(images.device)
+        with open_slots(ball.layers):
+            with sum_g.collecting(), caught_gradients(ball.parameters) as further:
+                loss = objective.backward(images, labels, synchronise=last and method.efficient is not None)
+            epsilon = find_epsilon(ball, further, method.rho)
+
+            same_randomness(state, images.device)
+            statistics = (
+                nullcontext() if method.second_pass_statistics else frozen_statistics(objective.network)
+            )
+            with perturbed(ball, epsilon), statistics, sum_g_s.collecting():
+                perturbed_loss = objective.backward(images, labels, synchronise=last)
+        return torch.stack([loss, perturbed_loss, epsilon.norm])
+
+    def _one_pass(self, images: Tensor, labels: Tensor, g_v: list[Tensor] | None) -> StepResult:
+        """g alone, with g_s = g + beta ||g|| g_v / ||g_v|| in place of a second pass if ``g_v`` is given."""
+        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        sum_g = GradientSum(self._parameters)
+        losses = []
+        for part_images, part_labels, last in parts:
+            with sum_g.collecting():
+                losses.append(self._objective.backward(part_images, part_labels, synchronise=last))
+        g = sum_g.mean(len(parts))
+        update, gradient_norm = g, flat_norm(g)
+        if g_v is not None and self._method.efficient is not None:
+            g_s = along_vertical(g, g_v, self._method.efficient.beta)
+            torch._foreach_add_(g_s, g)
+            update = self._combined(g_s, g)
+        return self._update.apply(update, loss=torch.stack(losses).mean(), gradient_norm=gradient_norm)
+
+    def _combined(self, g_s: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+        """The update of the method's objective, in the memory of ``g_s``."""
+        if self._method.objective == "pql":
+            return g_s
+        torch._foreach_add_(g_s, g)
+        return self._halved(g_s)
+
+    def _halved(self, gradients: list[Tensor]) -> list[Tensor]:
+        if self._method.objective == "mean":
+            torch._foreach_mul_(gradients, 0.5)
+        return gradients
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """``t``, ``refresh`` and the count of skipped steps, 0-dim; ``g_v/<parameter>`` once it is known."""
+        state = {
+            "t": torch.tensor(self._t),
+            "refresh": torch.tensor(self._refresh),
+            **self._update.state_dict(),
+        }
+        if self._g_v is not None:
+            state |= {_VERTICAL + name: g_v for name, g_v in zip(self._names, self._g_v, strict=True)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._update.load_state_dict(state)
+        self._t, self._refresh = int(state["t"]), bool(state["refresh"])
+        known = any(key.startswith(_VERTICAL) for key in state)
+        pairs = zip(self._names, self._parameters, strict=True)
+        self._g_v = (
+            [state[_VERTICAL + name].detach().to(p, copy=True) for name, p in pairs] if known else None
+        )

@@ -1,0 +1,129 @@
+"""The end of every step: report its numbers, apply the gradient, or skip it when a number is not finite."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from saq_qat.errors import DivergedError
+
+__all__ = ["StepResult", "TrainingStep", "Update"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step measured, on this process; means over its micro-batches.
+
+    Attributes:
+        loss: of the unperturbed network.
+        perturbed_loss: of the perturbed one; None if there was no second pass.
+        gradient_norm: ||g||; None where only g_s + g is known (see ``SaqStep``).
+        epsilon_norm: length of the perturbation.
+        cosine: of the angle between g_s and g (paper Fig. 4).
+        finite: False if the step was skipped.
+    """
+
+    loss: float
+    perturbed_loss: float | None
+    gradient_norm: float | None
+    epsilon_norm: float | None
+    cosine: float | None
+    finite: bool
+
+
+class TrainingStep(Protocol):
+    """A strategy: one optimizer step on one batch, and what must be saved to go on exactly."""
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Train on images (N, C, H, W) and labels (N,). Raises DivergedError after too many skipped steps."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Update:
+    """Applies a gradient with an optimizer, unless anything in the step is infinite or NaN on any process.
+
+    A skipped step leaves parameters and optimizer as they were. ``limit`` of them in a row end the training.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[nn.Parameter],
+        *,
+        max_norm: float | None = None,
+        limit: int = 10,
+    ) -> None:
+        self._optimizer = optimizer
+        self._parameters = parameters
+        self._max_norm = max_norm
+        self._limit = limit
+        self._skipped_in_a_row = 0
+
+    def apply(
+        self,
+        gradients: Sequence[Tensor],
+        *,
+        loss: Tensor,
+        perturbed_loss: Tensor | None = None,
+        gradient_norm: Tensor | None = None,
+        epsilon_norm: Tensor | None = None,
+        cosine: Tensor | None = None,
+    ) -> StepResult:
+        """Set ``.grad`` to ``gradients``, clip it, step the optimizer.
+
+        All numbers are 0-dim and leave the device together: a step waits for it once.
+
+        Raises:
+            DivergedError: ``limit`` steps in a row were not finite.
+        """
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        total = torch.nn.utils.get_total_norm(list(gradients))
+        optional = (perturbed_loss, gradient_norm, epsilon_norm, cosine)
+        values = torch.stack(
+            [(total if value is None else value).double() for value in (loss, total, *optional)]
+        )
+        numbers: list[float] = values.tolist()
+        finite = self._on_all_processes(all(map(math.isfinite, numbers)), values.device)
+        shown = [
+            None if value is None else number for value, number in zip(optional, numbers[2:], strict=True)
+        ]
+        if finite:
+            if self._max_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, total)
+            self._optimizer.step()
+        self._count(finite, numbers[0])
+        return StepResult(numbers[0], shown[0], shown[1], shown[2], shown[3], finite)
+
+    @staticmethod
+    def _on_all_processes(finite: bool, device: torch.device) -> bool:
+        if not torch.distributed.is_initialized():
+            return finite
+        flag = torch.tensor(float(finite), device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
+        return flag.item() == 1.0
+
+    def _count(self, finite: bool, loss: float) -> None:
+        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
+        if self._skipped_in_a_row >= self._limit:
+            raise DivergedError(
+                f"{self._limit} steps in a row had a loss or gradient that is not finite (last loss {loss}); "
+                "none was applied. Lower the learning rate (train.stages.*.lr), lengthen the warm-up, set "
+                "train.optimizer.max_norm, or look for broken images."
+            )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """How many steps in a row were skipped, 0-dim int64."""
+        return {"skipped_in_a_row": torch.tensor(self._skipped_in_a_row)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._skipped_in_a_row = int(state["skipped_in_a_row"])
