@@ -1,0 +1,90 @@
+"""Finding the images of a folder: root/train/<class>/* and root/val/<class>/*."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from saq_qat.errors import DataError
+
+__all__ = ["FolderSplit", "find_images"]
+
+_LAYOUT = (
+    "Expected layout: {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, with the same classes in both."
+)
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """Files of a split in sorted order, and their labels int64 [N]."""
+
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+
+
+def find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
+    """The training split, the validation split and the classes, which are the sorted folder names of root/train.
+
+    Only names are read, not images; names that start with a dot are passed over.
+    Raises DataError for missing folders, a class without images, a class of val alone, or files of other kinds.
+    """
+    classes = _class_names(root, "train")
+    val_classes = _class_names(root, "val")
+    unknown = sorted(set(val_classes) - set(classes))
+    if unknown:
+        raise DataError(
+            f"Every class of val must be in train; '{root / 'val'}' alone has {', '.join(unknown)}. "
+            f"{_LAYOUT.format(root=root)}"
+        )
+    return (
+        _split(root / "train", classes, classes),
+        _split(root / "val", val_classes, classes),
+        tuple(classes),
+    )
+
+
+def _class_names(root: Path, split: str) -> list[str]:
+    folder = root / split
+    if not folder.is_dir():
+        raise DataError(
+            f"data.root has no folder '{folder}' (from {Path.cwd()}). {_LAYOUT.format(root=root)}"
+        )
+    names = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not names:
+        raise DataError(f"'{folder}' has no class folders. {_LAYOUT.format(root=root)}")
+    return names
+
+
+def _split(folder: Path, present: list[str], classes: list[str]) -> FolderSplit:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in present:
+        found = _files(folder / name)
+        if not found:
+            raise DataError(
+                f"Every class folder must hold images; '{folder / name}' has none. Fill or remove it."
+            )
+        paths += found
+        labels += [classes.index(name)] * len(found)
+    return FolderSplit(tuple(paths), np.asarray(labels, np.int64))
+
+
+def _files(folder: Path) -> list[Path]:
+    files = [
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    ]
+    for path in files:
+        if path.suffix.lower() not in IMG_EXTENSIONS:
+            raise DataError(
+                f"Class folders must hold images only ({' '.join(IMG_EXTENSIONS)}); found '{path}'. "
+                "Move it elsewhere."
+            )
+    return sorted(files)

@@ -1,0 +1,105 @@
+"""From the recipe's `data` section to images that can be read by index."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from saq_qat.data.augment import Augmentation
+from saq_qat.data.folder import FolderSplit, find_images
+from saq_qat.data.images import FileImages, Images, MemoryImages, ReadShortSide, ReadSquare
+from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
+from saq_qat.data.subset import limited
+from saq_qat.data.transforms import Preprocessing
+from saq_qat.errors import RecipeError
+from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder
+
+__all__ = ["ImageData", "open_data"]
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The images of a recipe. Reading may fill a cache; batches do not depend on it.
+
+    `train` and `val` give (uint8 [3, H, W], label); the label is an index into `classes`. `workers` processes prepare
+    batches, 0 for none.
+    """
+
+    train: Images
+    val: Images
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    workers: int
+
+
+def open_data(data: Data, seed: int) -> ImageData:
+    """Open the images a recipe names; files of an image folder are found now and decoded when first read.
+
+    With `train_limit`, `seed` chooses the training images; `val_limit` takes the same images for every seed, so that
+    seeds can be compared. Raises DataError if images are missing, RecipeError if sizes contradict each other.
+    """
+    if isinstance(data, ImageFolder):
+        return _open_folder(data, seed)
+    if isinstance(data, Digits):
+        arrays = digits_arrays(data)
+    elif isinstance(data, Cifar):
+        arrays = cifar_arrays(data)
+    else:
+        arrays = synthetic_arrays(data)
+    return _open_arrays(data, arrays, seed)
+
+
+def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
+    train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
+    val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
+    return ImageData(
+        MemoryImages(arrays.train_pixels[train], arrays.train_labels[train]),
+        MemoryImages(arrays.val_pixels[val], arrays.val_labels[val]),
+        arrays.classes,
+        _preprocessing(data, None, arrays.mean, arrays.std),
+        data.augmentation,
+        data.workers,
+    )
+
+
+def _open_folder(data: ImageFolder, seed: int) -> ImageData:
+    resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
+    if resize < data.image_size:
+        raise RecipeError(
+            f"data.resize must be at least data.image_size, or the centre crop would leave the image; "
+            f"got resize {resize} and image_size {data.image_size}."
+        )
+    train, val, classes = find_images(Path(data.root))
+    square = ReadSquare(data.image_size, resize)
+    whole = data.augmentation == "resized_crop_flip"
+    return ImageData(
+        _file_images(
+            train, ReadShortSide(resize) if whole else square, data.train_limit, seed, "train_limit"
+        ),
+        _file_images(val, square, data.val_limit, 0, "val_limit"),
+        classes,
+        _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD),
+        data.augmentation,
+        data.workers,
+    )
+
+
+def _file_images(
+    split: FolderSplit, reader: ReadSquare | ReadShortSide, limit: int | None, seed: int, key: str
+) -> FileImages:
+    chosen = limited(split.labels, limit, seed, key)
+    return FileImages([split.paths[index] for index in chosen], split.labels[chosen], reader)
+
+
+def _preprocessing(
+    data: Data, resize: int | None, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Preprocessing:
+    channels = 3
+    for key, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) != channels:
+            raise RecipeError(
+                f"data.{key} must have {channels} numbers, one for each channel; got {len(values)}."
+            )
+    return Preprocessing(data.image_size, resize, channels, data.mean or mean, data.std or std)

@@ -1,0 +1,97 @@
+"""Data sets that are arrays: handwritten digits, CIFAR, and synthetic images for smoke tests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision import datasets
+
+from saq_qat.data.counter import Stream, uniforms
+from saq_qat.data.subset import stratified_order
+from saq_qat.data.transforms import Pixels, fit
+from saq_qat.errors import DataError
+from saq_qat.recipe.schema import Cifar, Digits, Synthetic
+
+__all__ = ["Arrays", "cifar_arrays", "digits_arrays", "synthetic_arrays"]
+
+_DIGITS_FOR_VALIDATION = 360
+_CIFAR = {
+    "cifar10": (datasets.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": (datasets.CIFAR100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Both splits: pixels uint8 [N, image_size, image_size, 3] and labels int64 [N]; mean and std of pixels in 0..1."""
+
+    train_pixels: Pixels
+    train_labels: NDArray[np.int64]
+    val_pixels: Pixels
+    val_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _squares(images: Pixels, image_size: int) -> Pixels:
+    """uint8 [N, H, W] or [N, H, W, 3] -> [N, image_size, image_size, 3], resized as evaluation does."""
+    return np.stack([fit(Image.fromarray(image).convert("RGB"), image_size, None) for image in images])
+
+
+def digits_arrays(data: Digits) -> Arrays:
+    """scikit-learn's 1,797 scans of 8x8 pixels (Alpaydin and Kaynak, 1998): 1,437 to train and 360 to validate."""
+    bunch = load_digits()
+    scans = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.astype(np.int64)
+    pixels = _squares(scans, data.image_size)
+    order = stratified_order(labels, seed=0)
+    val, train = np.sort(order[:_DIGITS_FOR_VALIDATION]), np.sort(order[_DIGITS_FOR_VALIDATION:])
+    classes = tuple(str(digit) for digit in range(10))
+    # Measured on the 8x8 training scans.
+    mean, std = (0.3055,) * 3, (0.3764,) * 3
+    return Arrays(pixels[train], labels[train], pixels[val], labels[val], classes, mean, std)
+
+
+def cifar_arrays(data: Cifar) -> Arrays:
+    """CIFAR-10 or -100 (Krizhevsky, 2009) from its extracted python archive; 50,000 to train, 10,000 to validate.
+
+    torchvision unpickles the files only after their MD5 sums were found right. Raises DataError if they are not.
+    """
+    dataset, mean, std = _CIFAR[data.kind]
+    try:
+        train, val = (dataset(data.root, train=part, download=False) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"data.root must hold the extracted archive of {data.kind}: '{Path(data.root) / dataset.base_folder}' is "
+            f"missing, incomplete or changed ({error}). Nothing is downloaded: get {dataset.url} and extract it into "
+            f"'{data.root}'."
+        ) from error
+    return Arrays(
+        _squares(train.data, data.image_size),
+        np.asarray(train.targets, np.int64),
+        _squares(val.data, data.image_size),
+        np.asarray(val.targets, np.int64),
+        tuple(train.classes),
+        mean,
+        std,
+    )
+
+
+def synthetic_arrays(data: Synthetic) -> Arrays:
+    """Noisy copies of one coarse 4x4 colour pattern per class, shifted in brightness; the same on every machine."""
+    total = data.train_size + data.val_size
+    labels = np.arange(total, dtype=np.int64) % data.classes
+    patterns = uniforms(Stream.SYNTHETIC, 0, 0, np.arange(data.classes), 4 * 4 * 3).reshape(-1, 4, 4, 3)
+    coarse = _squares(np.rint(patterns * 255).astype(np.uint8), data.image_size).astype(np.float64)
+    noise = uniforms(Stream.SYNTHETIC, 0, 1, np.arange(total), data.image_size**2 * 3)
+    brightness = uniforms(Stream.SYNTHETIC, 0, 2, np.arange(total), 1)[:, :, None, None]
+    noise = noise.reshape(total, data.image_size, data.image_size, 3)
+    pixels = np.rint(0.6 * coarse[labels] + 64 * noise + 32 * brightness).astype(np.uint8)
+    classes = tuple(f"class {label}" for label in range(data.classes))
+    split = data.train_size
+    half = (0.5,) * 3
+    return Arrays(pixels[:split], labels[:split], pixels[split:], labels[split:], classes, half, (0.25,) * 3)
