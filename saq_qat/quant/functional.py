@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saq_qat.quant.grid import Grid
 
-__all__ = ["ALPHA_FLOOR", "clip_bounds", "clip_mask", "codes", "fake_quantize", "pass_inside", "scale_of"]
+__all__ = ["ALPHA_FLOOR", "clip_bounds", "clip_mask", "codes", "fake_quantize", "pass_inside", "round_to_step", "scale_of"]
 
 ALPHA_FLOOR = 1e-6
 """Smallest clip level in use; a learned one that crosses zero counts by its magnitude (the authors' code takes |alpha|)."""
@@ -22,9 +22,9 @@ def magnitude(alpha: Tensor) -> Tensor:
     return alpha.detach().abs().clamp_min(ALPHA_FLOOR)
 
 
-def scale_of(alpha: Tensor, grid: Grid) -> Tensor:
+def scale_of(alpha: Tensor, unit: int) -> Tensor:
     """The scale that is exported: ``|alpha| / unit`` in alpha's own dtype, 0-dim."""
-    return magnitude(alpha) / grid.unit
+    return magnitude(alpha) / unit
 
 
 def codes(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None = None) -> Tensor:
@@ -76,7 +76,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, alpha: Tensor, beta: Tensor | None, grid: Grid, gradient_scale: float
     ) -> Tensor:
-        scale = scale_of(alpha, grid)
+        scale = scale_of(alpha, grid.unit)
         out = codes(x, scale, grid, beta).mul_(scale)
         if beta is not None:
             out = out.add_(beta)
@@ -118,3 +118,18 @@ def fake_quantize(
         gradient_scale: LSQ's 1 / sqrt(numel * maximum); 1 for clip levels.
     """
     return _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _RoundToStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
+        return x.div(step).round_().mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream[0], None
+
+
+def round_to_step(x: Tensor, step: Tensor) -> Tensor:
+    """``round(x / step) * step`` with the gradient of the identity; ``step`` broadcasts and gets no gradient."""
+    return _RoundToStep.apply(x, step.detach())  # type: ignore[no-any-return,no-untyped-call]

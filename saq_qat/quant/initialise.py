@@ -38,7 +38,7 @@ def clip_level(x: Tensor, grid: Grid, method: Initialisation) -> Tensor:
 
 
 def _squared_error(x: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
-    scale = scale_of(alpha, grid)
+    scale = scale_of(alpha, grid.unit)
     return (codes(x, scale, grid).mul_(scale) - x).square().mean()
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
+from saq_qat.quant.functional import round_to_step
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "quant_layers"]
@@ -26,10 +27,12 @@ class QuantLayer(nn.Module):
             nor buffer: it is never saved, and distributed training leaves each process its own.
         shift: plain tensor added before quantization (Case 2), or None.
         shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are taken anew.
+        channel_gain: buffer (out,) in the deploy stage: gain of the BatchNorm folded into this layer; else None.
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    channel_gain: Tensor | None
 
     def __init__(
         self,
@@ -49,6 +52,26 @@ class QuantLayer(nn.Module):
         self.slot: Tensor | None = None
         self.shift: Tensor | None = None
         self.shift_space: Literal["normalised", "raw"] = "normalised"
+        self.refinement = 1
+        self.register_buffer("channel_gain", None)
+
+    @property
+    def folded(self) -> bool:
+        """Whether a BatchNorm was folded into this layer (deploy stage)."""
+        return self.channel_gain is not None
+
+    def fold(self, gain: Tensor, bias: Tensor, refinement: int) -> None:
+        """Enter the deploy stage: multiply channels by ``gain`` (out,) and learn ``bias`` (out,) on its integer grid."""
+        self.channel_gain = gain.to(self.weight)
+        self.bias = nn.Parameter(bias.to(self.weight))
+        self.refinement = refinement
+
+    def integer_bias(self, input_scale: Tensor | None) -> Tensor | None:
+        """The bias rounded as the deployed integer will be, straight-through; as it is before the deploy stage."""
+        if self.channel_gain is None or self.bias is None or input_scale is None:
+            return self.bias
+        unit = self.weight_scale() * self.channel_gain.abs() / self.refinement
+        return round_to_step(self.bias, (input_scale * unit).clamp_min(torch.finfo(torch.float32).tiny))
 
     def open_slot(self) -> Tensor:
         """Add a zero slot that collects dL/dQ(v), and return it."""
@@ -83,7 +106,11 @@ class QuantLayer(nn.Module):
         quantized = cast(Tensor, self.weight_quantizer(v))
         if self.slot is not None:
             quantized = quantized + self.slot
-        return quantized * self.weight_deviation() if self.rescale_std else quantized
+        if self.rescale_std:
+            quantized = quantized * self.weight_deviation()
+        if self.channel_gain is not None:
+            quantized = quantized * self.channel_gain.reshape(-1, *[1] * (quantized.dim() - 1))
+        return quantized
 
     @torch.no_grad()
     def weight_codes(self) -> Tensor:
@@ -132,9 +159,9 @@ class QuantConv2d(QuantLayer):
         self.dilation = cast(tuple[int, int], conv.dilation)
         self.groups = conv.groups
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) to (N, out, H', W')."""
-        return self.compute(x, self.quantized_weight(), self.bias)
+    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, H', W'); the input's scale (0-dim) places the integer bias in the deploy stage."""
+        return self.compute(x, self.quantized_weight(), self.integer_bias(input_scale))
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution itself, on any weight of this layer's shape."""
@@ -154,9 +181,9 @@ class QuantLinear(QuantLayer):
     ) -> None:
         super().__init__(linear.weight, linear.bias, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        return self.compute(x, self.quantized_weight(), self.bias)
+    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
+        """(..., in) to (..., out); the input's scale (0-dim) places the integer bias in the deploy stage."""
+        return self.compute(x, self.quantized_weight(), self.integer_bias(input_scale))
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The product itself, on any weight of this layer's shape."""

@@ -41,7 +41,7 @@ class Quantizer(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Distance of neighbouring integers, 0-dim, without gradient: what export writes."""
-        return scale_of(self.alpha, self.grid)
+        return scale_of(self.alpha, self.grid.unit)
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` as floats, without gradient."""

@@ -1,0 +1,111 @@
+"""The modules a deploy view is made of: integers in buffers, float scales beside them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.quant.fold import FoldedLayer, bias_codes, bias_scale
+from saq_qat.quant.layers import QuantConv2d
+from saq_qat.quant.ops import dequantize_channels, quantize
+
+__all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
+
+
+class Quantize(nn.Module):
+    """Float to stored codes (uint8): ``code + zero_point``.
+
+    Attributes:
+        scale: 0-dim float buffer.
+        minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
+    """
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor, *, minimum: int, maximum: int, zero_point: int, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().clone())
+        self.minimum = minimum
+        self.maximum = maximum
+        self.zero_point = zero_point
+        self.bits = bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return quantize(x, self.scale, self.zero_point, self.minimum, self.maximum)
+
+    def extra_repr(self) -> str:
+        return f"{self.bits} bits, {self.minimum}..{self.maximum}, zero point {self.zero_point}"
+
+
+class IntegerLayer(nn.Module):
+    """Base of layers with int8 weight codes and, behind a quantized input, int32 bias codes.
+
+    Attributes:
+        weight: int8 codes, refined by ``refinement``.
+        weight_scale: float32 (out,).
+        bias: int32 codes (out,) at ``bias_scale``; float32 (out,) where the input is not quantized.
+        bias_scale: float32 (out,), the product of input and weight scale; None where the input is not quantized.
+        bits: of the trained weight.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor
+    bias_scale: Tensor | None
+
+    def __init__(self, folded: FoldedLayer, input_scale: Tensor | None, *, bits: int, refinement: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.refinement = refinement
+        codes = folded.bias
+        if input_scale is not None:
+            folded, codes = bias_codes(folded, input_scale)
+        self.register_buffer("weight", folded.codes)
+        self.register_buffer("weight_scale", folded.scale)
+        self.register_buffer("bias", codes)
+        self.register_buffer(
+            "bias_scale", None if input_scale is None else bias_scale(input_scale, folded.scale).detach()
+        )
+
+    def float_weight(self) -> Tensor:
+        return dequantize_channels(self.weight, self.weight_scale)
+
+    def float_bias(self) -> Tensor:
+        return self.bias if self.bias_scale is None else dequantize_channels(self.bias, self.bias_scale)
+
+
+class IntegerConv2d(IntegerLayer):
+    """Convolution on dequantized integers; the pair of dequantize and convolution is one integer kernel when deployed."""
+
+    def __init__(
+        self, layer: QuantConv2d, folded: FoldedLayer, input_scale: Tensor | None, *, refinement: int
+    ) -> None:
+        super().__init__(folded, input_scale, bits=layer.weight_quantizer.bits, refinement=refinement)
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(
+            x, self.float_weight(), self.float_bias(), self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class IntegerLinear(IntegerLayer):
+    """Linear layer on dequantized integers: (N, in) to (N, out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.float_weight(), self.float_bias())
+
+
+class ChannelAffine(nn.Module):
+    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float, (N, C, H, W)."""
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, gain: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("gain", gain.float().reshape(-1, 1, 1))
+        self.register_buffer("shift", shift.float().reshape(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(torch.mul(x, self.gain), self.shift)
