@@ -49,6 +49,7 @@ def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML with all defaults written out; parsing it gives an equal recipe."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel infers None
     stream = StringIO()
     yaml.dump(_as_lists(recipe.model_dump()), stream)
     return stream.getvalue()

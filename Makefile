@@ -1,0 +1,53 @@
+# Two commands set up everything on a fresh machine: `make quickstart` and `make test`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow format
+
+PYTHON ?= python3
+WORKERS ?= 2
+EXTRAS := dev,report
+BIN := .venv/bin
+STAMP := .venv/.complete
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# $(call step,what it does,command): says it, runs it, and says how long it took.
+define step
+@echo; echo "==> $(1)"; echo "    $(2)"; start=$$SECONDS; $(2); echo "    ($$((SECONDS - start)) s)"
+endef
+
+help:
+	@echo "make quickstart   environment; then train, export, verify, bench and report a 4-bit network on real images"
+	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
+	@echo "make test-slow    environment; then the tests that take minutes"
+	@echo "make format       rewrite the code in the house style"
+	@echo
+	@echo "The environment is .venv in this folder, made once from constraints.txt (PYTHON=$(PYTHON), 3.11 or later)."
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v}; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(call step,Make the environment .venv (once; downloads torch if it is not in pip's cache),$(PYTHON) -m venv .venv)
+	$(call step,Install saq-qat and the tested versions of what it needs,$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' -c constraints.txt)
+	@touch $@
+
+quickstart: $(STAMP)
+	$(call step,Train the quickstart recipe,$(BIN)/saq-qat train configs/quickstart.yaml)
+	$(call step,Export the newest run as integers,$(BIN)/saq-qat export)
+	$(call step,Verify that the exported integers are the trained ones,$(BIN)/saq-qat verify)
+	$(call step,Measure latency and throughput,$(BIN)/saq-qat bench)
+	$(call step,Write the report,$(BIN)/saq-qat report)
+
+test: $(STAMP)
+	$(call step,Lint,$(BIN)/ruff check .)
+	$(call step,Check the formatting,$(BIN)/ruff format --check .)
+	$(call step,Check which package may import which,$(BIN)/lint-imports)
+	$(call step,Check the types,$(BIN)/mypy)
+	$(call step,Run the tests,$(PYTEST) -m 'not slow')
+
+test-slow: $(STAMP)
+	$(call step,Run the slow tests,$(PYTEST) -m slow)
+
+format: $(STAMP)
+	$(call step,Format,$(BIN)/ruff format .)
+	$(call step,Mend what can be mended,$(BIN)/ruff check --fix .)

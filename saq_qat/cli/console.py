@@ -1,0 +1,145 @@
+"""What the verbs share: progress, tables and finding a run."""
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from saq_qat.errors import ArtifactError
+
+__all__ = ["Progress", "newest_run", "progress", "resolve_run", "table", "track"]
+
+T = TypeVar("T")
+
+LINE_SECONDS = 10.0
+FILE_WIDTH = 200
+_RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+_RECIPE_FILE = "resolved.yaml"
+
+
+class Progress:
+    """A long job's progress: `advance` after each step, with a note such as the loss."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count ``steps`` more as done; a new ``note`` replaces the last one."""
+        raise NotImplementedError
+
+
+class _Bar(Progress):
+    def __init__(self, bar: RichProgress, label: str, total: int | None) -> None:
+        self._bar = bar
+        self._task = bar.add_task(label, total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._bar.advance(self._task, steps)
+        if note:
+            self._bar.update(self._task, note=note)
+
+
+class _Lines(Progress):
+    def __init__(self, label: str, total: int | None) -> None:
+        self._label, self._total = label, total
+        self._done, self._note = 0, ""
+        self._start = self._printed = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        self._note = note or self._note
+        if time.monotonic() - self._printed >= LINE_SECONDS:
+            self.print()
+
+    def print(self) -> None:
+        self._printed = time.monotonic()
+        total = "" if self._total is None else f"/{self._total}"
+        note = f"  {self._note}" if self._note else ""
+        line = f"{self._label}: {self._done}{total} in {self._printed - self._start:.1f} s{note}"
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Progress]:
+    """Show on stderr how far a job of ``total`` steps is: a bar on a terminal, else lines now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(label, total)
+        try:
+            yield lines
+        finally:
+            lines.print()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with RichProgress(*columns, console=console) as bar:
+        yield _Bar(bar, label, total)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """The same items, with progress shown while they are used."""
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    with progress(label, total) as shown:
+        for item in items:
+            yield item
+            shown.advance()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table to stdout, with rich markup; outside a terminal wide enough that nothing is cut."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_WIDTH)
+    content = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        content.add_row(*row)
+    console.print(content)
+
+
+def newest_run(root: Path = Path("runs")) -> Path:
+    """The folder of the run that started last, of any recipe, below ``root``.
+
+    Raises:
+        ArtifactError: If there is none.
+    """
+    runs = [folder for folder in [*root.glob("*"), *root.glob("*/*")] if _is_run(folder)]
+    if not runs:
+        raise ArtifactError(
+            f"no run in {root}/; train one with 'saq-qat train recipe.yaml', or name its folder"
+        )
+    return max(runs, key=lambda run: (run.name, run.stat().st_mtime))
+
+
+def resolve_run(argument: Path | None) -> Path:
+    """The run a user means: a run's folder, a recipe's folder under runs/ (its newest), or the newest of all.
+
+    Raises:
+        ArtifactError: If ``argument`` is no folder of a run.
+    """
+    if argument is None:
+        return newest_run()
+    if (argument / _RECIPE_FILE).is_file():
+        return argument
+    if not argument.is_dir():
+        raise ArtifactError(f"{argument}: no such folder; 'saq-qat train' prints the folder of its run")
+    if any(map(_is_run, argument.iterdir())):
+        return newest_run(argument)
+    raise ArtifactError(
+        f"{argument} is no run: it has no {_RECIPE_FILE}; name a folder that 'saq-qat train' made"
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return _RUN_NAME.fullmatch(folder.name) is not None and (folder / _RECIPE_FILE).is_file()

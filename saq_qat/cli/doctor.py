@@ -1,0 +1,34 @@
+"""`saq-qat doctor`: is everything there that the commands need?"""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["doctor"]
+
+_COLOURS = {"ok": "green", "absent": "yellow", "broken": "red"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Check packages, engines and processor; exit with 4 if something that is needed is broken."""
+    import json
+    from dataclasses import asdict
+
+    from saq_qat.cli.console import table
+    from saq_qat.cli.environment import examine
+    from saq_qat.errors import SetupError
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        rows = [
+            (f"[{_COLOURS[f.state]}]{f.state}[/]", f.name, f.detail + (f"; {f.remedy}" if f.remedy else ""))
+            for f in findings
+        ]
+        table(("state", "what", "found"), rows)
+    broken = [finding for finding in findings if finding.state == "broken"]
+    if broken:
+        raise SetupError("\n".join(f"{f.name}: {f.detail}; {f.remedy}" for f in broken))

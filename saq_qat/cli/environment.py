@@ -1,0 +1,152 @@
+"""What `saq-qat doctor` finds: Python packages, engines and the processor of this machine."""
+
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+__all__ = ["Finding", "examine", "installed_version", "package_findings", "pair_finding", "processor_finding"]
+
+PROBES = {
+    "torch": "from torch import cuda as c; print('CUDA:', c.get_device_name() if c.is_available() else 'none')",
+    "torchvision": "import torchvision.ops; print(torchvision.__version__)",
+    "onnxruntime": "import onnxruntime as o; print('providers: ' + ', '.join(o.get_available_providers()))",
+    "onnx": "import onnx.checker; print(onnx.__version__)",
+}
+ENGINES = {"tensorrt": "pip install tensorrt", "openvino": "pip install openvino"}
+INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+PROBE_SECONDS = 120
+_PAIR = "install both from one package index: pip install --force-reinstall torch torchvision"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `absent` things are optional, `broken` ones are needed."""
+
+    name: str
+    state: Literal["ok", "absent", "broken"]
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything the commands need or can use, as found on this machine; takes some seconds."""
+    try:
+        requirements = [Requirement(text) for text in metadata.requires("saq-qat") or ()]
+    except metadata.PackageNotFoundError:
+        return [Finding("saq-qat", "broken", "not installed", "run: pip install -e .")]
+    with ThreadPoolExecutor() as pool:
+        imports = list(pool.map(lambda item: import_finding(*item), PROBES.items()))
+    return [
+        Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        processor_finding(_processor_text()),
+        *package_findings(requirements, installed_version),
+        *pair_findings(installed_version),
+        *imports,
+        *engine_findings(installed_version),
+    ]
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution, None without it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def package_findings(
+    requirements: list[Requirement], version_of: Callable[[str], str | None]
+) -> Iterator[Finding]:
+    """One finding for each package that saq-qat needs, or that one of its extras adds."""
+    for requirement in requirements:
+        extra = _extra(requirement)
+        version = version_of(requirement.name)
+        wanted = f"{requirement.name}{requirement.specifier}"
+        remedy = f"run: pip install 'saq-qat[{extra}]'" if extra else f"run: pip install '{wanted}'"
+        name = f"{requirement.name} ({extra})" if extra else requirement.name
+        if version is None:
+            yield Finding(name, "absent" if extra else "broken", "not installed", remedy)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            yield Finding(name, "broken", f"{version}, but {wanted} is needed", remedy)
+        else:
+            yield Finding(name, "ok", version)
+
+
+def _extra(requirement: Requirement) -> str | None:
+    found = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", str(requirement.marker))
+    return found.group(1) if found else None
+
+
+def pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Whether torchvision was built for this torch; silent if one of them is missing."""
+    torch, torchvision = version_of("torch"), version_of("torchvision")
+    if torch and torchvision:
+        requirements = [Requirement(text) for text in metadata.requires("torchvision") or ()]
+        yield pair_finding(torch, torchvision, requirements)
+
+
+def pair_finding(torch: str, torchvision: str, torchvision_requires: list[Requirement]) -> Finding:
+    """Torchvision's compiled operators load only with the torch release that they were built against."""
+    name = "torch and torchvision"
+    wanted = next((r.specifier for r in torchvision_requires if r.name == "torch"), None)
+    if wanted is not None and not wanted.contains(Version(torch).public, prereleases=True):
+        return Finding(name, "broken", f"torchvision {torchvision} needs torch{wanted}, found {torch}", _PAIR)
+    labels = [Version(version).local or "none" for version in (torch, torchvision)]
+    note = "" if labels[0] == labels[1] else f", but of different builds ({', '.join(labels)})"
+    return Finding(name, "ok", f"{torch} and {torchvision} are a pair{note}")
+
+
+def import_finding(package: str, program: str) -> Finding:
+    """Import a compiled package in a process of its own, so that a crash is a finding too."""
+    name = f"import {package}"
+    remedy = _PAIR if package.startswith("torch") else f"run: pip install --force-reinstall {package}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(name, "broken", f"no answer within {PROBE_SECONDS} s", remedy)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+        return Finding(name, "broken", last, remedy)
+    return Finding(name, "ok", done.stdout.strip())
+
+
+def engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Engines beside ONNX Runtime, all optional."""
+    for engine, install in ENGINES.items():
+        version = version_of(engine)
+        if version is None:
+            yield Finding(engine, "absent", "not installed (optional)", f"to use it: {install}")
+        else:
+            yield Finding(engine, "ok", version)
+
+
+def processor_finding(text: str) -> Finding:
+    """Which int8 instructions the processor has, from the text of ``/proc/cpuinfo``."""
+    words = set(text.split())
+    found = [feature for feature in INT8_FEATURES if feature in words]
+    if found:
+        return Finding("processor", "ok", f"int8 dot products: {', '.join(found)}")
+    return Finding(
+        "processor", "ok", "no int8 dot-product instructions known; integer kernels run, but slower"
+    )
+
+
+def _processor_text() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""

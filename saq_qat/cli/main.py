@@ -1,0 +1,96 @@
+"""The command `saq-qat`: its verbs, and how errors become one message and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from saq_qat import __version__
+from saq_qat.cli.doctor import doctor
+from saq_qat.cli.init import init
+from saq_qat.cli.schema import schema
+from saq_qat.cli.show import show
+from saq_qat.errors import SaqError
+from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, SessionError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="saq-qat",
+    help="Sharpness-aware quantization: the integers you train are the integers you ship.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(init)
+app.command()(show)
+app.command()(schema)
+app.command()(doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"saq-qat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Declared for `--help`; `main` takes `--debug` out, so that it may stand anywhere."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit with the code that `saq_qat.errors` documents."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app([argument for argument in arguments if argument != "--debug"], prog_name="saq-qat")
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        _leave(error)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _leave(error: BaseException) -> None:
+    """Say what went wrong on stderr and exit."""
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        typer.echo(_message(error), err=True)
+    sys.exit(_exit_code(error))
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SaqError | SessionError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the operating system'}: {error.strerror}"
+    return (
+        f"internal error ({type(error).__name__}: {error}); run again with --debug and report the traceback"
+    )
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SaqError):
+        return error.exit_code
+    if isinstance(error, InputError | ModelError):
+        return 3
+    if isinstance(error, BackendUnavailable):
+        return 4
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
