@@ -30,7 +30,7 @@ def require(condition: bool, rule: str) -> None:
 
 
 def parse_json(text: str, where: str) -> object:
-    """Parse `text`; raises ModelError naming `where` for duplicate keys, NaN, Infinity and endless nesting."""
+    """Parse `text`; raises ModelError naming `where` for duplicate keys, NaN, Infinity, endless nesting."""
     try:
         return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except RecursionError:

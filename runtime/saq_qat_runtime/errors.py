@@ -3,7 +3,7 @@
     SessionError
     ├── InputError           the caller: an array, image or argument breaks a rule (HTTP 400)
     ├── ModelError           the artifact: a bundle is missing, damaged, unproved or of another version
-    ├── BackendUnavailable   the machine: the engine that was asked for is not installed
+    ├── BackendUnavailable   the machine: an engine or library that was asked for is missing
     ├── RuntimeFault         the engine: a run failed; the session refuses further calls (HTTP 503)
     └── ClosedError          the program: a session was used after `close()` or across a fork
 
@@ -26,7 +26,7 @@ class ModelError(SessionError):
 
 
 class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already says that it is an error
-    """The engine that was asked for cannot run here; no other engine takes its place."""
+    """The engine or library that was asked for cannot run here; nothing else silently takes its place."""
 
 
 class RuntimeFault(SessionError):  # noqa: N818  a fault is the engine's, and stays until the session is loaded again

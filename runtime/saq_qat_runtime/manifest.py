@@ -66,16 +66,19 @@ class Manifest:
 
     def __post_init__(self) -> None:
         require(len(self.inputs) > 0 and len(self.outputs) > 0, "a model needs an input and an output.")
-        image = (self.preprocessing.channels, self.preprocessing.image_size, self.preprocessing.image_size)
-        shape, logits = self.inputs[0].shape, self.outputs[0].shape
-        require(
-            shape[1:] == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}."
+        image = (
+            "N",
+            self.preprocessing.channels,
+            self.preprocessing.image_size,
+            self.preprocessing.image_size,
         )
+        shape, logits = self.inputs[0].shape, self.outputs[0].shape
+        require(shape == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}.")
         require(logits[-1:] == (len(self.labels),), f"{len(self.labels)} labels for outputs {list(logits)}.")
         require(len(self.models) > 0, "a bundle needs a model.")
 
     def to_json(self) -> str:
-        """JSON text, equal for equal manifests; raises ModelError for values that `from_json` would refuse."""
+        """JSON text, equal for equal manifests; raises ModelError for values `from_json` would refuse."""
         try:
             text = json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:

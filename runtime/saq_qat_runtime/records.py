@@ -157,8 +157,8 @@ class TensorRecord:
 class Sizes:
     """Size of the network in four ways.
 
-    parameters: how many; float_bytes: at 4 bytes each; theoretical_bits: each at its bit-width; file_bytes: of
-    the model file of each target.
+    parameters: how many; float_bytes: at 4 bytes each; theoretical_bits: each at its bit-width; file_bytes:
+    of the model file of each target.
     """
 
     parameters: int

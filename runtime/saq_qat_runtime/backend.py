@@ -1,0 +1,47 @@
+"""What the runtime asks of an engine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.records import TensorSpec
+
+__all__ = ["Backend"]
+
+
+class Backend(Protocol):
+    """One loaded model on one engine.
+
+    `run` may be called by many threads at once, and never after `close`: the session checks the arrays,
+    counts the calls in flight and waits for them before it closes.
+    """
+
+    @property
+    def name(self) -> str:
+        """The target it runs, such as "onnxruntime"."""
+
+    @property
+    def version(self) -> str:
+        """Version of the engine."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What the model takes."""
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What the model gives."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs by name, in arrays that nobody else holds.
+
+        Raises InputError if the engine refuses the arrays, RuntimeFault if it fails.
+        """
+
+    def integer_count(self) -> IntegerCount:
+        """Convolutions and matrix products on integer kernels, counted in the graph the engine runs."""
+
+    def close(self) -> None:
+        """Release the engine's memory; may be called twice."""

@@ -1,0 +1,84 @@
+"""Open the parts of a bundle: is it proved, which model runs, what must it compute."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saq_qat_runtime.backend import Backend
+from saq_qat_runtime.decode import require
+from saq_qat_runtime.errors import BackendUnavailable, ModelError
+from saq_qat_runtime.files import locate, read_verified
+from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_runtime.records import FileRecord
+
+__all__ = ["check_gate", "check_interface", "choose_model", "open_backend", "read_golden"]
+
+_LARGEST_GOLDEN = 1 << 28
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile)
+
+
+def check_gate(folder: Path, manifest: Manifest, allow_failed: bool) -> None:
+    """Raise ModelError for a bundle whose proof failed, unless `allow_failed`."""
+    failed = ", ".join(rung.name for rung in manifest.gate.rungs if not rung.passed) or "no rung was run"
+    rule = f"{folder} failed the proof that its integers are the trained ones ({failed})"
+    remedy = "Mend it and export again, or load it on purpose with allow_failed_gate=True."
+    require(manifest.gate.passed or allow_failed, f"{rule}. {remedy}")
+
+
+def choose_model(folder: Path, manifest: Manifest, backend: str) -> FileRecord:
+    """The model file of `backend`; "auto" takes the engine this version supports.
+
+    Raises BackendUnavailable for an engine it does not know, ModelError if the bundle has no model for it.
+    """
+    name = OnnxRuntimeBackend.name
+    if backend not in ("auto", name):
+        raise BackendUnavailable(
+            f"Backend {backend!r} is not supported. This version runs: 'auto', {name!r}."
+        )
+    remedy = f"Export it for {name!r} (deploy.targets in the recipe)."
+    require(name in manifest.models, f"{folder} holds models for {sorted(manifest.models)} only. {remedy}")
+    return manifest.models[name]
+
+
+def open_backend(folder: Path, model: FileRecord, *, threads: int | None, verify: bool) -> Backend:
+    """Load `model`; the bytes that are hashed, if `verify`, are the bytes that are loaded."""
+    if verify:
+        content = read_verified(folder, model.name, model.sha256, model.bytes)
+    else:
+        content = locate(folder, model.name).read_bytes()
+    return OnnxRuntimeBackend(content, threads=threads)
+
+
+def check_interface(manifest: Manifest, backend: Backend) -> None:
+    """Raise ModelError unless the model has the inputs and outputs that the manifest promises."""
+    found, promised = tuple(backend.inputs), manifest.inputs
+    require(found == promised, f"The model takes {found}, the manifest promises {promised}. Export again.")
+    names = [output.name for output in backend.outputs]
+    missing = [output.name for output in manifest.outputs if output.name not in names]
+    require(not missing, f"The model gives {names}, the manifest promises {missing} too. Export again.")
+    require(len(promised) == 1, f"This runtime runs models with one input, this one has {len(promised)}.")
+
+
+def read_golden(folder: Path, file: FileRecord) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Golden inputs (N, channels, height, width) and logits (N, labels); raises ModelError without them."""
+    content = read_verified(folder, file.name, file.sha256, file.bytes)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            require(
+                size <= _LARGEST_GOLDEN,
+                f"{file.name} unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed.",
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            inputs, logits = arrays["inputs"], arrays["logits"]
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"{file.name} has no readable 'inputs' and 'logits': {error}. Export again."
+        ) from error
+    legal = inputs.dtype == logits.dtype == np.float32 and 0 < len(inputs) == len(logits)
+    require(legal, f"{file.name} needs as many float32 logits as inputs, at least one. Export again.")
+    return inputs, logits

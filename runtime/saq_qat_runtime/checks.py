@@ -1,0 +1,43 @@
+"""What an array must be before an engine sees it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saq_qat_runtime.errors import InputError
+from saq_qat_runtime.records import TensorSpec
+
+__all__ = ["check_batch"]
+
+
+def check_batch(
+    batch: object, spec: TensorSpec, *, max_batch: int | None, finite: bool
+) -> NDArray[np.float32]:
+    """`batch` itself, once it is known to be a float32 array of the shape that `spec` gives.
+
+    Any memory layout will do, and so will an empty batch. Nothing is converted: float64 would be rounded, a
+    masked array would lose its mask. NaN and infinity are refused if `finite`: quantization would turn them
+    into ordinary numbers. Raises InputError.
+    """
+    if not isinstance(batch, np.ndarray) or isinstance(batch, np.ma.MaskedArray):
+        remedy = "Use numpy.asarray(x, numpy.float32), or predict() for images."
+        raise InputError(f"Input {spec.name!r} must be a numpy array, got {type(batch).__name__}. {remedy}")
+    if batch.dtype != np.float32:
+        remedy = f"Convert it on purpose: x.astype(numpy.{spec.dtype})."
+        raise InputError(f"Input {spec.name!r} must be {spec.dtype}, got {batch.dtype.str}. {remedy}")
+    _check_shape(batch.shape, spec, max_batch)
+    if finite and not np.isfinite(batch).all():
+        count = int(batch.size - np.count_nonzero(np.isfinite(batch)))
+        rule = f"Input {spec.name!r} must be finite; {count} of {batch.size} values are NaN or infinite"
+        raise InputError(f"{rule}, which quantization would turn into ordinary codes. Mend the input.")
+    return batch
+
+
+def _check_shape(shape: tuple[int, ...], spec: TensorSpec, max_batch: int | None) -> None:
+    expected = f"({', '.join(map(str, spec.shape))})"
+    if len(shape) != len(spec.shape) or shape[1:] != spec.shape[1:]:
+        remedy = (
+            "A single image needs a batch dimension: x[numpy.newaxis]." if shape == spec.shape[1:] else ""
+        )
+        raise InputError(f"Input {spec.name!r} must have shape {expected}, got {shape}. {remedy}".rstrip())
+    if max_batch is not None and shape[0] > max_batch:
+        raise InputError(f"A batch may hold {max_batch} inputs (max_batch), got {shape[0]}. Split it.")

@@ -1,0 +1,213 @@
+"""Run a bundle: numpy in, numpy out, one engine, any number of threads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saq_qat_runtime.backend import Backend
+from saq_qat_runtime.bundle import check_gate, check_interface, choose_model, open_backend, read_golden
+from saq_qat_runtime.checks import check_batch
+from saq_qat_runtime.errors import InputError, ModelError, RuntimeFault
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.lifetime import Lifetime
+from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.preprocess import ImageLike, preprocess
+from saq_qat_runtime.records import FileRecord
+
+__all__ = ["Prediction", "SelfTest", "Session", "SessionInfo"]
+
+_IMAGES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label with its softmax probability and its index among the logits."""
+
+    label: str
+    probability: float
+    index: int
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What runs: the bundle's manifest, its model file, the engine, and the threads that were asked for."""
+
+    manifest: Manifest
+    model: FileRecord
+    backend: str
+    backend_version: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How many golden logits were compared, and the largest absolute difference."""
+
+    compared: int
+    largest_difference: float
+
+
+class Session:
+    """A loaded bundle. Use `Session.load`; close it, or use it as a context manager.
+
+    Calls from many threads run at the same time. After a RuntimeFault every call raises RuntimeFault; after
+    `close`, and in a process forked later, ClosedError.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: SessionInfo,
+        backend: Backend,
+        *,
+        check_finite: bool = True,
+        max_batch: int | None = None,
+    ) -> None:
+        self._folder = folder
+        self._backend = backend
+        self._check_finite = check_finite
+        self._max_batch = max_batch
+        self._info = info
+        self._lifetime = Lifetime()
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        backend: str = "auto",
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        check_finite: bool = True,
+        max_batch: int | None = None,
+        allow_failed_gate: bool = False,
+    ) -> Self:
+        """Open the bundle in `folder`.
+
+        backend: "onnxruntime", or "auto" for the first engine that the bundle has a model for.
+        threads: of one call; None leaves it to the engine. verify: compare every file with its SHA-256.
+        check_finite: refuse NaN and infinity. max_batch: refuse larger batches.
+        allow_failed_gate: load a bundle although its integers are not proved to be the trained ones.
+        Raises ModelError, BackendUnavailable or InputError.
+        """
+        if max_batch is not None and max_batch < 1:
+            raise InputError(f"max_batch must be at least 1, got {max_batch}. Leave it out for no limit.")
+        path = Path(folder)
+        manifest = Manifest.load(path, verify_files=verify)
+        check_gate(path, manifest, allow_failed_gate)
+        model = choose_model(path, manifest, backend)
+        engine = open_backend(path, model, threads=threads, verify=verify)
+        check_interface(manifest, engine)
+        info = SessionInfo(manifest, model, engine.name, engine.version, threads)
+        return cls(path, info, engine, check_finite=check_finite, max_batch=max_batch)
+
+    @property
+    def info(self) -> SessionInfo:
+        """Manifest, engine and threads."""
+        return self._info
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls are still accepted: not closed, and no fault so far."""
+        return self._lifetime.healthy
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same as `run`."""
+        return self.run(batch)
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, labels) of normalised float32 images (N, channels, height, width).
+
+        An empty batch gives empty logits. Raises InputError for any other array; see `check_batch`.
+        """
+        with self._lifetime.call():
+            checked = check_batch(
+                batch, self._info.manifest.inputs[0], max_batch=self._max_batch, finite=self._check_finite
+            )
+            return self._compute(checked)
+
+    def predict(self, images: "ImageLike | Sequence[ImageLike]", top_k: int = 5) -> list[list[Prediction]]:
+        """The `top_k` most probable labels of each image, best first; a single image is a list of one.
+
+        An image is a path, the bytes of a file, a PIL image, or a uint8 array (height, width, channels).
+        """
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}.")
+        listed = _listed(images)
+        settings = self._info.manifest.preprocessing
+        limit = min(self._max_batch or _IMAGES_AT_ONCE, _IMAGES_AT_ONCE)
+        predictions: list[list[Prediction]] = []
+        for start in range(0, len(listed), limit):
+            batch = np.concatenate([preprocess(image, settings) for image in listed[start : start + limit]])
+            predictions += [self._rank(logits, top_k) for logits in self.run(batch)]
+        return predictions
+
+    def self_test(self) -> SelfTest:
+        """Run the golden inputs as one batch, and compare the logits.
+
+        Raises RuntimeFault if they differ by more than allowed, after which this session computes no more;
+        ModelError if the golden file is damaged.
+        """
+        golden = self._info.manifest.golden
+        with self._lifetime.call():
+            inputs, expected = read_golden(self._folder, golden.file)
+            found = self._compute(inputs)
+            if found.shape != expected.shape:
+                raise ModelError(
+                    f"{golden.file.name} has logits {expected.shape}, the model gives {found.shape}."
+                )
+            difference = float(np.abs(found.astype(np.float64) - expected).max())
+            if not difference <= golden.logits_tolerance:
+                rule = f"golden logits may differ by {golden.logits_tolerance}, but differ by {difference}"
+                engine = f"{self._info.backend} {self._info.backend_version}"
+                raise RuntimeFault(f"Self-test: {rule} on {engine}. Use the engine version of the manifest.")
+        return SelfTest(expected.size, difference)
+
+    def integer_count(self) -> IntegerCount:
+        """Convolutions and matrix products on integer kernels, counted in the graph the engine runs."""
+        with self._lifetime.call():
+            return self._backend.integer_count()
+
+    def close(self) -> None:
+        """Wait for calls in flight, then release the engine; may be called twice."""
+        if self._lifetime.close():
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _compute(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        manifest = self._info.manifest
+        labels = len(manifest.labels)
+        if len(batch) == 0:
+            return np.zeros((0, labels), np.float32)
+        logits = self._backend.run({manifest.inputs[0].name: batch})[manifest.outputs[0].name]
+        if logits.shape != (len(batch), labels) or logits.dtype != np.float32:
+            rule = f"The engine gave {logits.dtype} {logits.shape} instead of float32 {(len(batch), labels)}"
+            raise RuntimeFault(f"{rule}. Export the bundle again.")
+        return logits
+
+    def _rank(self, logits: NDArray[np.float32], top_k: int) -> list[Prediction]:
+        labels = self._info.manifest.labels
+        weights = np.exp(logits.astype(np.float64) - logits.max())
+        order = np.argsort(-logits, kind="stable")[:top_k]
+        total = weights.sum()
+        return [Prediction(labels[index], float(weights[index] / total), int(index)) for index in order]
+
+
+def _listed(images: "ImageLike | Sequence[ImageLike]") -> list[ImageLike]:
+    """A list of images; only lists and tuples hold several, since bytes and paths are sequences too."""
+    if isinstance(images, (list, tuple)):
+        return list(images)
+    return [cast("ImageLike", images)]
