@@ -58,9 +58,10 @@ def _crop_flip(images: Sequence[Pixels], size: int, numbers: NDArray[np.float64]
 
 
 def _resized_crop_flip(pixels: Pixels, size: int, numbers: NDArray[np.float64]) -> Pixels:
-    """ImageNet's augmentation: a crop of 8 to 100 % of the area and aspect 3:4 to 4:3, resized, mirrored half the time.
+    """ImageNet's: a crop of 8 to 100 % of the area and of aspect 3:4 to 4:3, resized, mirrored half the time.
 
-    As torchvision's RandomResizedCrop: ten attempts at a crop that fits, then the largest central one of legal aspect.
+    As torchvision's RandomResizedCrop: ten attempts at a crop that fits, then the largest central one of
+    legal aspect.
     """
     height, width = pixels.shape[:2]
     crop_width, crop_height = _crop_size(width, height, numbers[3:])

@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, epoch, position): the same for any number of workers, and after resuming."""
+"""Batches as pure functions of (seed, epoch, position): the same with any workers, and after resuming."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +57,9 @@ class _ValPart:
         first = self.start + batch * self.batch_size
         indices = range(first, min(first + self.batch_size, self.stop))
         pixels = np.stack([self.images.read(index) for index in indices])
-        return torch.from_numpy(pixels), torch.from_numpy(self.images.labels[indices.start : indices.stop])
+        return torch.from_numpy(pixels), torch.from_numpy(
+            self.images.labels[indices.start : indices.stop].copy()
+        )
 
 
 def steps_per_epoch(image_data: ImageData, batch_size: int) -> int:
@@ -86,16 +88,17 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch from `start_batch` on: float32 [n, 3, S, S] normalised, int64 [n].
 
-    `batch_size` is global: rank r of w gets the r-th of w equal, contiguous parts of every global batch, so n is
-    batch_size / world_size. Order depends on (seed, epoch), augmentation on (seed, epoch, image), nothing else.
+    `batch_size` is global: rank r of w gets the r-th of w equal, contiguous parts of every global batch, so
+    n is batch_size / world_size. Order depends on (seed, epoch), augmentation on (seed, epoch, image),
+    nothing else.
 
-    Raises RecipeError if the batch does not divide among the ranks; DataError as `steps_per_epoch`, and for damaged
-    images or a dead worker while iterating.
+    Raises RecipeError if the batch does not divide among the ranks; DataError as `steps_per_epoch`, and for
+    damaged images or a dead worker while iterating.
     """
     steps = steps_per_epoch(image_data, batch_size)
     if batch_size % world_size:
         raise RecipeError(
-            f"train.batch_size must be a multiple of the number of processes; got {batch_size} and {world_size}."
+            f"train.batch_size must be a multiple of the {world_size} processes; got {batch_size}."
         )
     part = batch_size // world_size
     make = _TrainEpoch(
@@ -116,8 +119,9 @@ def val_batches(
 ) -> Iterator[Batch]:
     """The validation images in order: float32 [n, 3, S, S] normalised, int64 [n], n <= batch_size.
 
-    Each rank gets a contiguous part; together they cover every image exactly once, without padding. A rank gets no
-    batch at all if there are fewer images than ranks. Raises DataError for damaged images or a dead worker.
+    Each rank gets a contiguous part; together they cover every image exactly once, without padding. A rank
+    gets no batch at all if there are fewer images than ranks. Raises DataError for damaged images or a dead
+    worker.
     """
     total = len(image_data.val)
     start, stop = total * rank // world_size, total * (rank + 1) // world_size

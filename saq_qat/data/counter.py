@@ -1,8 +1,8 @@
 """Random numbers by position: any entry of a stream can be computed alone, in any order, in any process.
 
-SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014) gives its i-th number as a
-hash of start + i * constant. Data order and augmentation read it, so that neither workers, nor resuming, nor a newer
-library changes a batch.
+SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014) gives its i-th
+number as a hash of start + i * constant. Data order and augmentation read it, so that neither workers, nor
+resuming, nor a newer library changes a batch.
 """
 
 from enum import IntEnum
@@ -32,17 +32,18 @@ def _hashes(stream: Stream, seed: int, epoch: int, positions: NDArray[np.uint64]
     z = start + (positions + np.uint64(1)) * _GAMMA
     z = (z ^ (z >> np.uint64(30))) * _FIRST_MULTIPLIER
     z = (z ^ (z >> np.uint64(27))) * _SECOND_MULTIPLIER
-    return z ^ (z >> np.uint64(31))
+    mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def uniforms(
     stream: Stream, seed: int, epoch: int, indices: NDArray[np.int64], width: int
 ) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), [len(indices), width]; row i is a function of (stream, seed, epoch, indices[i])."""
+    """Uniform numbers in [0, 1), [len(indices), width]; row i depends on its index and the first three."""
     columns = np.arange(width, dtype=np.uint64)
     positions = indices.astype(np.uint64)[:, None] * np.uint64(width) + columns
     # The upper 53 bits fill a float64's significand exactly.
-    return (_hashes(stream, seed, epoch, positions) >> np.uint64(11)) * 2.0**-53
+    return (_hashes(stream, seed, epoch, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def shuffled(stream: Stream, seed: int, epoch: int, count: int) -> NDArray[np.int64]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from saq_qat.errors import DataError
 
 __all__ = ["FolderSplit", "find_images"]
 
+_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 _LAYOUT = (
     "Expected layout: {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, with the same classes in both."
 )
@@ -26,10 +26,10 @@ class FolderSplit:
 
 
 def find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
-    """The training split, the validation split and the classes, which are the sorted folder names of root/train.
+    """The training split, the validation split and the classes: the sorted folder names of root/train.
 
-    Only names are read, not images; names that start with a dot are passed over.
-    Raises DataError for missing folders, a class without images, a class of val alone, or files of other kinds.
+    Only names are read, not images; names that start with a dot are passed over. Raises DataError for
+    missing folders, a class without images, a class of val alone, or files of other kinds.
     """
     classes = _class_names(root, "train")
     val_classes = _class_names(root, "val")
@@ -82,9 +82,9 @@ def _files(folder: Path) -> list[Path]:
         if not name.startswith(".")
     ]
     for path in files:
-        if path.suffix.lower() not in IMG_EXTENSIONS:
+        if path.suffix.lower() not in _EXTENSIONS:
             raise DataError(
-                f"Class folders must hold images only ({' '.join(IMG_EXTENSIONS)}); found '{path}'. "
+                f"Class folders must hold images only ({' '.join(_EXTENSIONS)}); found '{path}'. "
                 "Move it elsewhere."
             )
     return sorted(files)

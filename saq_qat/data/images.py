@@ -49,7 +49,8 @@ class MemoryImages(Images):
         self.labels = labels
 
     def read(self, index: int) -> Pixels:
-        return self.pixels[index]
+        pixels: Pixels = self.pixels[index]
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class ReadShortSide:
 class FileImages(Images):
     """Images decoded from files when first read.
 
-    Decoded pixels are kept in memory if all of them are expected to fit `cache_bytes` (1.5 GB for each split; every
-    process of a distributed run has its own). Pixels are the same with and without the cache.
+    Decoded pixels are kept in memory if all of them are expected to fit `cache_bytes` (1.5 GB for each
+    split; every process of a distributed run has its own). Pixels are the same with and without the cache.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageData:
     """The images of a recipe. Reading may fill a cache; batches do not depend on it.
 
-    `train` and `val` give (uint8 [3, H, W], label); the label is an index into `classes`. `workers` processes prepare
-    batches, 0 for none.
+    `train` and `val` give (uint8 [3, H, W], label); the label is an index into `classes`. `workers`
+    processes prepare batches, 0 for none.
     """
 
     train: Images
@@ -37,8 +37,9 @@ class ImageData:
 def open_data(data: Data, seed: int) -> ImageData:
     """Open the images a recipe names; files of an image folder are found now and decoded when first read.
 
-    With `train_limit`, `seed` chooses the training images; `val_limit` takes the same images for every seed, so that
-    seeds can be compared. Raises DataError if images are missing, RecipeError if sizes contradict each other.
+    With `train_limit`, `seed` chooses the training images; `val_limit` takes the same images for every
+    seed, so that seeds can be compared. Raises DataError if images are missing, RecipeError if sizes
+    contradict each other.
     """
     if isinstance(data, ImageFolder):
         return _open_folder(data, seed)

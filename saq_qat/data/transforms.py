@@ -17,8 +17,10 @@ from torch import Tensor
 from saq_qat.errors import DataError
 
 __all__ = [
-    "Preprocessing",
+    "FORMATS",
+    "PIXEL_LIMIT",
     "Pixels",
+    "Preprocessing",
     "centre_crop",
     "decode",
     "fit",
@@ -29,7 +31,7 @@ __all__ = [
 
 Pixels = NDArray[np.uint8]
 
-# What Pillow raises on damaged files, beyond OSError; found by flipping bytes of PNG, JPEG, GIF, BMP and TIFF files.
+# What Pillow raises on damaged files, beyond OSError.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -41,6 +43,11 @@ _DAMAGED = (
     OverflowError,
     MemoryError,
 )
+# The formats and sizes that the runtime accepts too; others could start external programs or fill memory.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+PIXEL_LIMIT = 50_000_000
+# A thin strip is small on disk and huge once its short side is scaled up.
+_LONGEST_ASPECT = 100
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -48,8 +55,9 @@ _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 class Preprocessing:
     """Evaluation preprocessing in plain values, as the manifest of a bundle records it.
 
-    `image_size` is the side of the square input, in pixels. `resize` is the short side before the centre crop; None
-    resizes straight to the square where sizes differ. `mean` and `std` are per channel, of pixels in 0..1.
+    `image_size` is the side of the square input, in pixels. `resize` is the short side before the centre
+    crop; None resizes straight to the square where sizes differ. `mean` and `std` are per channel, of
+    pixels in 0..1.
     """
 
     image_size: int
@@ -62,22 +70,28 @@ class Preprocessing:
 def decode(path: Path) -> Image.Image:
     """Read an image file as RGB, upright.
 
-    Raises DataError, naming the file, if it is unreadable, damaged, a decompression bomb or deeper than 8 bits.
+    Raises DataError, naming the file, if it is unreadable, damaged, a decompression bomb or deeper than 8
+    bits.
     """
     try:
-        with Image.open(path) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
+        with Image.open(path, formats=FORMATS) as image:
+            _require_reasonable(image.width, image.height)
             return to_rgb(image)
     except _BOMB as error:
         raise DataError(
-            f"'{path}' would fill memory when decoded: {error}. Remove it or scale it down."
+            f"'{path}' would fill memory: {error}. Remove it, crop it or scale it down."
         ) from error
     except _DAMAGED as error:
         raise DataError(
             f"'{path}' is not a readable image: {type(error).__name__}: {error}. Remove it or copy it again."
         ) from error
+
+
+def _require_reasonable(width: int, height: int) -> None:
+    if width * height > PIXEL_LIMIT:
+        raise Image.DecompressionBombError(f"{width} x {height} pixels; {PIXEL_LIMIT:,} are allowed")
+    if max(width, height) > _LONGEST_ASPECT * min(width, height):
+        raise Image.DecompressionBombError(f"{width} x {height} pixels, longer than {_LONGEST_ASPECT}:1")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,11 +101,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith(("I", "F")):
         raise DataError(
-            f"Images must have 8 bits per channel; {getattr(image, 'filename', 'this one')!r} has Pillow mode "
-            f"'{image.mode}' (16 or 32 bits), which would be clipped to white. Convert it to 8 bits first."
+            f"Images must have 8 bits per channel; {getattr(image, 'filename', 'this one')!r} has 16 or 32 "
+            f"(Pillow mode '{image.mode}'), which would be clipped to white. Convert it to 8 bits first."
         )
     upright = ImageOps.exif_transpose(image)
-    if upright.mode == "P" and "transparency" in upright.info:
+    if "transparency" in upright.info:
         upright = upright.convert("RGBA")
     return upright.convert("RGB")
 
@@ -101,22 +115,19 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     if min(width, height) == size:
         return image
-    if width <= height:
-        scaled = (size, size * height // width)
-    else:
-        scaled = (size * width // height, size)
+    scaled = (size, size * height // width) if width <= height else (size * width // height, size)
     return image.resize(scaled, Image.Resampling.BILINEAR)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The middle square of side `size`; an odd margin leaves its larger half right and below."""
-    left = (image.width - size) // 2
-    top = (image.height - size) // 2
+    """The middle square of side `size`; half a pixel is rounded to even, as torchvision does."""
+    left = round((image.width - size) / 2)
+    top = round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
 
 def fit(image: Image.Image, image_size: int, resize: int | None) -> Pixels:
-    """The network's square: short side to `resize` and centre crop, or resized straight to the square if None.
+    """The network's square: short side to `resize` and centre crop, or straight to the square if None.
 
     Returns uint8 [image_size, image_size, 3].
     """
@@ -128,7 +139,7 @@ def fit(image: Image.Image, image_size: int, resize: int | None) -> Pixels:
 
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> Tensor:
-    """(pixels / 255 - mean) / std in float32, in this order: uint8 [N, H, W, C] -> float32 [N, C, H, W], contiguous."""
+    """(pixels / 255 - mean) / std in float32 and this order: uint8 [N, H, W, C] -> float32 [N, C, H, W]."""
     planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     mean = torch.tensor(preprocessing.mean, dtype=torch.float32).view(1, -1, 1, 1)
     std = torch.tensor(preprocessing.std, dtype=torch.float32).view(1, -1, 1, 1)

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,14 +35,15 @@ class _Prepare(Dataset[Batch | _Failure]):
             return _Failure(str(error))
 
 
-def _unchanged(batch: Batch | _Failure) -> Batch | _Failure:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: int) -> Iterator[Batch]:
     """prepare(i) for each of `indices`, in order, computed by `workers` processes (0: by this one).
 
-    `prepare` must be picklable and pure. Raises DataError if it does, or if a worker dies (noticed within seconds).
+    `prepare` must be picklable and pure. Raises DataError if it does, or if a worker dies (noticed within
+    seconds).
     """
     if workers == 0:
         yield from map(prepare, indices)
@@ -64,8 +66,8 @@ def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: i
             if not str(error).startswith("DataLoader worker (pid"):
                 raise
             raise DataError(
-                f"A loader process died: {error}. It was killed, for lack of memory or of shared memory (/dev/shm), or "
-                "its image library crashed. Lower data.workers, or set it to 0 to see the cause."
+                f"A loader process died: {error} Either it was killed, for lack of memory or of shared memory "
+                "(/dev/shm), or its image library crashed. Lower data.workers; 0 shows the cause."
             ) from error
         if batch is None:
             return
@@ -75,9 +77,10 @@ def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: i
 
 
 def _start(loader: DataLoader[Batch | _Failure]) -> Iterator[Batch | _Failure]:
-    """Start the workers, and keep torch from raising a dead worker's error wherever this process happens to be.
+    """Start the workers, and keep torch from raising a dead worker's error wherever this process is.
 
-    torch installs a SIGCHLD handler for that; without it the loader notices at the next batch, where it can be caught.
+    torch installs a SIGCHLD handler for that; without it the loader notices at the next batch, where it can
+    be caught.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)

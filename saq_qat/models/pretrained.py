@@ -47,9 +47,10 @@ def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> P
     """Copy the weights of a .safetensors or .pth/.pt file into `network`.
 
     A .pth file is a state dict, or a dict that holds one under `state_dict` or `model`; a leading `module.`
-    (from DataParallel) is dropped. With `strict`, every key must match. Without it the head (the last linear
-    layer, or the last layer with weights) keeps its initial values where it differs, and keys of the file alone
-    are left out; the rest of the network must still match. What was skipped is logged and returned.
+    (from DataParallel) is dropped. With `strict`, every key must match. Without it the head (the last
+    linear layer, or the last layer with weights) keeps its initial values where it differs, and keys of the
+    file alone are left out; the rest of the network must still match. What was skipped is logged and
+    returned.
 
     Raises ArtifactError, and changes nothing, if the file cannot be read safely or does not fit.
     """
