@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from saq_qat.errors import ArtifactError
 from saq_qat.quant import graph
@@ -155,15 +155,11 @@ class _Lowering:
             # rounding is monotone, so clipping codes at round(bound / scale) equals clipping values at bound
             minimum = max(minimum, 0)
             maximum = min(maximum, int(torch.round(bound / scale).clamp_max(maximum)))
-        self._emit_quantize(node, str(node.target), scale, quantizer.bits, (minimum, maximum))
-
-    def _emit_quantize(
-        self, node: fx.Node, path: str, scale: Tensor, bits: int, bounds: tuple[int, int]
-    ) -> None:
-        minimum, maximum = bounds
-        source = self._float(node.all_input_nodes[0]) if node not in self.values else self.values.pop(node)
-        self.modules[path] = Quantize(scale, minimum=minimum, maximum=maximum, zero_point=-min(minimum, 0), bits=bits)
-        self.codes[node] = (self.graph.call_module(path, (source,)), path)
+        path = str(node.target)
+        self.modules[path] = Quantize(
+            scale, minimum=minimum, maximum=maximum, zero_point=-min(minimum, 0), bits=quantizer.bits
+        )
+        self.codes[node] = (self.graph.call_module(path, (self._float(source),)), path)
 
     def _absorbed(self, node: fx.Node) -> float | None:
         """Upper bound of a ReLU whose only reader is a quantizer, and which therefore lives on as bounds of codes."""
@@ -187,9 +183,9 @@ class _Lowering:
         input_scale = None if quantizer is None else quantizer.scale
         module: IntegerLayer
         if isinstance(layer, QuantConv2d):
-            module = IntegerConv2d(layer, folded, input_scale, refinement=factor)
+            module = IntegerConv2d(layer, folded, input_scale, factor)
         else:
-            module = IntegerLinear(folded, input_scale, bits=layer.weight_quantizer.bits, refinement=factor)
+            module = IntegerLinear(folded, input_scale, layer.weight_quantizer, factor)
         self.modules[str(node.target)] = module
         self.values[node] = self.graph.call_module(str(node.target), (self._float(source),))
 
@@ -203,14 +199,20 @@ class _Lowering:
         self.codes[node] = (copied, path)
 
     def _pool(self, node: fx.Node) -> None:
-        """Pooled floats lie on the grid already; quantizing them again states so in the graph."""
+        """Pooled floats lie on the grid already; quantizing them again states so in the graph, and needs no clip."""
         path = self.codes[node.all_input_nodes[0]][1]
         before = self.modules[path]
         assert isinstance(before, Quantize)
-        self.values[node] = self._copied(node, {})
-        self._emit_quantize(
-            node, f"quantizers.{node.name}", before.scale, before.bits, (before.minimum, before.maximum)
+        pooled = self._copied(node, {})
+        path = f"quantizers.{node.name}"
+        self.modules[path] = Quantize(
+            before.scale,
+            minimum=-before.zero_point,
+            maximum=255 - before.zero_point,
+            zero_point=before.zero_point,
+            bits=before.bits,
         )
+        self.codes[node] = (self.graph.call_module(path, (pooled,)), path)
 
     def _average(self, node: fx.Node) -> None:
         source = self._float(node.all_input_nodes[0])

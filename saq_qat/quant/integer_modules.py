@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from saq_qat.quant.fold import FoldedLayer, bias_codes, bias_scale
 from saq_qat.quant.layers import QuantConv2d
 from saq_qat.quant.ops import dequantize_channels, quantize
+from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
 
@@ -44,7 +45,7 @@ class IntegerLayer(nn.Module):
         weight_scale: float32 (out,).
         bias: int32 codes (out,) at ``bias_scale``; float32 (out,) where the input is not quantized.
         bias_scale: float32 (out,), the product of input and weight scale; None where the input is not quantized.
-        bits: of the trained weight.
+        grid, bits: of the trained weight.
     """
 
     weight: Tensor
@@ -52,9 +53,11 @@ class IntegerLayer(nn.Module):
     bias: Tensor
     bias_scale: Tensor | None
 
-    def __init__(self, folded: FoldedLayer, input_scale: Tensor | None, *, bits: int, refinement: int) -> None:
+    def __init__(
+        self, folded: FoldedLayer, input_scale: Tensor | None, quantizer: Quantizer, refinement: int
+    ) -> None:
         super().__init__()
-        self.bits = bits
+        self.bits, self.grid = quantizer.bits, quantizer.grid
         self.refinement = refinement
         codes = folded.bias
         if input_scale is not None:
@@ -77,9 +80,9 @@ class IntegerConv2d(IntegerLayer):
     """Convolution on dequantized integers; the pair of dequantize and convolution is one integer kernel when deployed."""
 
     def __init__(
-        self, layer: QuantConv2d, folded: FoldedLayer, input_scale: Tensor | None, *, refinement: int
+        self, layer: QuantConv2d, folded: FoldedLayer, input_scale: Tensor | None, refinement: int
     ) -> None:
-        super().__init__(folded, input_scale, bits=layer.weight_quantizer.bits, refinement=refinement)
+        super().__init__(folded, input_scale, layer.weight_quantizer, refinement)
         self.stride, self.padding = layer.stride, layer.padding
         self.dilation, self.groups = layer.dilation, layer.groups
 

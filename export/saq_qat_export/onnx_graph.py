@@ -1,0 +1,95 @@
+"""The ONNX graph of a deploy view: exported by torch, then a visible list of small passes."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from torch import fx
+
+from saq_qat.quant.integer_modules import IntegerLayer
+from saq_qat.recipe.schema import Deploy
+from saq_qat_export.passes.names import code_tensors, name_after_modules
+from saq_qat_export.passes.packing import Packing, pack_weights
+from saq_qat_export.passes.zero_points import add_weight_zero_points
+from saq_qat_export.translate import OPSET, translation_table
+
+__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx"]
+
+INPUT, OUTPUT = "image", "logits"
+_PACKED_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A serialised model and the names of the tensors that hold codes, in graph order."""
+
+    content: bytes
+    code_tensors: tuple[str, ...]
+
+
+def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy: Deploy) -> OnnxGraph:
+    """The graph for ONNX Runtime's integer kernels: static shapes but for the batch, weights inside, no timestamps.
+
+    Args:
+        view: float32 deploy view.
+        image_shape: (C, H, W).
+
+    Two exports of one checkpoint are byte-identical.
+    """
+    model = _torch_export(view, image_shape)
+    name_after_modules(model)
+    add_weight_zero_points(model)
+    if deploy.pack_weights:
+        pack_weights(model, _packings(view))
+    common.RemoveUnusedNodesPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    _stamp(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return OnnxGraph(proto.SerializeToString(deterministic=True), tuple(code_tensors(model)))
+
+
+def _torch_export(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> ir.Model:
+    """Traced with two images: a batch of one would be taken for a constant."""
+    images = torch.zeros(2, *image_shape)
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                view,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                custom_translation_table=translation_table(),
+            )
+    finally:
+        exporter.setLevel(level)
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return program.model
+
+
+def _packings(view: fx.GraphModule) -> dict[str, Packing]:
+    return {
+        f"{name}.weight": Packing(layer.grid.minimum * layer.refinement, layer.grid.step * layer.refinement)
+        for name, layer in view.named_modules()
+        if isinstance(layer, IntegerLayer) and layer.grid.levels <= _PACKED_LEVELS
+    }
+
+
+def _stamp(model: ir.Model) -> None:
+    """What the file says of itself: nothing that changes from one export to the next."""
+    model.producer_name, model.producer_version = "saq-qat", ""
+    model.graph.name = "saq_qat"
