@@ -59,10 +59,14 @@ def quantized_network() -> onnx.ModelProto:
         )
         nodes += activation(f"y{index}", f"x{index}", 15)
     nodes.append(helper.make_node("GlobalAveragePool", ["x2"], ["pooled"]))
-    nodes += activation("pooled", "x3", 255)
-    nodes.append(helper.make_node("Flatten", ["x3"], ["features"]))
-    nodes.append(weight("w3"))
-    nodes.append(helper.make_node("Gemm", ["features", "w3"], ["logits"], transB=1))
+    nodes += activation("pooled", "x3", 255)[:-1]
+    nodes.append(helper.make_node("Flatten", ["x3_codes"], ["feature_codes"]))
+    nodes.append(helper.make_node("DequantizeLinear", ["feature_codes", "x3_scale", "x3_zero"], ["features"]))
+    bias_scale = np.float32(0.01) * numpy_helper.to_array(constants[-2])
+    constants.append(constant("bias_codes", generator.integers(-99, 100, LABELS).astype(np.int32)))
+    constants += [constant("bias_scale", bias_scale), constant("bias_zero", np.zeros(LABELS, np.int32))]
+    nodes += [weight("w3"), weight("bias")]
+    nodes.append(helper.make_node("Gemm", ["features", "w3", "bias"], ["logits"], transB=1, beta=1.0))
     return model_of(nodes, constants)
 
 
