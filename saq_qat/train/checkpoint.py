@@ -1,0 +1,189 @@
+"""Checkpoints: folders of safetensors and JSON with a SHA-256 of each file, replaced as a whole."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.train.files import sync_folder, write_synced
+
+__all__ = ["Checkpoint", "Form", "Position", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+
+FORMAT = 1
+Form = Literal["float", "quantized", "deploy"]
+_HASHES = "sha256.json"
+
+
+@dataclass(frozen=True)
+class Position:
+    """The next batch: stage, epoch of the stage, batch of the epoch; ``step`` counts since the start."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and where its training stands.
+
+    Attributes:
+        form: which network the weights belong to: the float model, the quantized one, or the one with
+        folded BatchNorm. model: its parameters and buffers by name. training: optimizer and method tensors;
+        empty where training does not continue (``best``). progress: plain numbers of the epoch so far and
+        of the best epoch.
+    """
+
+    position: Position
+    form: Form
+    world_size: int
+    model: Mapping[str, Tensor]
+    training: Mapping[str, Tensor] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint ``folder``; the one before stays beside it as ``<folder>.previous``.
+
+    A process that is killed at any moment leaves at least one of the two whole.
+
+    Raises:
+        SaqError: it cannot be written; the checkpoint before is untouched.
+    """
+    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_files(partial, checkpoint)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise SaqError(
+            f"{folder}: the checkpoint cannot be written: {error.strerror or error}. "
+            "The one before it is untouched; free some space and go on with --resume."
+        ) from error
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    state = {
+        "format": FORMAT,
+        "form": checkpoint.form,
+        "world_size": checkpoint.world_size,
+        "position": asdict(checkpoint.position),
+        "progress": dict(checkpoint.progress),
+    }
+    files = {
+        "model.safetensors": _pack(checkpoint.model),
+        "optimizer.safetensors": _pack(checkpoint.training),
+        "state.json": json.dumps(state, indent=2).encode(),
+    }
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[_HASHES] = json.dumps(hashes, indent=2).encode()
+    for name, content in files.items():
+        write_synced(folder / name, content)
+    sync_folder(folder)
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint whose every file has the hash it was written with; tensors on the CPU.
+
+    Raises:
+        ArtifactError: it is missing, damaged (naming the file), or written by a newer version.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such checkpoint.")
+    hashes = _parse(folder, _HASHES, _read(folder, _HASHES))
+    content = {
+        name: _checked(folder, name, hashes)
+        for name in ("state.json", "model.safetensors", "optimizer.safetensors")
+    }
+    state = _parse(folder, "state.json", content["state.json"])
+    if state.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{folder}: a checkpoint of format {state.get('format')}; this saq-qat reads format {FORMAT}. "
+            "Use the version that wrote it."
+        )
+    return Checkpoint(
+        position=Position(**state["position"]),
+        form=state["form"],
+        world_size=state["world_size"],
+        model=_unpack(folder, "model.safetensors", content),
+        training=_unpack(folder, "optimizer.safetensors", content),
+        progress=state["progress"],
+    )
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in ``folder``; with a warning the one before it if that is damaged; None without any.
+
+    Raises:
+        ArtifactError: neither is whole.
+    """
+    previous = _beside(folder, "previous")
+    if not folder.is_dir():
+        # The process was killed between the two renames.
+        return read_checkpoint(previous) if previous.is_dir() else None
+    try:
+        return read_checkpoint(folder)
+    except ArtifactError as error:
+        if not previous.is_dir():
+            raise
+        older = read_checkpoint(previous)
+        warnings.warn(
+            f"{error} Going on from the checkpoint before it, at step {older.position.step}.", stacklevel=2
+        )
+        return older
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{folder / name}: cannot be read: {error.strerror}.") from error
+
+
+def _checked(folder: Path, name: str, hashes: dict[str, Any]) -> bytes:
+    content = _read(folder, name)
+    if hashlib.sha256(content).hexdigest() != hashes.get(name):
+        raise ArtifactError(f"{folder / name}: damaged; its SHA-256 is not the one in {_HASHES}.")
+    return content
+
+
+def _parse(folder: Path, name: str, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ArtifactError(f"{folder / name}: damaged; it is no JSON.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{folder / name}: damaged; it is no JSON object.")
+    return value
+
+
+def _unpack(folder: Path, name: str, content: Mapping[str, bytes]) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content[name])
+    except SafetensorError as error:
+        raise ArtifactError(f"{folder / name}: damaged; {error}.") from error

@@ -1,0 +1,56 @@
+"""How the parameters of one stage move: optimizer, method and learning rate."""
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from saq_qat.optim.build import build_optimizer, build_step, learning_rate, trainable_parameters
+from saq_qat.optim.passes import Objective
+from saq_qat.recipe.schema import Stage
+from saq_qat.train.checkpoint import Position
+from saq_qat.train.optimizer_state import load_training_state, training_state
+from saq_qat.train.state import Training
+
+__all__ = ["Descent"]
+
+
+class Descent:
+    """Optimizer and method of a stage, both new at its start.
+
+    Raises:
+        RecipeError: SAQ on a network that has nothing to perturb.
+    """
+
+    def __init__(self, training: Training, stage: Stage) -> None:
+        train = training.recipe.train
+        self.stage = stage
+        self.parameters = trainable_parameters(training.network)
+        self.optimizer = build_optimizer(training.network, train.optimizer)
+        objective = Objective(
+            training.processes.wrap(training.network),
+            partial(F.cross_entropy, label_smoothing=train.label_smoothing),
+            train.precision,
+            train.micro_batch_size,
+        )
+        self.method = build_step(objective, self.optimizer, stage.method, max_norm=train.optimizer.max_norm)
+        self._batches = training.batches
+
+    def rate(self, at: Position) -> float:
+        """Learning rate of the batch at a position in this stage."""
+        return learning_rate(
+            at.epoch * self._batches + at.batch,
+            peak=self.stage.lr,
+            steps=self.stage.epochs * self._batches,
+            warmup=round(self.stage.warmup_epochs * self._batches),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint needs for the next step to be the same."""
+        return training_state(self.optimizer, self.method, self.parameters)
+
+    def resume(self, training: Training) -> None:
+        """Take up the state of the checkpoint that was read, if one was."""
+        if training.unloaded:
+            load_training_state(self.optimizer, self.method, self.parameters, training.unloaded)
+        training.unloaded = None

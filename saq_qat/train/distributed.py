@@ -1,0 +1,123 @@
+"""One process or many, by what the launcher (torchrun) says in the environment."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from saq_qat.errors import RecipeError, SetupError
+
+__all__ = ["Processes", "joined_processes"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    Attributes:
+        rank: 0 writes files and shows progress.
+        device: its own GPU if there is one, else the CPU.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share_of(self, batch_size: int, micro_batch_size: int | None) -> int:
+        """Images of a global batch that this process trains on.
+
+        Raises:
+            RecipeError: they cannot be split evenly, into processes or into micro-batches.
+        """
+        share, rest = divmod(batch_size, self.world_size)
+        if rest:
+            raise RecipeError(
+                f"train.batch_size must be a multiple of the number of processes; got {batch_size} and "
+                f"{self.world_size}."
+            )
+        if micro_batch_size is not None and share % micro_batch_size:
+            raise RecipeError(
+                f"train.micro_batch_size must divide each process's share of a batch; got {micro_batch_size} "
+                f"and a share of {share} (batch_size {batch_size}, {self.world_size} processes)."
+            )
+        return share
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """``network`` itself, or wrapped so that backward passes average gradients over the processes."""
+        if self.world_size == 1:
+            return network
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
+
+    def total(self, values: list[float]) -> list[float]:
+        """Each value summed over the processes, in float64."""
+        if self.world_size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        totals: list[float] = tensor.tolist()
+        return totals
+
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values, so that they decide alike."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    @torch.no_grad()
+    def average_statistics(self, network: nn.Module) -> None:
+        """Give every process the mean of the processes' BatchNorm running statistics, in place."""
+        if self.world_size == 1:
+            return
+        for module in network.modules():
+            if (
+                isinstance(module, _BatchNorm)
+                and module.running_mean is not None
+                and module.running_var is not None
+            ):
+                for statistic in (module.running_mean, module.running_var):
+                    dist.all_reduce(statistic)
+                    statistic /= self.world_size
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Join the process group that the environment announces; a single process needs none.
+
+    An existing process group is used and left standing.
+
+    Raises:
+        SetupError: the launcher started more processes on this machine than it has GPUs.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise SetupError(
+                f"Each process needs a GPU of its own; this is process {local_rank + 1} and the machine has "
+                f"{torch.cuda.device_count()}. Start torchrun with as many processes as GPUs."
+            )
+        torch.cuda.set_device(device)
+    started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if started:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        if dist.is_initialized():
+            yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        else:
+            yield Processes(0, 1, device)
+    finally:
+        if started:
+            dist.destroy_process_group()

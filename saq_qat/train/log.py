@@ -1,0 +1,87 @@
+"""What a run leaves for people and reports to read: log.jsonl and env.json."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from saq_qat import __version__
+from saq_qat.quant.layers import QuantLayer
+from saq_qat.quant.quantizer import Quantizer
+
+__all__ = ["RunLog", "clip_levels", "environment", "read_log"]
+
+
+class RunLog:
+    """One JSON object a line, each with ``event`` (stage, step, epoch, end) and the ``step`` it follows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line. Values that are None are left out."""
+        line = {
+            "event": event,
+            "step": step,
+            **{key: value for key, value in values.items() if value is not None},
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes."""
+        if self.size > size:
+            os.truncate(self._path, size)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a log; the last may have been cut short by a kill."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def environment(device: torch.device, world_size: int) -> dict[str, Any]:
+    """What the numbers of a run depend on beside its recipe."""
+    return {
+        "saq_qat": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processor": platform.processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "world_size": world_size,
+    }
+
+
+@torch.no_grad()
+def clip_levels(network: nn.Module) -> dict[str, dict[str, float]]:
+    """|alpha| of each quantizer and the share of each layer's weights that are clipped; empty for float."""
+    levels, clipped = {}, {}
+    for name, module in network.named_modules():
+        if isinstance(module, Quantizer):
+            levels[name] = round(module.alpha.abs().item(), 6)
+        elif isinstance(module, QuantLayer):
+            clipped[name] = round(1.0 - module.clip_mask().float().mean().item(), 6)
+    return {"clip_levels": levels, "clipped_weights": clipped} if levels else {}

@@ -1,0 +1,57 @@
+"""What a training tells while it runs, and what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["OnProgress", "Progress", "TrainingResult", "silent"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State after a step, or after an epoch's evaluation (``top1`` is then a number).
+
+    Attributes:
+        stage: kind of the stage; ``stage_number`` of ``stages`` counts from 1, as ``epoch`` and ``batch`` do.
+        step: steps since the start of the run, of ``steps`` in all.
+        loss: of the last step, or the epoch's mean.
+        top1: of the network as it trains, in percent.
+        deploy_top1: of the deploy view, in percent.
+    """
+
+    stage: str
+    stage_number: int
+    stages: int
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    top1: float | None = None
+    deploy_top1: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def silent(_progress: Progress) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """End of a training; accuracies in percent, ``deploy_top1`` None for a float network.
+
+    ``best_top1`` is that of the checkpoint ``best``: of the deploy view, or of the float network.
+    """
+
+    folder: Path
+    top1: float
+    top5: float
+    deploy_top1: float | None
+    best_top1: float
+    steps: int
+    seconds: float

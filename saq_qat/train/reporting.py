@@ -1,0 +1,83 @@
+"""Lines of log.jsonl and progress of a training in its loop."""
+
+from saq_qat.optim.update import StepResult
+from saq_qat.recipe.schema import Stage
+from saq_qat.train.log import clip_levels
+from saq_qat.train.progress import Progress
+from saq_qat.train.state import Training
+
+__all__ = ["report_epoch", "report_step"]
+
+_LINES_PER_EPOCH = 20
+
+
+def report_step(
+    training: Training, stage: Stage, result: StepResult, rate: float, images_per_second: float
+) -> None:
+    """Show every step, log some twenty an epoch and every one that was skipped."""
+    batch, every = training.position.batch, max(1, training.batches // _LINES_PER_EPOCH)
+    where = {"stage": stage.kind, "epoch": training.position.epoch + 1}
+    if not result.finite:
+        training.write_log("skipped", **where)
+    elif batch % every == 0 or batch == training.batches:
+        training.write_log(
+            "step",
+            **where,
+            loss=result.loss,
+            perturbed_loss=result.perturbed_loss,
+            lr=rate,
+            gradient_norm=result.gradient_norm,
+            epsilon_norm=result.epsilon_norm,
+            cosine=result.cosine,
+            images_per_second=round(images_per_second, 1),
+        )
+    _show(training, stage, result.loss, images_per_second=images_per_second)
+
+
+def report_epoch(training: Training, stage: Stage) -> None:
+    """Show and log what the evaluation after an epoch found, with the clip levels."""
+    loss = training.loss_sum / training.batches
+    training.write_log(
+        "epoch",
+        stage=stage.kind,
+        epoch=training.position.epoch + 1,
+        loss=loss,
+        **training.accuracy,
+        **clip_levels(training.network),
+    )
+    _show(
+        training,
+        stage,
+        loss,
+        top1=training.accuracy["top1"],
+        deploy_top1=training.accuracy["deploy_top1"],
+    )
+
+
+def _show(
+    training: Training,
+    stage: Stage,
+    loss: float,
+    *,
+    images_per_second: float = 0.0,
+    top1: float | None = None,
+    deploy_top1: float | None = None,
+) -> None:
+    stages, position = training.recipe.train.stages, training.position
+    training.on_progress(
+        Progress(
+            stage=stage.kind,
+            stage_number=position.stage + 1,
+            stages=len(stages),
+            epoch=position.epoch + 1,
+            epochs=stage.epochs,
+            batch=position.batch,
+            batches=training.batches,
+            step=position.step,
+            steps=sum(each.epochs for each in stages) * training.batches,
+            loss=loss,
+            images_per_second=images_per_second,
+            top1=top1,
+            deploy_top1=deploy_top1,
+        )
+    )

@@ -1,0 +1,63 @@
+"""A trained network back from its run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from saq_qat.data.open import ImageData, open_data
+from saq_qat.errors import ArtifactError
+from saq_qat.quant.plan import Plan
+from saq_qat.recipe.load import load_recipe
+from saq_qat.recipe.schema import Recipe
+from saq_qat.train.checkpoint import Form, newest_checkpoint
+from saq_qat.train.forms import load_weights, network_in_form
+from saq_qat.train.state import RESOLVED
+
+__all__ = ["Restored", "restore"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run's network in evaluation mode on the CPU, with what it was made of.
+
+    Attributes:
+        plan: of its quantizers; None for a float network.
+        form: float, quantized, or deploy (with BatchNorm folded).
+        step: optimizer steps it was trained for.
+    """
+
+    run: Path
+    recipe: Recipe
+    network: nn.Module
+    plan: Plan | None
+    images: ImageData
+    form: Form
+    step: int
+
+
+def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
+    """Rebuild the network of a run from its resolved recipe and a checkpoint.
+
+    Args:
+        which: ``last``, or ``best`` by the top-1 of the deploy view (of the network itself for a float
+        recipe).
+
+    Raises:
+        ArtifactError: the folder is no run, or its checkpoint is missing or damaged and so is the one before.
+        DataError: the images are not what the recipe says.
+    """
+    if not (run / RESOLVED).is_file():
+        raise ArtifactError(
+            f"{run}: no run; it has no {RESOLVED}. Name a folder that saq-qat train has written."
+        )
+    recipe = load_recipe(run / RESOLVED)
+    folder = run / "checkpoints" / which
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise ArtifactError(f"{folder}: no such checkpoint; the training has not saved one yet.")
+    images = open_data(recipe.data, recipe.seed)
+    network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
+    load_weights(network, checkpoint.model, str(folder))
+    return Restored(run, recipe, network.eval(), plan, images, checkpoint.form, checkpoint.position.step)

@@ -1,0 +1,181 @@
+"""The training of a recipe, from its first stage to its last, as a plain loop."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saq_qat.data.batches import train_batches
+from saq_qat.data.open import open_data
+from saq_qat.errors import SaqError
+from saq_qat.optim.build import set_learning_rate
+from saq_qat.optim.update import StepResult
+from saq_qat.recipe.schema import Recipe
+from saq_qat.train.checkpoint import Form
+from saq_qat.train.descent import Descent
+from saq_qat.train.determinism import repeatable_kernels, seed_step
+from saq_qat.train.distributed import joined_processes
+from saq_qat.train.evaluate import evaluate_both
+from saq_qat.train.files import locked
+from saq_qat.train.forms import next_form
+from saq_qat.train.progress import OnProgress, TrainingResult, silent
+from saq_qat.train.reporting import report_epoch, report_step
+from saq_qat.train.state import Training, begin_or_resume, prepare_folder
+from saq_qat.train.stop import TrainingStoppedError, stop_on_signals
+
+__all__ = ["run_training"]
+
+
+def run_training(
+    recipe: Recipe, run_folder: Path, *, resume: bool = False, on_progress: OnProgress = silent
+) -> TrainingResult:
+    """Train ``recipe`` in ``run_folder``: float stages, quantized stages, then the deploy stage.
+
+    With ``resume``, goes on from the checkpoint ``last`` in that folder; on the CPU with
+    ``train.deterministic`` the outcome equals that of an uninterrupted training bit for bit. Under
+    torchrun, every process calls this with the same arguments.
+
+    Raises:
+        TrainingStoppedError: SIGTERM or SIGINT came; a checkpoint was saved.
+        DivergedError: too many steps in a row were not finite.
+        SaqError: the recipe, the data, a checkpoint or the machine does not allow it.
+    """
+    with ExitStack() as context:
+        processes = context.enter_context(joined_processes())
+        run_folder.mkdir(parents=True, exist_ok=True)
+        if processes.is_first:
+            context.enter_context(locked(run_folder))
+        context.enter_context(repeatable_kernels(recipe.train.deterministic))
+        stop = context.enter_context(stop_on_signals())
+        prepare_folder(recipe, run_folder, processes, resume=resume)
+        images = open_data(recipe.data, recipe.seed)
+        training = begin_or_resume(recipe, run_folder, processes, images, stop, on_progress)
+        while training.position.stage < len(recipe.train.stages):
+            _train_stage(training)
+        return _finish(training)
+
+
+def _train_stage(training: Training) -> None:
+    stage = training.recipe.train.stages[training.position.stage]
+    _enter_form(training, stage.kind)
+    descent = Descent(training, stage)
+    descent.resume(training)
+    while training.position.epoch < stage.epochs:
+        _train_epoch(training, descent)
+        _close_epoch(training, descent)
+    training.move(stage=training.position.stage + 1, epoch=0)
+
+
+def _enter_form(training: Training, form: Form) -> None:
+    """Give the network the form of the stage, calibrated on training images that every process sees alike."""
+    if training.form == form:
+        return
+    recipe, device = training.recipe, training.processes.device
+
+    def images() -> Iterator[Tensor]:
+        batches = train_batches(
+            training.images,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            epoch=training.epochs_before,
+        )
+        count = 0 if recipe.quant is None else recipe.quant.calibration_batches
+        for _, (batch, _labels) in zip(range(count), batches, strict=False):
+            yield batch.to(device)
+
+    network, training.plan = next_form(training.network, training.plan, recipe, training.form, form, images)
+    if training.form == "float":
+        training.best = None
+    training.network, training.form = network.to(device), form
+    training.write_log("stage", kind=form)
+
+
+def _train_epoch(training: Training, descent: Descent) -> None:
+    recipe, processes = training.recipe, training.processes
+    batches = train_batches(
+        training.images,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.seed,
+        epoch=training.epochs_before + training.position.epoch,
+        start_batch=training.position.batch,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    training.network.train()
+    clock = time.monotonic()
+    for images, labels in batches:
+        at = training.position
+        rate = descent.rate(at)
+        set_learning_rate(descent.optimizer, rate)
+        seed_step(recipe.seed, at.step, processes.rank)
+        result = _step(descent, images.to(processes.device), labels.to(processes.device))
+        training.loss_sum += result.loss if result.finite else 0.0
+        training.move(batch=at.batch + 1, step=at.step + 1)
+        seconds, clock = time.monotonic() - clock, time.monotonic()
+        report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds)
+        _save_if_due(training, descent)
+
+
+def _step(descent: Descent, images: Tensor, labels: Tensor) -> StepResult:
+    try:
+        return descent.method.step(images, labels)
+    except torch.OutOfMemoryError as error:
+        raise SaqError(
+            "The device ran out of memory in a training step. Lower train.micro_batch_size or "
+            "train.batch_size, or set train.precision: bfloat16. Checkpoints are intact."
+        ) from error
+
+
+def _save_if_due(training: Training, descent: Descent) -> None:
+    every = training.recipe.train.checkpoint_steps
+    number = training.processes.largest(training.stop.number)
+    if number or (every is not None and training.position.step % every == 0):
+        training.processes.average_statistics(training.network)
+        training.save("last", descent.tensors())
+    if number:
+        raise TrainingStoppedError(
+            f"Stopped by a signal after step {training.position.step}, with a checkpoint. "
+            f"Go on with: saq-qat train --resume {training.folder}",
+            number,
+        )
+
+
+def _close_epoch(training: Training, descent: Descent) -> None:
+    """Evaluate, log, and save ``last`` and, if no epoch was better, ``best``."""
+    training.processes.average_statistics(training.network)
+    found, deployed = evaluate_both(
+        training.network, training.plan, training.recipe, training.images, training.processes
+    )
+    training.accuracy = {
+        "top1": found.top1,
+        "top5": found.top5,
+        "val_loss": found.loss,
+        "deploy_top1": None if deployed is None else deployed.top1,
+    }
+    deciding = found.top1 if deployed is None else deployed.top1
+    better = training.best is None or deciding > training.best
+    training.best = deciding if training.best is None else max(training.best, deciding)
+    report_epoch(training, descent.stage)
+    training.loss_sum = 0.0
+    training.move(epoch=training.position.epoch + 1, batch=0)
+    if better:
+        training.save("best", {})
+    training.save("last", descent.tensors())
+
+
+def _finish(training: Training) -> TrainingResult:
+    accuracy = training.accuracy
+    seconds = time.monotonic() - training.started
+    training.write_log("end", **accuracy, best=training.best, seconds=round(seconds, 3))
+    return TrainingResult(
+        folder=training.folder,
+        top1=accuracy["top1"] or 0.0,
+        top5=accuracy["top5"] or 0.0,
+        deploy_top1=accuracy["deploy_top1"],
+        best_top1=training.best or 0.0,
+        steps=training.position.step,
+        seconds=seconds,
+    )
