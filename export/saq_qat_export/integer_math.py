@@ -1,0 +1,140 @@
+"""The integer kernels' arithmetic in NumPy: int32 accumulators, float32 multipliers, ties to even.
+
+The definition of a right answer. The formulas are those of ONNX Runtime's x86 kernels (QLinearConv, QLinearAdd,
+QLinearGlobalAveragePool, QGemm), which use float32 multipliers throughout; nothing here calls torch or ONNX Runtime.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from saq_qat.errors import ArtifactError
+
+__all__ = [
+    "CodeRange",
+    "Window",
+    "accumulate_conv",
+    "accumulate_linear",
+    "quantize_float",
+    "requantize_accumulator",
+    "requantize_codes",
+    "requantize_mean",
+    "requantize_sum",
+]
+
+Codes = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+_EXACT_FLOAT32 = 2**24
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class CodeRange:
+    """Where codes may lie, without zero point."""
+
+    minimum: int
+    maximum: int
+
+    def clip(self, code: npt.NDArray[np.float32]) -> Codes:
+        return np.clip(np.rint(code), self.minimum, self.maximum).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution or pooling window moves: pairs of height and width."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def accumulate_conv(x: Codes, weight: npt.NDArray[np.int8], bias: Codes, window: Window) -> Codes:
+    """int32 accumulators (N, out, H', W') of codes (N, in, H, W) and weights (out, in / groups, kH, kW).
+
+    Sums run in a BLAS product of floats wide enough to hold every partial sum exactly: float32 below 2^24, else float64.
+
+    Raises:
+        ArtifactError: an accumulator could leave int32.
+    """
+    out, depth, height, width = weight.shape
+    bound = _bound(x, weight, bias)
+    wide = np.float32 if bound < _EXACT_FLOAT32 else np.float64
+    (pad_h, pad_w), (dil_h, dil_w) = window.padding, window.dilation
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w))).astype(wide)
+    span = ((height - 1) * dil_h + 1, (width - 1) * dil_w + 1)
+    patches = sliding_window_view(padded, span, axis=(2, 3))
+    patches = patches[:, :, :: window.stride[0], :: window.stride[1], ::dil_h, ::dil_w]
+    n, _, rows, columns = patches.shape[:4]
+    result = np.empty((n, out, rows, columns), np.int32)
+    per_group = out // window.groups
+    for group in range(window.groups):
+        channels = slice(group * depth, (group + 1) * depth)
+        matrix = patches[:, channels].transpose(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
+        rows_of = slice(group * per_group, (group + 1) * per_group)
+        product = matrix @ weight[rows_of].reshape(per_group, -1).astype(wide).T
+        result[:, rows_of] = product.reshape(n, rows, columns, per_group).transpose(0, 3, 1, 2).astype(np.int32)
+    return result + bias.reshape(1, -1, 1, 1)
+
+
+def accumulate_linear(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> Codes:
+    """int32 accumulators (N, out) of codes (N, in) and weights (out, in).
+
+    Raises:
+        ArtifactError: an accumulator could leave int32.
+    """
+    _bound(x, weight, bias)
+    product = x.astype(np.float64) @ weight.astype(np.float64).T
+    return product.astype(np.int32) + bias
+
+
+def _bound(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> int:
+    """Largest magnitude that a partial sum can reach, bias apart."""
+    depth = int(np.prod(weight.shape[1:]))
+    bound = depth * int(np.abs(x).max(initial=0)) * int(np.abs(weight.astype(np.int32)).max(initial=0))
+    if bound + int(np.abs(bias.astype(np.int64)).max(initial=0)) > _INT32_MAX:
+        raise ArtifactError(
+            f"An accumulator may reach {bound} plus its bias, beyond int32. Use fewer bits or refine_bias: false."
+        )
+    return bound
+
+
+def quantize_float(x: Float32, scale: np.float32, codes: CodeRange) -> Codes:
+    """QuantizeLinear of floats: ``clip(rint(x / scale))``."""
+    return codes.clip(x.astype(np.float32) / scale)
+
+
+def requantize_accumulator(
+    accumulator: Codes, input_scale: np.float32, weight_scale: Float32, scale: np.float32, codes: CodeRange
+) -> Codes:
+    """Accumulators (N, out, ...) to codes: ``clip(rint(f32(acc) * f32(f32(s_x s_w) / s_y)))``."""
+    multiplier = (input_scale * weight_scale).astype(np.float32) / scale
+    shape = (1, -1) + (1,) * (accumulator.ndim - 2)
+    return codes.clip(accumulator.astype(np.float32) * multiplier.reshape(shape))
+
+
+def requantize_codes(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:
+    """Codes of one grid to codes of another, through float32: ``clip(rint(f32(code * s_x) / s_y))``."""
+    return codes.clip((x.astype(np.float32) * input_scale) / scale)
+
+
+def requantize_sum(
+    a: Codes, a_scale: np.float32, a_zero: int, b: Codes, b_scale: np.float32, b_zero: int,
+    scale: np.float32, zero: int, codes: CodeRange,
+) -> Codes:  # fmt: skip
+    """Sum of two code tensors, in QLinearAdd's order of operations on stored (zero point included) values."""
+    ratio_a, ratio_b = np.float32(a_scale / scale), np.float32(b_scale / scale)
+    fixed = np.float32(
+        np.float32(zero) - np.float32(np.float32(ratio_a * np.float32(a_zero)) + np.float32(ratio_b * np.float32(b_zero)))
+    )
+    stored = (fixed + (a + a_zero).astype(np.float32) * ratio_a) + (b + b_zero).astype(np.float32) * ratio_b
+    return np.clip(np.rint(stored) - zero, codes.minimum, codes.maximum).astype(np.int32)
+
+
+def requantize_mean(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:
+    """Mean over height and width of codes (N, C, H, W): ``clip(rint(f32(sum) * f32(s_x / (s_y H W))))``."""
+    area = np.float32(x.shape[2] * x.shape[3])
+    total = x.sum(axis=(2, 3), keepdims=True, dtype=np.int32)
+    return codes.clip(total.astype(np.float32) * np.float32(input_scale / np.float32(scale * area)))
