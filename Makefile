@@ -28,7 +28,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v}; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	$(call step,Make the environment .venv (once; downloads torch if it is not in pip's cache),$(PYTHON) -m venv .venv)
-	$(call step,Install saq-qat and the tested versions of what it needs,$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' -c constraints.txt)
+	$(call step,Install saq-qat and the tested versions of what it needs,$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]' -c constraints.txt)
 	@touch $@
 
 quickstart: $(STAMP)

@@ -17,7 +17,7 @@ from packaging.version import Version
 __all__ = ["Finding", "examine", "installed_version", "package_findings", "pair_finding", "processor_finding"]
 
 PROBES = {
-    "torch": "from torch import cuda as c; print('CUDA:', c.get_device_name() if c.is_available() else 'none')",
+    "torch": "from torch import cuda; print('CUDA:', cuda.is_available() and cuda.get_device_name())",
     "torchvision": "import torchvision.ops; print(torchvision.__version__)",
     "onnxruntime": "import onnxruntime as o; print('providers: ' + ', '.join(o.get_available_providers()))",
     "onnx": "import onnx.checker; print(onnx.__version__)",
@@ -45,14 +45,14 @@ def examine() -> list[Finding]:
     except metadata.PackageNotFoundError:
         return [Finding("saq-qat", "broken", "not installed", "run: pip install -e .")]
     with ThreadPoolExecutor() as pool:
-        imports = list(pool.map(lambda item: import_finding(*item), PROBES.items()))
+        imports = list(pool.map(lambda item: _import_finding(*item), PROBES.items()))
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         processor_finding(_processor_text()),
         *package_findings(requirements, installed_version),
-        *pair_findings(installed_version),
+        *_pair_findings(installed_version),
         *imports,
-        *engine_findings(installed_version),
+        *_engine_findings(installed_version),
     ]
 
 
@@ -87,7 +87,7 @@ def _extra(requirement: Requirement) -> str | None:
     return found.group(1) if found else None
 
 
-def pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+def _pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
     """Whether torchvision was built for this torch; silent if one of them is missing."""
     torch, torchvision = version_of("torch"), version_of("torchvision")
     if torch and torchvision:
@@ -106,7 +106,7 @@ def pair_finding(torch: str, torchvision: str, torchvision_requires: list[Requir
     return Finding(name, "ok", f"{torch} and {torchvision} are a pair{note}")
 
 
-def import_finding(package: str, program: str) -> Finding:
+def _import_finding(package: str, program: str) -> Finding:
     """Import a compiled package in a process of its own, so that a crash is a finding too."""
     name = f"import {package}"
     remedy = _PAIR if package.startswith("torch") else f"run: pip install --force-reinstall {package}"
@@ -126,7 +126,7 @@ def import_finding(package: str, program: str) -> Finding:
     return Finding(name, "ok", done.stdout.strip())
 
 
-def engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+def _engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
     """Engines beside ONNX Runtime, all optional."""
     for engine, install in ENGINES.items():
         version = version_of(engine)

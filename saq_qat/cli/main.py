@@ -1,6 +1,5 @@
 """The command `saq-qat`: its verbs, and how errors become one message and an exit code."""
 
-import os
 import signal
 import sys
 import traceback
@@ -58,20 +57,12 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        _leave(error)
+        typer.echo(_message(error), err=True)
+        sys.exit(_exit_code(error))
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(128 + signal.SIGTERM)
-
-
-def _leave(error: BaseException) -> None:
-    """Say what went wrong on stderr and exit."""
-    if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    else:
-        typer.echo(_message(error), err=True)
-    sys.exit(_exit_code(error))
 
 
 def _message(error: BaseException) -> str:

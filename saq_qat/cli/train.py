@@ -1,0 +1,119 @@
+"""`saq-qat train`: from a recipe to a trained network, or on from where a training stopped."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saq_qat.cli.console import newest_run, progress, resolve_run
+from saq_qat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from saq_qat.recipe.schema import Recipe
+    from saq_qat.train.progress import Progress as TrainingProgress
+    from saq_qat.train.progress import TrainingResult
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe's file; with --resume, a run's folder if you like.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Values to set, as train.stages.0.lr=0.01."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run named, else the recipe's newest, else the newest of all."
+        ),
+    ] = False,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder that holds all runs.")] = Path("runs"),
+) -> None:
+    """Train a recipe. Under torchrun, all processes train together."""
+    from saq_qat.train.distributed import joined_processes
+    from saq_qat.train.run import run_training
+
+    # A launcher that restarts its processes repeats their arguments; only the environment tells.
+    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    with joined_processes() as processes:
+        if resume:
+            loaded, folder = _existing_run(recipe, overrides or (), runs)
+        else:
+            loaded, folder = _new_run(recipe, overrides or (), runs, create=processes.is_first)
+            folder = Path(processes.same_text(str(folder)))
+        with _shown(folder, quiet=not processes.is_first) as on_progress:
+            result = run_training(loaded, folder, resume=resume, on_progress=on_progress)
+        if processes.is_first:
+            _print_result(result)
+
+
+def _new_run(
+    recipe: Path | None, overrides: Sequence[str], runs: Path, *, create: bool
+) -> tuple["Recipe", Path]:
+    from saq_qat.recipe.load import load_recipe
+    from saq_qat.train.folder import create_run_folder
+
+    if recipe is None:
+        raise RecipeError(
+            "train needs a recipe: saq-qat train recipe.yaml; 'saq-qat init' writes one to start from"
+        )
+    loaded = load_recipe(recipe, overrides)
+    folder = create_run_folder(runs, loaded.name, recipe.read_bytes(), overrides) if create else runs
+    return loaded, folder
+
+
+def _existing_run(recipe: Path | None, overrides: Sequence[str], runs: Path) -> tuple["Recipe", Path]:
+    from saq_qat.recipe.load import load_recipe
+
+    if recipe is not None and not recipe.is_dir():
+        loaded = load_recipe(recipe, overrides)
+        return loaded, newest_run(runs / loaded.name)
+    if overrides:
+        raise RecipeError(f"a run goes on with the recipe it started with; leave out {' '.join(overrides)}")
+    folder = newest_run(runs) if recipe is None else resolve_run(recipe)
+    return load_recipe(folder / "resolved.yaml"), folder
+
+
+@contextmanager
+def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """A progress bar over all steps, and a line for each epoch."""
+    if quiet:
+        yield lambda _: None
+        return
+    typer.echo(f"run {folder}")
+    with progress("train") as bar:
+        done = 0
+
+        def show(state: "TrainingProgress") -> None:
+            nonlocal done
+            bar.advance(state.step - done, note=_note(state), total=state.steps)
+            done = state.step
+            if state.top1 is not None:
+                bar.say(_epoch_line(state))
+
+        yield show
+
+
+def _note(state: "TrainingProgress") -> str:
+    return f"{state.stage} {state.epoch}/{state.epochs} loss {state.loss:.3f} {state.images_per_second:.0f} images/s"
+
+
+def _epoch_line(state: "TrainingProgress") -> str:
+    line = (
+        f"{state.stage} epoch {state.epoch}/{state.epochs}: loss {state.loss:.4f}, top-1 {state.top1:.2f} %"
+    )
+    return line if state.deploy_top1 is None else f"{line}, deployed {state.deploy_top1:.2f} %"
+
+
+def _print_result(result: "TrainingResult") -> None:
+    line = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %"
+    if result.deploy_top1 is not None:
+        line += f", deployed top-1 {result.deploy_top1:.2f} %"
+    typer.echo(f"{line}, best {result.best_top1:.2f} %, after {result.steps} steps in {result.seconds:.1f} s")
+    typer.echo(f"run {result.folder}")

@@ -1,0 +1,94 @@
+"""Rules between fields that are each right by themselves, with the place of the field to mend."""
+
+import pytest
+from pydantic import ValidationError
+
+from saq_qat.errors import RecipeError
+from saq_qat.recipe.load import parse_recipe
+from saq_qat.recipe.schema import DeployStage, Plain, Recipe, Sgd
+
+FLOAT = "{kind: float, epochs: 1, lr: 1}"
+QUANTIZED = "{kind: quantized, epochs: 1, lr: 1}"
+DEPLOY = "{kind: deploy, epochs: 1, lr: 1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([f"train.stages=[{QUANTIZED}, {FLOAT}]"], "train.stages.1: a float stage cannot follow a quantized"),
+        ([f"train.stages=[{DEPLOY}, {QUANTIZED}]"], "train.stages.1: a quantized stage cannot follow"),
+        ([f"train.stages=[{DEPLOY}, {DEPLOY}]"], "train.stages.1: there can be only one deploy stage"),
+        (["train.stages=[]"], "train.stages: must have at least 1 item(s)"),
+        (["quant=null"], "train.stages.1: a quantized stage needs the section quant"),
+        (["quant=null", f"train.stages=[{DEPLOY}]"], "train.stages.0: a deploy stage needs"),
+        ([f"train.stages=[{FLOAT}]"], "quant: nothing is quantized, because all stages are float"),
+        (["train.micro_batch_size=48"], "train.micro_batch_size: must divide batch_size = 64 (got 48)"),
+        (["train.micro_batch_size=128"], "train.micro_batch_size: must divide batch_size = 64 (got 128)"),
+        (["train.stages.0.warmup_epochs=2.5"], "train.stages.0.warmup_epochs: must be at most epochs = 2"),
+        (["train.stages.0.method.kind=saq"], "train.stages.0.method.kind: must be 'plain' or 'sam'"),
+        (["train.stages.1.method.efficient={tau: 1}"], "train.stages.1.method.efficient.tau: must be"),
+        (
+            ["train.stages.1.method.efficient={}", "train.stages.1.method.objective=pql"],
+            "train.stages.1.method.efficient: efficient training stands in for g_s in a sum",
+        ),
+        (["train.stages.1.method.case2_space=raw"], "train.stages.1.method.case2_space: 'raw' has a meaning"),
+        (["train.stages.1.method.perturb=[bias, bias]"], "train.stages.1.method.perturb: names a part twice"),
+        (["train.stages.1.method.perturb=[]"], "train.stages.1.method.perturb: must have at least 1 item(s)"),
+        (["train.optimizer.momentum=0", "train.optimizer.nesterov=true"], "train.optimizer.nesterov: "),
+        (["data.mean=[0.5]", "data.std=[1, 1, 1]"], "data.std: mean and std must have one number"),
+        (["data.std=[0]"], "data.std.0: must be greater than 0 (got 0)"),
+        (
+            ["data={kind: imagefolder, root: x, image_size: 224, resize: 200}"],
+            "data.resize: the centre crop of image_size 224 needs a short side of at least 224 (got 200)",
+        ),
+        (["quant.rescale_std=true", "quant.normalize_weights=false"], "quant.rescale_std: there is no"),
+        (["quant.overrides=[{match: a}]"], "quant.overrides.0.match: the override changes nothing"),
+        (["quant.weight.bits=1"], "quant.weight.bits: must be at least 2 (got 1)"),
+        (["quant.weight.kind=lsq+"], "quant.weight.kind: must be 'saq', 'symmetric' or 'lsq' (got 'lsq+')"),
+        (["deploy.targets=[onnxruntime, onnxruntime]"], "deploy.targets: names a target twice"),
+        (["name=../up"], "name: must match"),
+    ],
+)
+def test_a_broken_rule_names_its_field(text: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r", overrides)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_broken_rules_of_different_sections_come_together(text: str) -> None:
+    overrides = ["train.stages.0.warmup_epochs=9", "train.stages.1.method.case2_space=raw", "data.mean=[1]"]
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r", [*overrides, "data.std=[1, 1]"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"train.stages=[{FLOAT}, {FLOAT}, {QUANTIZED}, {QUANTIZED}, {DEPLOY}]"],
+        [f"train.stages=[{DEPLOY}]"],
+        ["train.micro_batch_size=32"],
+        ["train.stages.0.warmup_epochs=2"],
+        ["train.stages.1.method.case=2", "train.stages.1.method.case2_space=raw"],
+        ["train.stages.1.method.efficient={}", "train.stages.1.method.objective=mean"],
+        ["quant.activation.kind=lsq+"],
+        ["quant=null", f"train.stages=[{FLOAT}]"],
+    ],
+)
+def test_what_the_rules_allow_is_accepted(text: str, overrides: list[str]) -> None:
+    parse_recipe(text, "r", overrides)
+
+
+def test_rules_hold_for_recipes_made_in_python() -> None:
+    with pytest.raises(ValidationError, match="warmup_epochs: must be at most epochs = 1"):
+        DeployStage(kind="deploy", epochs=1, lr=1.0, warmup_epochs=2.0)
+
+
+def test_recipes_do_not_change(text: str) -> None:
+    recipe = parse_recipe(text, "r")
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 1
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+    assert (Sgd(kind="sgd").momentum, Plain(kind="plain").kind) == (0.9, "plain")
