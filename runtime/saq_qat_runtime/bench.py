@@ -25,8 +25,8 @@ _DRIFT = 0.1
 class LatencySummary:
     """Latency of one call in milliseconds; None where the samples are too few to say.
 
-    median_low_ms and median_high_ms bound the median with 95 % confidence. calls_per_second counts the measured
-    calls alone.
+    median_low_ms and median_high_ms bound the median with 95 % confidence. calls_per_second counts
+    measured calls alone.
     """
 
     count: int
@@ -68,8 +68,8 @@ class Latency:
     def median_interval(self) -> tuple[int, int] | None:
         """Two samples that hold the true median between them in at least 95 of 100 measurements.
 
-        Ranks of a binomial with probability one half: no shape of the distribution is assumed, only independent
-        samples. None for fewer than six samples.
+        Ranks of a binomial with probability one half: nothing is assumed of the distribution, only that
+        samples are independent. None for fewer than six samples.
         """
         rank = _lower_rank(len(self.samples))
         if rank is None:
@@ -167,9 +167,8 @@ def cautions(
             )
     free = environment.usable_cores - (environment.load_average or 0.0)
     if free < (threads or 1):
-        found.append(
-            f"busy machine: {free:.1f} of {environment.usable_cores:g} cores free for {threads or 1} threads"
-        )
+        cores = f"{free:.1f} of {environment.usable_cores:g} cores free"
+        found.append(f"busy machine: {cores} for {threads or 1} threads")
     if environment.governor not in (None, "performance"):
         found.append(f"CPU frequency governor is {environment.governor!r}: clocks may change during a run")
     if integer is not None and integer.integer < integer.total:
