@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,16 @@ _RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _RECIPE_FILE = "resolved.yaml"
 
 
-class Progress:
-    """A long job's progress: `advance` after each step, with a note such as the loss."""
+class Progress(ABC):
+    """A long job's progress on stderr."""
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count ``steps`` more as done; a new ``note`` replaces the last one."""
-        raise NotImplementedError
+    @abstractmethod
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
+        """Count ``steps`` more as done; a note such as the loss, or a total, replaces the last one."""
+
+    @abstractmethod
+    def say(self, line: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
 
 
 class _Bar(Progress):
@@ -38,10 +43,15 @@ class _Bar(Progress):
         self._bar = bar
         self._task = bar.add_task(label, total=total, note="")
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         self._bar.advance(self._task, steps)
+        if total is not None:
+            self._bar.update(self._task, total=total)
         if note:
             self._bar.update(self._task, note=note)
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
 
 
 class _Lines(Progress):
@@ -50,17 +60,20 @@ class _Lines(Progress):
         self._done, self._note = 0, ""
         self._start = self._printed = time.monotonic()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         self._done += steps
         self._note = note or self._note
+        self._total = self._total if total is None else total
         if time.monotonic() - self._printed >= LINE_SECONDS:
-            self.print()
+            self.show()
 
-    def print(self) -> None:
+    def show(self) -> None:
         self._printed = time.monotonic()
         total = "" if self._total is None else f"/{self._total}"
         note = f"  {self._note}" if self._note else ""
-        line = f"{self._label}: {self._done}{total} in {self._printed - self._start:.1f} s{note}"
+        self.say(f"{self._label}: {self._done}{total} in {self._printed - self._start:.1f} s{note}")
+
+    def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
@@ -73,15 +86,15 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
         try:
             yield lines
         finally:
-            lines.print()
+            lines.show()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with RichProgress(*columns, console=console) as bar:
         yield _Bar(bar, label, total)

@@ -10,9 +10,11 @@ import typer
 
 from saq_qat import __version__
 from saq_qat.cli.doctor import doctor
+from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.init import init
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
+from saq_qat.cli.train import train
 from saq_qat.errors import SaqError
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, SessionError
 
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(init)
 app.command()(show)
 app.command()(schema)
+app.command()(train)
+app.command("eval")(evaluate_run)
 app.command()(doctor)
 
 

@@ -1,0 +1,110 @@
+"""Progress that suits its output, whole tables, and the run a user means."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from saq_qat.cli import console
+from saq_qat.cli.console import newest_run, progress, resolve_run, table, track
+from saq_qat.errors import ArtifactError
+
+
+def test_without_a_terminal_progress_is_one_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("train", total=3) as shown:
+        shown.advance(note="loss 2.0")
+        shown.advance(2, note="loss 1.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("train: 3/3 in ")
+    assert lines[0].endswith(" s  loss 1.5")
+
+
+def test_lines_that_stay_and_a_total_found_late(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("train") as shown:
+        shown.advance(total=5)
+        shown.say("epoch 1: top-1 90 %")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "epoch 1: top-1 90 %"
+    assert lines[1].startswith("train: 1/5 in ")
+
+
+def test_without_a_terminal_progress_prints_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    assert list(track(iter([7, 8]), "read")) == [7, 8]
+    shown = [line.split(" in ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown == ["read: 1", "read: 2", "read: 2"]
+
+
+def test_progress_ends_its_line_when_the_job_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), progress("train") as shown:
+        shown.advance()
+        raise ZeroDivisionError
+    assert capsys.readouterr().err.startswith("train: 1 in ")
+
+
+def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("read") as shown:
+        shown.advance(2, note="[loss] 1.5", total=3)
+        shown.say("a line [that] stays")
+    for part in ("read", "2/3", "[loss] 1.5", "a line [that] stays"):
+        assert part in terminal.getvalue()
+
+
+def test_a_table_outside_a_terminal_cuts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "layer4.1.conv2." * 8
+    table(("name", "bits"), [(long, "4"), ("fc", "8")], title="plan")
+    assert long in capsys.readouterr().out
+
+
+def make_run(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "resolved.yaml").touch()
+    return folder
+
+
+def test_the_newest_run_is_the_last_to_start_of_any_recipe(tmp_path: Path) -> None:
+    newest = make_run(tmp_path / "a" / "20261123-120001-00ff")
+    make_run(tmp_path / "b" / "20261123-120000-ffff")
+    (tmp_path / "b" / "20261123-130000-ffff").mkdir()  # half-made: no recipe in it
+    make_run(tmp_path / "b" / "notes")
+    assert newest_run(tmp_path) == newest
+
+
+def test_a_run_is_named_by_its_folder_its_recipe_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    older = make_run(Path("runs/a/20261123-120000-0000"))
+    newer = make_run(Path("runs/b/20261123-120001-0000"))
+    moved = make_run(Path("elsewhere/kept"))
+    assert resolve_run(None) == newer
+    assert resolve_run(Path("runs/a")) == older
+    assert resolve_run(older) == older
+    assert resolve_run(moved) == moved
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (None, r"no run in runs/; train one with 'saq-qat train recipe\.yaml'"),
+        ("nowhere", "nowhere: no such folder"),
+        ("empty", r"empty is no run: it has no resolved\.yaml"),
+    ],
+)
+def test_no_run_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(ArtifactError, match=message):
+        resolve_run(None if argument is None else Path(argument))

@@ -1,0 +1,20 @@
+"""Files stay short enough to be read."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = 250
+SOURCES = sorted(
+    file
+    for package in ("saq_qat", "export/saq_qat_export", "runtime/saq_qat_runtime")
+    for file in (ROOT / package).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_source_file_is_short_and_says_what_it_is(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES
+    assert not text or text.startswith('"""')

@@ -1,0 +1,31 @@
+"""The version is one: package, pyproject.toml and changelog agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from saq_qat import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_pyproject_and_package_have_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
+    entries = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert entries[0] == __version__
+
+
+def test_the_tested_versions_lie_within_the_declared_ranges() -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [Requirement(text) for text in [*project["dependencies"], *extras["dev"], *extras["report"]]]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert {r.name for r in declared} <= tested.keys()
+    assert [r for r in declared if not r.specifier.contains(tested[r.name])] == []
