@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,21 +87,24 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
         yield lambda _: None
         return
     typer.echo(f"run {folder}")
-    with progress("train") as bar:
-        done = 0
+    with ExitStack() as context:
+        bar, done = None, 0
 
         def show(state: "TrainingProgress") -> None:
-            nonlocal done
-            bar.advance(state.step - done, note=_note(state), total=state.steps)
-            done = state.step
+            nonlocal bar, done
+            bar = bar or context.enter_context(progress("train", state.steps))
             if state.top1 is not None:
-                bar.say(_epoch_line(state))
+                typer.echo(_epoch_line(state))
+            else:
+                bar.advance(state.step - done, note=_note(state))
+            done = state.step
 
         yield show
 
 
 def _note(state: "TrainingProgress") -> str:
-    return f"{state.stage} {state.epoch}/{state.epochs} loss {state.loss:.3f} {state.images_per_second:.0f} images/s"
+    where = f"{state.stage} {state.epoch}/{state.epochs}"
+    return f"{where} loss {state.loss:.3f} {state.images_per_second:.0f} images/s"
 
 
 def _epoch_line(state: "TrainingProgress") -> str:

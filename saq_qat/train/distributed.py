@@ -76,6 +76,17 @@ class Processes:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
+    def same_text(self, text: str) -> str:
+        """The first process's ``text``, at most 4096 bytes of UTF-8, on every process."""
+        if self.world_size == 1:
+            return text
+        content = torch.zeros(4096, dtype=torch.uint8)
+        encoded = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        content[: len(encoded)] = encoded
+        content = content.to(self.device)
+        dist.broadcast(content, src=0)
+        return bytes(content.tolist()).rstrip(b"\0").decode()
+
     @torch.no_grad()
     def average_statistics(self, network: nn.Module) -> None:
         """Give every process the mean of the processes' BatchNorm running statistics, in place."""
