@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from saq_qat_runtime.backend import Backend
 from saq_qat_runtime.decode import require
 from saq_qat_runtime.errors import BackendUnavailable, ModelError
-from saq_qat_runtime.files import locate, read_verified
+from saq_qat_runtime.files import read, read_verified
 from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.ort import OnnxRuntimeBackend
 from saq_qat_runtime.records import FileRecord
@@ -49,7 +49,7 @@ def open_backend(folder: Path, model: FileRecord, *, threads: int | None, verify
     if verify:
         content = read_verified(folder, model.name, model.sha256, model.bytes)
     else:
-        content = locate(folder, model.name).read_bytes()
+        content = read(folder, model.name)
     return OnnxRuntimeBackend(content, threads=threads)
 
 
@@ -63,8 +63,9 @@ def check_interface(manifest: Manifest, backend: Backend) -> None:
     require(len(promised) == 1, f"This runtime runs models with one input, this one has {len(promised)}.")
 
 
-def read_golden(folder: Path, file: FileRecord) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def read_golden(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Golden inputs (N, channels, height, width) and logits (N, labels); raises ModelError without them."""
+    file = manifest.golden.file
     content = read_verified(folder, file.name, file.sha256, file.bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -79,6 +80,11 @@ def read_golden(folder: Path, file: FileRecord) -> tuple[NDArray[np.float32], ND
         raise ModelError(
             f"{file.name} has no readable 'inputs' and 'logits': {error}. Export again."
         ) from error
-    legal = inputs.dtype == logits.dtype == np.float32 and 0 < len(inputs) == len(logits)
-    require(legal, f"{file.name} needs as many float32 logits as inputs, at least one. Export again.")
+    count = len(inputs) if inputs.ndim else 0
+    shapes = [(count, *manifest.inputs[0].shape[1:]), (count, len(manifest.labels))]
+    legal = (
+        inputs.dtype == logits.dtype == np.float32 and count > 0 and [inputs.shape, logits.shape] == shapes
+    )
+    found = f"{inputs.dtype} inputs {inputs.shape} and {logits.dtype} logits {logits.shape}"
+    require(legal, f"{file.name} holds {found}, which do not fit this model. Export again.")
     return inputs, logits

@@ -7,9 +7,10 @@ from pathlib import Path
 from saq_qat_runtime.decode import require
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["file_sha256", "is_plain_name", "is_sha256", "locate", "read_verified", "sha256", "verify"]
+__all__ = ["file_sha256", "is_plain_name", "is_sha256", "locate", "read", "read_verified", "sha256", "verify"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REMEDY = "Copy the whole bundle again, or export it again."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -41,18 +42,34 @@ def locate(folder: Path, name: str) -> Path:
     that leads out of the folder.
     """
     require(is_plain_name(name), f"File name {name!r} of {folder}: must be a plain name without folders.")
-    root, path = folder.resolve(), folder / name
+    path = folder / name
+    try:
+        require(path.exists(), f"{path} is missing, though the bundle needs it. {_REMEDY}")
+        root, target = folder.resolve(), path.resolve()
+        regular = target.is_file()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be reached: {error}.") from error
     require(
-        path.exists(),
-        f"{path} is missing, though the bundle needs it. Copy the whole folder, or export again.",
+        target.is_relative_to(root), f"{path} links to {target}, outside the bundle. Copy the file into it."
     )
-    target = path.resolve()
-    require(
-        target.is_relative_to(root),
-        f"{path} links to {target}, outside the bundle. Copy the file itself into it.",
-    )
-    require(target.is_file(), f"{path} is not a regular file.")
+    require(regular, f"{path} is not a regular file.")
     return target
+
+
+def read(folder: Path, name: str) -> bytes:
+    """The bytes of a file, unchecked."""
+    path = locate(folder, name)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
+    """The bytes of a file, checked after they were read, so that what is used is what was checked."""
+    content = read(folder, name)
+    _require_same(folder / name, len(content), sha256(content), size, digest)
+    return content
 
 
 def verify(folder: Path, name: str, digest: str, size: int) -> None:
@@ -65,21 +82,9 @@ def verify(folder: Path, name: str, digest: str, size: int) -> None:
     _require_same(path, found, actual, size, digest)
 
 
-def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
-    """The bytes of a file, checked after they were read, so that what is used is what was checked."""
-    path = locate(folder, name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
-    _require_same(path, len(content), sha256(content), size, digest)
-    return content
-
-
 def _require_same(path: Path, found: int, actual: str, size: int, digest: str) -> None:
-    remedy = "Copy the bundle again, or export it again."
-    require(found == size, f"{path} has {found} bytes, the manifest says {size}. {remedy}")
+    require(found == size, f"{path} has {found} bytes, the manifest says {size}. {_REMEDY}")
     rule = (
         f"{path} was changed after export: its sha256 is {actual[:12]}..., the manifest says {digest[:12]}..."
     )
-    require(actual == digest, f"{rule} {remedy}")
+    require(actual == digest, f"{rule} {_REMEDY}")

@@ -73,9 +73,9 @@ class OnnxRuntimeBackend:
         try:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except (state.InvalidArgument, ValueError) as error:
-            raise InputError(f"ONNX Runtime refused the input: {error}") from error
+            raise InputError(f"ONNX Runtime refused the input: {_one_line(error)}") from error
         except _failures(self._onnxruntime) as error:
-            raise RuntimeFault(f"ONNX Runtime failed: {error}. Load the session again.") from error
+            raise RuntimeFault(f"ONNX Runtime failed: {_one_line(error)} Load the session again.") from error
 
     def integer_count(self) -> IntegerCount:
         """Count integer kernels in the graph that ONNX Runtime makes of the model.
@@ -107,8 +107,8 @@ class OnnxRuntimeBackend:
         try:
             return self._onnxruntime.InferenceSession(self._content, options, providers=[_PROVIDER])
         except _failures(self._onnxruntime) as error:
-            rule = f"ONNX Runtime {self.version} cannot load the model: {error}"
-            raise ModelError(f"{rule}. Export the bundle again, or update onnxruntime.") from error
+            rule = f"ONNX Runtime {self.version} cannot load the model: {_one_line(error)}"
+            raise ModelError(f"{rule} Export the bundle again, or update onnxruntime.") from error
 
 
 def _import_onnxruntime() -> ModuleType:
@@ -129,6 +129,11 @@ def _failures(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
     members = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     own = (member for member in members if isinstance(member, type) and issubclass(member, Exception))
     return (*own, MemoryError, RuntimeError, ValueError)
+
+
+def _one_line(error: Exception) -> str:
+    """The engine's message as one sentence."""
+    return " ".join(str(error).split()).rstrip(".") + "."
 
 
 def _refuse_unsafe(content: bytes) -> None:
