@@ -153,8 +153,7 @@ def cautions(
 ) -> tuple[str, ...]:
     """What a reader must know before quoting the figures.
 
-    environment: read before the measurement, so that its load is that of others.
-    integer: given for a quantized model.
+    environment: read before the measurement, so that its load is that of others. integer: if quantized.
     """
     found = []
     count, half = len(latency.samples), len(latency.samples) // 2

@@ -25,13 +25,17 @@ ImageLike: TypeAlias = "str | PathLike[str] | bytes | NDArray[np.uint8] | Image"
 
 _MODES = {1: "L", 3: "RGB"}
 _DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+# What pillow raises for damaged files, beyond OSError.
 _DECODING_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
     struct.error,
     zlib.error,
 )
@@ -58,8 +62,8 @@ def preprocess(image: ImageLike, settings: Preprocessing) -> NDArray[np.float32]
 def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:
     """Width and height whose short side is `resize`; the long side is cut to whole pixels."""
     if width <= height:
-        return resize, int(resize * height / width)
-    return int(resize * width / height), resize
+        return resize, resize * height // width
+    return resize * width // height, resize
 
 
 def centre_crop(width: int, height: int, side: int) -> tuple[int, int, int, int]:
