@@ -1,7 +1,7 @@
 """Labelled images that can be read by index: held in memory, or decoded from files on demand."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +97,15 @@ class FileImages(Images):
     ) -> None:
         self.paths = tuple(paths)
         self.labels = labels
-        self._reader: Callable[[Path], Pixels] = reader
+        self.reader = reader
         fits = len(paths) * reader.expected_bytes() <= cache_bytes
         self._cache: dict[int, Pixels] | None = {} if fits else None
 
     def read(self, index: int) -> Pixels:
         if self._cache is None:
-            return self._reader(self.paths[index])
+            return self.reader(self.paths[index])
         if index not in self._cache:
-            self._cache[index] = self._reader(self.paths[index])
+            self._cache[index] = self.reader(self.paths[index])
         return self._cache[index]
 
     def preload(self, threads: int) -> None:

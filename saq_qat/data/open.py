@@ -67,11 +67,6 @@ def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
 
 def _open_folder(data: ImageFolder, seed: int) -> ImageData:
     resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
-    if resize < data.image_size:
-        raise RecipeError(
-            f"data.resize must be at least data.image_size, or the centre crop would leave the image; "
-            f"got resize {resize} and image_size {data.image_size}."
-        )
     train, val, classes = find_images(Path(data.root))
     square = ReadSquare(data.image_size, resize)
     whole = data.augmentation == "resized_crop_flip"

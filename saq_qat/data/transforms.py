@@ -140,7 +140,7 @@ def fit(image: Image.Image, image_size: int, resize: int | None) -> Pixels:
 
 def normalise(pixels: Pixels, preprocessing: Preprocessing) -> Tensor:
     """(pixels / 255 - mean) / std in float32 and this order: uint8 [N, H, W, C] -> float32 [N, C, H, W]."""
-    planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    planes = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
     mean = torch.tensor(preprocessing.mean, dtype=torch.float32).view(1, -1, 1, 1)
     std = torch.tensor(preprocessing.std, dtype=torch.float32).view(1, -1, 1, 1)
     return planes.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Failure:
-    """A DataError on its way from a worker: DataLoader would bury its message in the worker's traceback."""
+    """Why a batch is missing; DataLoader would bury the message in the worker's traceback."""
 
     message: str
 
@@ -58,22 +58,27 @@ def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: i
         generator=torch.Generator(),
     )
     batches = _start(loader)
-    while True:
-        try:
-            batch = next(batches, None)
-        except RuntimeError as error:
-            # The loader's message for dead processes; errors inside a living worker start with "Caught".
-            if not str(error).startswith("DataLoader worker (pid"):
-                raise
-            raise DataError(
-                f"A loader process died: {error} Either it was killed, for lack of memory or of shared memory "
-                "(/dev/shm), or its image library crashed. Lower data.workers; 0 shows the cause."
-            ) from error
-        if batch is None:
-            return
-        if isinstance(batch, _Failure):
-            raise DataError(batch.message)
-        yield batch
+    try:
+        while (batch := _next(batches)) is not None:
+            if isinstance(batch, _Failure):
+                raise DataError(batch.message)
+            yield batch
+    finally:
+        # Ends the workers now: the traceback of an error would keep them for as long as it lives.
+        del batches
+
+
+def _next(batches: Iterator[Batch | _Failure]) -> Batch | _Failure | None:
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        # The loader's message for dead processes; errors inside a living worker start with "Caught".
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        return _Failure(
+            f"A loader process died: {error} It was killed, for lack of memory or of shared memory "
+            "(/dev/shm), or its image library crashed. Lower data.workers; 0 shows the cause."
+        )
 
 
 def _start(loader: DataLoader[Batch | _Failure]) -> Iterator[Batch | _Failure]:

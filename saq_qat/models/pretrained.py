@@ -166,7 +166,7 @@ def _read_torch(path: Path) -> object:
         raise ArtifactError(
             f"'{path}' is refused: it is damaged, or holds code beside tensors. "
             "Nothing of it was run. If you trust the file, load it with the tool that wrote it and save "
-            f"network.state_dict() as .safetensors. (torch: {str(error).splitlines()[0]})"
+            f"network.state_dict() as .safetensors. (torch: {str(error).partition(chr(10))[0]})"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ArtifactError(
