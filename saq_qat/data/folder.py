@@ -29,8 +29,18 @@ def find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
     """The training split, the validation split and the classes: the sorted folder names of root/train.
 
     Only names are read, not images; names that start with a dot are passed over. Raises DataError for
-    missing folders, a class without images, a class of val alone, or files of other kinds.
+    missing folders, a class without images, a class of val alone, files of other kinds, or folders that
+    cannot be listed.
     """
+    try:
+        return _find_images(root)
+    except OSError as error:
+        raise DataError(
+            f"'{error.filename}' cannot be read: {error.strerror}. Check its permissions."
+        ) from error
+
+
+def _find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
     classes = _class_names(root, "train")
     val_classes = _class_names(root, "val")
     unknown = sorted(set(val_classes) - set(classes))
@@ -77,7 +87,7 @@ def _split(folder: Path, present: list[str], classes: list[str]) -> FolderSplit:
 def _files(folder: Path) -> list[Path]:
     files = [
         Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True)
+        for parent, _, names in os.walk(folder, onerror=_unreadable, followlinks=True)
         for name in names
         if not name.startswith(".")
     ]
@@ -88,3 +98,8 @@ def _files(folder: Path) -> list[Path]:
                 "Move it elsewhere."
             )
     return sorted(files)
+
+
+def _unreadable(error: OSError) -> None:
+    """os.walk would pass over a folder it cannot list."""
+    raise error

@@ -76,7 +76,7 @@ def _next(batches: Iterator[Batch | _Failure]) -> Batch | _Failure | None:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         return _Failure(
-            f"A loader process died: {error} It was killed, for lack of memory or of shared memory "
+            f"A loader process died ({error}). It was killed, for lack of memory or of shared memory "
             "(/dev/shm), or its image library crashed. Lower data.workers; 0 shows the cause."
         )
 

@@ -1,5 +1,7 @@
 """Image folders: what is found, what is refused, and with which message."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,4 +77,20 @@ def test_other_files_are_refused_by_path(make_folder: MakeFolder) -> None:
     root = make_folder(train=1, val=1)
     (root / "train" / "bee" / "notes.txt").write_text("bees")
     with pytest.raises(DataError, match=r"bee/notes\.txt"):
+        find_images(root)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(train=1, val=1)
+    list_folder = os.scandir
+
+    def refuse_bees(path: str | Path) -> object:
+        if Path(path).name == "bee":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_bees)
+    with pytest.raises(DataError, match=r"train/bee' cannot be read: Permission denied"):
         find_images(root)
