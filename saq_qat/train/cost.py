@@ -63,7 +63,7 @@ def measure_training_cost(
 ) -> TrainingCost:
     """Time the four steps of ``recipe`` on its own network, batches and optimizer, side by side.
 
-    A round is one cycle of tau batches. On every batch all four take a step, in an order that rotates; batches
+    A round is one cycle of tau batches. On every batch all four take a step, in a rotating order; batches
     are prepared outside the clock. SAQ is the recipe's own, or Case 3 with rho 0.3; tau its own, or 4.
 
     Args:

@@ -1,6 +1,7 @@
 """The SAQ step against an independent reference of the paper's three cases (tests/golden/README.md)."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ LEVELS = {
 
 
 class GoldenNetwork(nn.Module):
-    """conv0 W8 (input not quantized), conv1 W4A4, fc W8A8 on the paper's grids; see tests/golden/README.md."""
+    """conv0 W8 (input not quantized), conv1 W4A4, fc W8A8 on the paper's grids."""
 
     def __init__(self, *, normalize_fc: bool = False) -> None:
         super().__init__()
@@ -100,12 +101,11 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            actual[name].detach(), value, rtol=1e-9, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        message = partial("{}: {}".format, name)
+        torch.testing.assert_close(actual[name].detach(), value, rtol=1e-9, atol=1e-13, msg=message)
 
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "case1": {"case": 1},
     "case2": {"case": 2},
     "case2_raw": {"case": 2, "case2_space": "raw"},
@@ -114,14 +114,10 @@ CASES = {
 }
 
 
-def method_of(case: str) -> dict[str, Any]:
-    return dict(CASES[case])
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_step_moves_every_parameter_as_the_reference_does(case: str) -> None:
     net = network(normalize_fc=case == "case3_fcwn")
-    result = build(net, **method_of(case)).step(*batch(0))
+    result = build(net, **CASES[case]).step(*batch(0))
     at = f"w4a4/{case}/step0/"
     assert result.loss == pytest.approx(float(GOLDEN[at + "loss1"]), rel=1e-9)
     assert result.perturbed_loss == pytest.approx(float(GOLDEN[at + "loss2"]), rel=1e-9)
@@ -132,7 +128,7 @@ def test_step_moves_every_parameter_as_the_reference_does(case: str) -> None:
 @pytest.mark.parametrize(("objective", "key"), [("vql", "g"), ("pql", "gs")])
 def test_both_gradients_equal_the_reference(case: str, objective: str, key: str) -> None:
     net = network(normalize_fc=case == "case3_fcwn")
-    build(net, objective=objective, **method_of(case)).step(*batch(0))
+    build(net, objective=objective, **CASES[case]).step(*batch(0))
     assert_equal(gradients(net), golden(f"w4a4/{case}/step0/{key}/"))
 
 
@@ -154,7 +150,7 @@ def recording(net: GoldenNetwork, seen: list[dict[str, Tensor]]) -> Callable[[Te
 def test_epsilon_and_its_norm_equal_the_reference(case: str) -> None:
     net = network(normalize_fc=case == "case3_fcwn")
     seen: list[dict[str, Tensor]] = []
-    result = build(net, recording(net, seen), **method_of(case)).step(*batch(0))
+    result = build(net, recording(net, seen), **CASES[case]).step(*batch(0))
     assert all(not value.any() for value in seen[0].values())
     assert_equal(seen[1], golden(f"w4a4/{case}/step0/eps/"))
     assert result.epsilon_norm == pytest.approx(0.4, rel=1e-9)
