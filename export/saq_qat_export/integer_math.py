@@ -14,6 +14,9 @@ from saq_qat.errors import ArtifactError
 
 __all__ = [
     "CodeRange",
+    "Codes",
+    "Float32",
+    "Stored",
     "Window",
     "accumulate_conv",
     "accumulate_linear",
@@ -75,7 +78,9 @@ def accumulate_conv(x: Codes, weight: npt.NDArray[np.int8], bias: Codes, window:
         matrix = patches[:, channels].transpose(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
         rows_of = slice(group * per_group, (group + 1) * per_group)
         product = matrix @ weight[rows_of].reshape(per_group, -1).astype(wide).T
-        result[:, rows_of] = product.reshape(n, rows, columns, per_group).transpose(0, 3, 1, 2).astype(np.int32)
+        result[:, rows_of] = (
+            product.reshape(n, rows, columns, per_group).transpose(0, 3, 1, 2).astype(np.int32)
+        )
     return result + bias.reshape(1, -1, 1, 1)
 
 
@@ -120,17 +125,34 @@ def requantize_codes(x: Codes, input_scale: np.float32, scale: np.float32, codes
     return codes.clip((x.astype(np.float32) * input_scale) / scale)
 
 
-def requantize_sum(
-    a: Codes, a_scale: np.float32, a_zero: int, b: Codes, b_scale: np.float32, b_zero: int,
-    scale: np.float32, zero: int, codes: CodeRange,
-) -> Codes:  # fmt: skip
-    """Sum of two code tensors, in QLinearAdd's order of operations on stored (zero point included) values."""
-    ratio_a, ratio_b = np.float32(a_scale / scale), np.float32(b_scale / scale)
-    fixed = np.float32(
-        np.float32(zero) - np.float32(np.float32(ratio_a * np.float32(a_zero)) + np.float32(ratio_b * np.float32(b_zero)))
+@dataclass(frozen=True)
+class Stored:
+    """Codes with how they are stored: the kernel of a sum computes on stored values, zero point included."""
+
+    codes: Codes
+    scale: np.float32
+    zero_point: int
+
+
+def requantize_sum(a: Stored, b: Stored, scale: np.float32, zero_point: int, codes: CodeRange) -> Codes:
+    """Codes of a sum, in the order of operations of QLinearAdd on x86 CPUs with fused multiply-add.
+
+    ``rint(fma(a, r_a, fma(b, r_b, z - (r_a z_a + r_b z_b))))`` with ``r = f32(s / s_y)``. Without the fused steps, about one
+    code in four million differs.
+    """
+    ratio_a, ratio_b = np.float32(a.scale / scale), np.float32(b.scale / scale)
+    offset = np.float32(
+        np.float32(ratio_a * np.float32(a.zero_point)) + np.float32(ratio_b * np.float32(b.zero_point))
     )
-    stored = (fixed + (a + a_zero).astype(np.float32) * ratio_a) + (b + b_zero).astype(np.float32) * ratio_b
-    return np.clip(np.rint(stored) - zero, codes.minimum, codes.maximum).astype(np.int32)
+    fixed = np.float32(np.float32(zero_point) - offset)
+    partial = _fused_multiply_add(b.codes + b.zero_point, ratio_b, fixed)
+    stored = _fused_multiply_add(a.codes + a.zero_point, ratio_a, partial)
+    return np.clip(np.rint(stored) - zero_point, codes.minimum, codes.maximum).astype(np.int32)
+
+
+def _fused_multiply_add(x: Codes, factor: np.float32, addend: Float32 | np.float32) -> Float32:
+    """``f32(x * factor + addend)`` with one rounding: in float64 the product of a code and a float32 is exact."""
+    return (x.astype(np.float64) * np.float64(factor) + np.asarray(addend, np.float64)).astype(np.float32)
 
 
 def requantize_mean(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:

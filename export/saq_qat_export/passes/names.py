@@ -19,7 +19,9 @@ def name_after_modules(model: ir.Model) -> None:
     3. Any other node writes a value named after its module, or after its operator where there is none.
     4. Repeated names get ``_1``, ``_2``, ... in graph order; graph inputs and outputs keep theirs.
     """
-    taken: Counter[str] = Counter(value.name for value in (*model.graph.inputs, *model.graph.outputs) if value.name)
+    taken: Counter[str] = Counter(
+        value.name for value in (*model.graph.inputs, *model.graph.outputs) if value.name
+    )
     for node in model.graph:
         base = _base_name(node)
         for value in node.outputs:
@@ -51,7 +53,9 @@ def _scope(node: ir.Node) -> str:
 
 
 def _feeds_clip(node: ir.Node) -> bool:
-    return node.op_type == "QuantizeLinear" and any(use.node.op_type == "Clip" for use in node.outputs[0].uses())
+    return node.op_type == "QuantizeLinear" and any(
+        use.node.op_type == "Clip" for use in node.outputs[0].uses()
+    )
 
 
 def code_tensors(model: ir.Model) -> list[str]:
@@ -60,5 +64,7 @@ def code_tensors(model: ir.Model) -> list[str]:
         value.name
         for node in model.graph
         for value in node.outputs
-        if value.name is not None and value.name.endswith(".codes") and node.op_type in ("QuantizeLinear", "Clip")
+        if value.name is not None
+        and value.name.endswith(".codes")
+        and node.op_type in ("QuantizeLinear", "Clip")
     ]

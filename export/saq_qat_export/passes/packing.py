@@ -40,7 +40,9 @@ def _replace(model: ir.Model, value: ir.Value, index: np.ndarray, packing: Packi
     del model.graph.initializers[name]
     packed = _constant(model, f"{name}_packed", _uint4_tensor(index, f"{name}_packed"))
     step = _constant(model, f"{name}_step", ir.tensor(np.array(packing.step, np.int32), name=f"{name}_step"))
-    minimum = _constant(model, f"{name}_low", ir.tensor(np.array(-packing.minimum, np.int32), name=f"{name}_low"))
+    minimum = _constant(
+        model, f"{name}_low", ir.tensor(np.array(-packing.minimum, np.int32), name=f"{name}_low")
+    )
     chain = [ir.node("Cast", [packed], {"to": ir.DataType.INT32.value})]
     chain.append(ir.node("Mul", [chain[-1].outputs[0], step]))
     chain.append(ir.node("Sub", [chain[-1].outputs[0], minimum]))

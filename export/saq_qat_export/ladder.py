@@ -1,0 +1,204 @@
+"""The ladder of proof: fake-quant network, deploy view, integer reference and engine, compared pair by pair.
+
+Hard rungs decide whether a bundle may be written: the integer reference equals the engine in every code, and the deploy view
+in float64 equals it wherever float32 can tell a value from a rounding tie. Soft rungs bound what may differ.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from saq_qat.quant.integer_modules import Quantize
+from saq_qat.recipe.schema import Thresholds
+from saq_qat_export.comparison import TensorComparison, compare_reference, compare_view, merge
+from saq_qat_export.onnx_graph import OnnxGraph
+from saq_qat_export.probe import Probe
+
+__all__ = ["Agreement", "Flip", "Rung", "agree", "agreement_rungs", "code_rungs", "tie_images"]
+
+_FLOAT64_TIES = 1e-6
+_FLOAT32_MISMATCHES = 1e-5
+_FLOAT_OPERATION_MISMATCHES = 1e-4
+_VIEW_AGREEMENT = 0.999
+_FLIPS_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One comparison of the ladder; ``tensors`` is empty where logits are compared, not codes."""
+
+    name: str
+    hard: bool
+    passed: bool
+    compared: int
+    mismatches: int
+    detail: str
+    tensors: tuple[TensorComparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that deployment classifies otherwise."""
+
+    index: int
+    label: int
+    fake_quant: int
+    deployed: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Top-1 (percent) of three forms of one network on the same images, and where they part.
+
+    Attributes:
+        view_flips: images on which deploy view and engine disagree.
+        flips: images on which fake-quant network and engine disagree; ``listed`` holds the first of them.
+    """
+
+    images: int
+    fake_quant_top1: float
+    view_top1: float
+    engine_top1: float
+    view_flips: int
+    flips: int
+    listed: tuple[Flip, ...]
+
+
+def tie_images(view: fx.GraphModule, shape: tuple[int, int, int], count: int = 2) -> Tensor:
+    """Float32 images (count, C, H, W) that are hard to round: half-steps of the image grid, their float32 neighbours,
+    both saturations and zeros, in a fixed shuffle."""
+    scales = [m.scale for m in view.modules() if isinstance(m, Quantize)]
+    scale = scales[0].double() if scales else torch.tensor(1 / 64, dtype=torch.float64)
+    half = (torch.arange(-130, 130, dtype=torch.float64) + 0.5) * scale
+    ties = half.float()
+    infinity = torch.full_like(ties, torch.inf)
+    values = torch.cat(
+        [
+            ties,
+            torch.nextafter(ties, infinity),
+            torch.nextafter(ties, -infinity),
+            torch.tensor([0.0, -0.0, 1e4, -1e4]),
+        ]
+    )
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(len(values), (count, *shape), generator=generator)
+    return values[index]
+
+
+def code_rungs(
+    view: fx.GraphModule, graph: OnnxGraph, batches: Iterable[Tensor], adversarial: Tensor
+) -> list[Rung]:
+    """Compare codes on float32 images: integer reference, then the deploy view in float64 and in float32.
+
+    Args:
+        batches: real images (N, C, H, W).
+        adversarial: images made of rounding ties; the hard comparisons hold for them too, but ties are not counted.
+    """
+    probe = Probe(graph)
+    wide = copy.deepcopy(view).double()
+    codes, _ = probe.run(adversarial.numpy())
+    reference = [compare_reference(view, adversarial.numpy(), codes)]
+    double = [[replace(t, ties=0) for t in compare_view(wide, adversarial.double(), codes)]]
+    single = []
+    for images in batches:
+        codes, _ = probe.run(images.numpy())
+        reference.append(compare_reference(view, images.numpy(), codes))
+        double.append(compare_view(wide, images.double(), codes))
+        single.append(compare_view(view, images, codes))
+    return [
+        _rung("integer reference = ONNX Runtime", merge(reference), hard=True, ties=0.0, mismatches=0.0),
+        _rung(
+            "deploy view in float64 = ONNX Runtime",
+            merge(double),
+            hard=True,
+            ties=_FLOAT64_TIES,
+            mismatches=0.0,
+        ),
+        _rung(
+            "deploy view in float32 = ONNX Runtime",
+            merge(single),
+            hard=False,
+            ties=_FLOAT32_MISMATCHES,
+            mismatches=_FLOAT32_MISMATCHES,
+        ),
+    ]
+
+
+def _rung(name: str, tensors: list[TensorComparison], *, hard: bool, ties: float, mismatches: float) -> Rung:
+    """Passed if rates stay within bounds; tensors behind float operations may differ by one code now and then."""
+    integer = [t for t in tensors if t.producer == "integer"]
+    behind_float = [t for t in tensors if t.producer == "float"]
+    compared = sum(t.compared for t in tensors)
+    differing = sum(t.mismatches for t in tensors)
+    tied = sum(t.ties for t in tensors)
+    passed = (
+        sum(t.mismatches for t in integer) <= mismatches * compared
+        and sum(t.ties for t in integer) <= max(ties * compared, 1 if ties else 0)
+        and sum(t.mismatches + t.ties for t in behind_float) <= _FLOAT_OPERATION_MISMATCHES * compared
+        and all(t.largest_step <= 1 for t in (*behind_float, *(integer if ties else ())))
+    )
+    first = next((t for t in tensors if t.mismatches), None)
+    detail = f"{tied} of {compared} at a rounding tie" if tied else ""
+    if first is not None:
+        detail = f"first at {first.name}: {first.mismatches} of {first.compared}" + (
+            f"; {detail}" if detail else ""
+        )
+    return Rung(name, hard, passed, compared, differing, detail, tuple(tensors))
+
+
+@torch.no_grad()
+def agree(
+    network: nn.Module,
+    view: fx.GraphModule,
+    engine: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> Agreement:
+    """Classify labelled batches with the fake-quant network, the deploy view and the engine.
+
+    Args:
+        engine: float32 images (N, C, H, W) to logits (N, classes).
+    """
+    network.eval()
+    seen, right, view_flips, flips = 0, np.zeros(3, dtype=np.int64), 0, 0
+    listed: list[Flip] = []
+    for images, labels in batches:
+        answers = [network(images).numpy(), view(images).numpy(), engine(images.numpy())]
+        fake, own, deployed = (answer.argmax(axis=1) for answer in answers)
+        truth = labels.numpy()
+        right += [int((guess == truth).sum()) for guess in (fake, own, deployed)]
+        view_flips += int((own != deployed).sum())
+        changed = np.flatnonzero(fake != deployed)
+        flips += len(changed)
+        listed += [Flip(seen + int(i), int(truth[i]), int(fake[i]), int(deployed[i])) for i in changed]
+        seen += len(truth)
+    top1 = [100.0 * int(count) / seen for count in right]
+    return Agreement(seen, top1[0], top1[1], top1[2], view_flips, flips, tuple(listed[:_FLIPS_LISTED]))
+
+
+def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
+    """The soft rungs on predictions: engine against deploy view, and against the fake-quant network that was trained."""
+    drop = agreement.fake_quant_top1 - agreement.engine_top1
+    rate = agreement.flips / agreement.images
+    return [
+        Rung(
+            "top-1 of deploy view = ONNX Runtime",
+            False,
+            agreement.view_flips <= (1 - _VIEW_AGREEMENT) * agreement.images,
+            agreement.images,
+            agreement.view_flips,
+            f"{agreement.view_top1:.2f} % and {agreement.engine_top1:.2f} %",
+        ),
+        Rung(
+            "top-1 of fake-quant network = ONNX Runtime",
+            False,
+            drop <= thresholds.max_top1_drop and rate <= thresholds.max_flip_rate,
+            agreement.images,
+            agreement.flips,
+            f"{agreement.fake_quant_top1:.2f} % and {agreement.engine_top1:.2f} %; at most {thresholds.max_top1_drop:g} "
+            f"points and {100 * thresholds.max_flip_rate:g} % of predictions may go",
+        ),
+    ]
