@@ -1,0 +1,72 @@
+"""One of two processes of tests/train/test_distributed.py, started by torchrun; writes what it ends with."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
+from saq_qat.optim.passes import Objective
+from saq_qat.quant.grid import activation_grid, weight_grid
+from saq_qat.quant.layers import QuantConv2d, QuantLinear
+from saq_qat.quant.quantizer import Quantizer
+from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq, Sgd
+from saq_qat.train.distributed import Processes, joined_processes
+
+__all__ = ["METHODS", "train"]
+
+Method = Plain | Sam | Saq
+METHODS: dict[str, Method] = {
+    "plain": Plain(kind="plain"),
+    "sam": Sam(kind="sam", rho=0.05),
+    "saq": Saq(kind="saq", rho=0.3),
+    "pql": Saq(kind="saq", rho=0.3, objective="pql"),
+    "wide": Saq(kind="saq", rho=0.3, perturb=("weight", "bias", "clip_level")),
+    "efficient": Saq(kind="saq", rho=0.3, efficient=EfficientTraining(tau=3)),
+}
+STEPS, BATCH = 5, 16
+
+
+def train(
+    method: Method, processes: Processes, micro_batch_size: int, precision: Literal["float32"] = "float32"
+) -> dict[str, Tensor]:
+    """Parameters and method state after a few steps of a network without BatchNorm, in float64."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        QuantConv2d(nn.Conv2d(3, 5, 3), Quantizer(weight_grid("saq", 3), bits=3), normalize=True),
+        nn.ReLU(),
+        Quantizer(activation_grid("saq", 4, signed=False), bits=4),
+        nn.Flatten(),
+        QuantLinear(nn.Linear(80, 4), Quantizer(weight_grid("saq", 3), bits=3)),
+    ).double()
+    optimizer = build_optimizer(network, Sgd(kind="sgd"))
+    set_learning_rate(optimizer, 0.05)
+    objective = Objective(processes.wrap(network), F.cross_entropy, precision, micro_batch_size)
+    strategy = build_step(objective, optimizer, method)
+    generator = torch.Generator().manual_seed(1)
+    share = BATCH // processes.world_size
+    own = slice(processes.rank * share, (processes.rank + 1) * share)
+    for _ in range(STEPS):
+        images = torch.randn(BATCH, 3, 6, 6, generator=generator, dtype=torch.float64)
+        labels = torch.randint(4, (BATCH,), generator=generator)
+        strategy.step(images[own], labels[own])
+    return {**{n: p.detach() for n, p in network.named_parameters()}, **strategy.state_dict()}
+
+
+def _main(folder: Path) -> None:
+    with joined_processes() as processes:
+        assert processes.same_text(f"from {processes.rank}") == "from 0"
+        assert processes.largest(processes.rank) == 1 and processes.total([2.0]) == [4.0]
+        for name, method in METHODS.items():
+            for size in (8, 4):
+                tensors = train(method, processes, size)
+                safetensors.torch.save_file(tensors, folder / f"{name}-{size}-{processes.rank}.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _main(Path(sys.argv[1]))

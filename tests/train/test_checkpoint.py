@@ -1,0 +1,133 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from pytest import MonkeyPatch
+
+from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.train import checkpoint as module
+from saq_qat.train.checkpoint import (
+    Checkpoint,
+    Position,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "sha256.json")
+
+
+def make(step: int) -> Checkpoint:
+    return Checkpoint(
+        Position(stage=1, epoch=2, batch=3, step=step),
+        "quantized",
+        1,
+        {"weight": torch.arange(6.0).reshape(2, 3).t(), "initialised": torch.tensor(True)},
+        {"optimizer/momentum_buffer/weight": torch.full((3, 2), float(step))},
+        {"best": 91.25, "accuracy": {"top1": 1 / 3, "deploy_top1": None}},
+    )
+
+
+def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "last", make(7))
+    read = read_checkpoint(tmp_path / "last")
+    assert (read.position, read.form, read.world_size) == (make(7).position, "quantized", 1)
+    assert read.progress == make(7).progress
+    for name, tensor in make(7).model.items():
+        assert torch.equal(read.model[name], tensor) and read.model[name].dtype == tensor.dtype
+    assert torch.equal(read.training["optimizer/momentum_buffer/weight"], torch.full((3, 2), 7.0))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
+    write_checkpoint(tmp_path / "last", make(1))
+    path = tmp_path / "last" / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
+        read_checkpoint(tmp_path / "last")
+
+
+def test_the_checkpoint_before_a_damaged_one_is_used_with_a_warning(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path / "last", make(step))
+    (tmp_path / "last" / "model.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"model\.safetensors.*at step 2"):
+        found = newest_checkpoint(tmp_path / "last")
+    assert found is not None and found.position.step == 2
+
+
+def test_no_checkpoint_is_none_and_two_damaged_ones_are_an_error(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "last") is None
+    for step in (1, 2):
+        write_checkpoint(tmp_path / "last", make(step))
+    for folder in ("last", "last.previous"):
+        (tmp_path / folder / "state.json").write_bytes(b"{}")
+    with pytest.raises(ArtifactError, match=r"state\.json"):
+        newest_checkpoint(tmp_path / "last")
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_between_the_renames_loses_at_most_one_checkpoint(
+    tmp_path: Path, monkeypatch: MonkeyPatch, renames: int
+) -> None:
+    write_checkpoint(tmp_path / "last", make(1))
+    rename, done = Path.rename, 0
+
+    def killed(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == renames:
+            raise KeyboardInterrupt
+        done += 1
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(tmp_path / "last", make(2))
+    monkeypatch.undo()
+    found = newest_checkpoint(tmp_path / "last")
+    assert found is not None and found.position.step == 1
+    write_checkpoint(tmp_path / "last", make(3))
+    assert read_checkpoint(tmp_path / "last").position.step == 3
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "last", make(1))
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "write_synced", full)
+    with pytest.raises(SaqError, match="No space left"):
+        write_checkpoint(tmp_path / "last", make(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert read_checkpoint(tmp_path / "last").position.step == 1
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORMAT", 2)
+    write_checkpoint(tmp_path / "last", make(1))
+    monkeypatch.undo()
+    with pytest.raises(ArtifactError, match="format 2; this saq-qat reads format 1"):
+        read_checkpoint(tmp_path / "last")
+
+
+def test_files_honour_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_checkpoint(tmp_path / "last", make(1))
+    finally:
+        os.umask(before)
+    assert {(tmp_path / "last" / name).stat().st_mode & 0o777 for name in FILES} == {0o640}
