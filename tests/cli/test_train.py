@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+from pytest import CaptureFixture, MonkeyPatch
+
+from saq_qat.cli.eval import evaluate_run
+from saq_qat.cli.train import train
+from saq_qat.errors import ArtifactError, RecipeError
+
+RECIPE = """
+# as written
+version: 1
+name: small
+model: {name: resnet20}
+data: {kind: synthetic, image_size: 8, train_size: 32, val_size: 8}
+quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
+train:
+  batch_size: 16
+  optimizer: {kind: sgd}
+  stages: [{kind: quantized, epochs: 1, lr: 0.1}]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_run_holds_the_recipe_as_written_and_as_resolved(recipe: Path, capsys: CaptureFixture[str]) -> None:
+    train(recipe, ["seed=5"])
+    (run,) = Path("runs", "small").iterdir()
+    assert (run / "recipe.yaml").read_text() == RECIPE
+    assert (run / "overrides.json").read_text() == '["seed=5"]'
+    assert "seed: 5" in (run / "resolved.yaml").read_text()
+    assert (run / "env.json").is_file()
+    shown = capsys.readouterr().out
+    assert f"run {run}" in shown and "deployed top-1" in shown
+
+    evaluate_run()
+    lines = capsys.readouterr().out
+    assert "fake-quant" in lines and "deploy view" in lines
+
+
+def test_resuming_finds_the_run_by_folder_by_recipe_or_takes_the_newest(
+    recipe: Path, capsys: CaptureFixture[str]
+) -> None:
+    train(recipe)
+    (run,) = Path("runs", "small").iterdir()
+    for argument in (run, recipe, None):
+        capsys.readouterr()
+        train(argument, resume=True)
+        assert f"run {run}" in capsys.readouterr().out
+    assert list(Path("runs", "small").iterdir()) == [run]
+
+
+def test_mistakes_are_named_before_anything_is_written(recipe: Path) -> None:
+    with pytest.raises(RecipeError, match="needs a recipe"):
+        train()
+    with pytest.raises(RecipeError, match="momentun"):
+        train(recipe, ["train.optimizer.momentun=0.5"])
+    with pytest.raises(ArtifactError, match="no run"):
+        train(recipe, resume=True)
+    assert not Path("runs").exists()
+
+
+def test_a_run_keeps_its_recipe(recipe: Path) -> None:
+    train(recipe)
+    (run,) = Path("runs", "small").iterdir()
+    with pytest.raises(RecipeError, match="leave out seed=1"):
+        train(run, ["seed=1"], resume=True)
+    with pytest.raises(RecipeError, match="seed: 0 -> 1"):
+        train(recipe, ["seed=1"], resume=True)
