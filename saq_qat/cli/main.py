@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from saq_qat import __version__
+from saq_qat.cli.check import check
 from saq_qat.cli.doctor import doctor
 from saq_qat.cli.eval import evaluate_run
+from saq_qat.cli.export import export
 from saq_qat.cli.init import init
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
 from saq_qat.cli.train import train
+from saq_qat.cli.verify import verify
 from saq_qat.errors import SaqError
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, SessionError
 
@@ -28,10 +31,13 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(init)
+app.command()(check)
 app.command()(show)
 app.command()(schema)
 app.command()(train)
 app.command("eval")(evaluate_run)
+app.command()(export)
+app.command()(verify)
 app.command()(doctor)
 
 

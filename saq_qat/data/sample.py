@@ -29,7 +29,7 @@ class _Chosen(Images):
 
 
 def sample_validation(images: ImageData, count: int | None) -> ImageData:
-    """The same data with ``count`` validation images, the same ones for every seed; all of them if None or too many."""
+    """The same data with ``count`` validation images, the same for every seed; all if None or too many."""
     if count is None or count >= len(images.val):
         return images
     chosen = np.sort(stratified_order(images.val.labels, 0)[:count])

@@ -1,0 +1,57 @@
+"""How the ladder of proof looks on a terminal."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from saq_qat.cli.console import table
+
+if TYPE_CHECKING:
+    from saq_qat_export.proof import Proof
+
+__all__ = ["print_flips", "print_rungs", "print_tensors"]
+
+_NAMES = ("reference", "float64", "float32")
+
+
+def print_rungs(proof: "Proof") -> None:
+    """Every rung with what it compared, and the verdict."""
+    rows = [
+        (
+            "pass" if rung.passed else "FAIL",
+            "hard" if rung.hard else "soft",
+            rung.name,
+            f"{rung.compared:,}",
+            f"{rung.mismatches:,}",
+            rung.detail,
+        )
+        for rung in proof.rungs
+    ]
+    table(("", "rung", "compares", "compared", "differ", ""), rows)
+    typer.echo(f"\n{proof.kernels.label}")
+
+
+def print_tensors(proof: "Proof") -> None:
+    """Per tensor: differing codes (and ties) of reference, float64 and float32 against the engine."""
+    columns = [{t.name: t for t in rung.tensors} for rung in proof.rungs if rung.tensors]
+    rows = []
+    for name, first in columns[0].items():
+        cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]
+        rows.append((name.removesuffix(".codes"), first.producer, f"{first.compared:,}", *cells))
+    table(("tensor", "computed as", "codes", *_NAMES), rows, title="Codes that differ from the engine's (+ ties)")
+    diverging = next((row[0] for row in rows if any(cell.split(" ")[0] != "0" for cell in row[3:5])), None)
+    typer.echo(f"\nfirst divergence: {diverging or 'none'}")
+
+
+def print_flips(proof: "Proof") -> None:
+    """Images that deployment classifies otherwise than the fake-quant network."""
+    agreement = proof.agreement
+    if not agreement.flips:
+        return
+    rows = [(str(f.index), str(f.label), str(f.fake_quant), str(f.deployed)) for f in agreement.listed[:10]]
+    title = f"\n{agreement.flips} of {agreement.images} predictions flip; the first:"
+    table(("image", "label", "fake-quant", "deployed"), rows, title=title)
+
+
+def _cell(mismatches: int, ties: int) -> str:
+    return f"{mismatches}" + (f" +{ties}" if ties else "")

@@ -1,0 +1,69 @@
+"""`saq-qat verify`: the whole ladder of proof for a run, tensor by tensor."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from saq_qat.cli.console import progress, resolve_run
+from saq_qat.errors import ArtifactError, GateError
+
+__all__ = ["verify"]
+
+_STEPS = 4
+
+
+def verify(
+    run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
+    checkpoint: Annotated[
+        Literal["last", "best"], typer.Option("--checkpoint", help="Which checkpoint of the run.")
+    ] = "last",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Folder of the bundle; RUN/export if left out.")
+    ] = None,
+    code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 16,
+    top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 0,
+) -> None:
+    """Compare fake-quant network, deploy view, integer reference and the bundle's graph, code by code.
+
+    Exit code 1 if a rung fails, 3 if the bundle is damaged or belongs to another checkpoint.
+    """
+    from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
+    from saq_qat_export.proof import ProofSize
+    from saq_qat_export.run import lower_run, prove_run
+
+    folder = resolve_run(run)
+    with progress(f"verify {folder}", _STEPS) as shown:
+        shown.advance(note="lowering the checkpoint again")
+        lowered = lower_run(folder, checkpoint)
+        _check_bundle(bundle or folder / "export", lowered.graph.content, checkpoint)
+        size = ProofSize(code_images, top1_images or None)
+        proof = prove_run(lowered, size, lambda step: shown.advance(note=step))
+        shown.advance(note="done")
+    print_tensors(proof)
+    print_flips(proof)
+    typer.echo("")
+    print_rungs(proof)
+    report = folder / "report" / "verify.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
+    failed = [rung.name for rung in proof.rungs if not rung.passed]
+    if failed:
+        raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.")
+
+
+def _check_bundle(folder: Path, content: bytes, checkpoint: str) -> None:
+    """The bundle's graph must be, byte for byte, what this checkpoint exports to; then a proof of one is a proof of both."""
+    from saq_qat_runtime.manifest import Manifest
+
+    manifest = Manifest.load(folder)
+    digest = hashlib.sha256(content).hexdigest()
+    if all(model.sha256 != digest for model in manifest.models.values()):
+        raise ArtifactError(
+            f"{folder}: its graph is not what checkpoint {checkpoint!r} exports to with the installed packages "
+            f"(the bundle was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}). "
+            "Export again, or name the checkpoint it was made from."
+        )
