@@ -1,48 +1,67 @@
 """The arithmetic of quantization as pure functions on tensors: codes, fake-quant and its gradients.
 
-One function computes codes, for training, deploy view and export alike, so that codes are compared and never derived
-again from floats.
+One function computes codes, for training, deploy view and export alike, so that codes are compared and never
+derived again from floats.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from saq_qat.quant.grid import Grid
 
-__all__ = ["ALPHA_FLOOR", "clip_bounds", "clip_mask", "codes", "fake_quantize", "pass_inside", "round_to_step", "scale_of"]
+__all__ = [
+    "ALPHA_FLOOR",
+    "clip_bounds",
+    "clip_mask",
+    "codes",
+    "fake_quantize",
+    "pass_inside",
+    "round_to_step",
+    "scale_of",
+]
 
 ALPHA_FLOOR = 1e-6
-"""Smallest clip level in use; a learned one that crosses zero counts by its magnitude (the authors' code takes |alpha|)."""
+"""Smallest clip level in use; one that crosses zero counts by its magnitude (the authors' code: |alpha|)."""
 
 
-def magnitude(alpha: Tensor) -> Tensor:
-    """|alpha|, kept above ``ALPHA_FLOOR`` so that a scale is never zero."""
+def _magnitude(alpha: Tensor) -> Tensor:
     return alpha.detach().abs().clamp_min(ALPHA_FLOOR)
 
 
 def scale_of(alpha: Tensor, unit: int) -> Tensor:
-    """The scale that is exported: ``|alpha| / unit`` in alpha's own dtype, 0-dim."""
-    return magnitude(alpha) / unit
+    """The scale that is exported: ``max(|alpha|, ALPHA_FLOOR) / unit``, 0-dim of alpha's dtype."""
+    return _magnitude(alpha) / unit
 
 
 def codes(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None = None) -> Tensor:
-    """Integer codes of ``x`` as floats of its dtype, any shape; ties go to the even integer as in QuantizeLinear.
+    """Integer codes of ``x`` as floats of its dtype, any shape; ties go to the even integer as in
+    QuantizeLinear.
 
-    ``clip(round((x - offset) / scale), minimum, maximum)``; on the odd grid ``clip(2 round((x / scale + n) / 2) - n)``.
+    ``clip(round((x - offset) / scale), minimum, maximum)``; on the odd grid, where ``round`` counts the steps
+    of two from the minimum -n, ``clip(2 round((x / scale + n) / 2) - n, -n, n)``.
     """
-    code = x.div(scale) if offset is None else x.sub(offset).div_(scale)
-    if grid.step == 2:
-        code = code.add_(grid.unit).mul_(0.5).round_().mul_(2).sub_(grid.unit)
-    else:
-        code = code.round_()
-    return code.clamp_(grid.minimum, grid.maximum)
+    steps = _steps(x, scale, grid, offset)
+    return steps if grid.step == 1 else steps.mul_(grid.step)
+
+
+def _steps(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None) -> Tensor:
+    """``codes / grid.step``: powers of two move through the formula exactly, and save passes over memory."""
+    step = scale * grid.step
+    steps = x.div(step) if offset is None else x.sub(offset).div_(step)
+    if grid.step == 1:
+        return steps.round_().clamp_(grid.minimum, grid.maximum)
+    half = grid.unit / 2
+    return steps.add_(half).round_().clamp_(0, grid.unit).sub_(half)
 
 
 def clip_bounds(alpha: Tensor, grid: Grid, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value that passes the gradient, both included (paper Eq. 10); exactly +-alpha at the clip level."""
-    a = magnitude(alpha)
+    """Smallest and largest value that passes the gradient, both included (paper Eq. 10).
+
+    They are exactly -alpha and alpha where the codes of the grid reach from -unit to unit.
+    """
+    a = _magnitude(alpha)
     lower, upper = a * (grid.minimum / grid.unit), a * (grid.maximum / grid.unit)
     return (lower, upper) if offset is None else (lower + offset, upper + offset)
 
@@ -59,25 +78,25 @@ def clip_mask(x: Tensor, alpha: Tensor, grid: Grid, offset: Tensor | None = None
 def pass_inside(grad: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """``grad`` where ``lower <= x <= upper``, else 0.
 
-    On the CPU hardtanh's backward kernel does this in one pass, ten times as fast as two comparisons and a select; its
-    bounds are exclusive, so they move to the neighbouring floats.
+    On the CPU hardtanh's backward kernel does this in one pass, ten times as fast as two comparisons and a
+    select; its bounds are exclusive, so they move to the neighbouring floats.
     """
     if x.device.type != "cpu":
         return torch.where((x >= lower) & (x <= upper), grad, grad.new_zeros(()))
     below = torch.nextafter(lower, torch.full_like(lower, -torch.inf)).item()
     above = torch.nextafter(upper, torch.full_like(upper, torch.inf)).item()
-    return torch.ops.aten.hardtanh_backward(grad, x, below, above)
+    return cast(Tensor, torch.ops.aten.hardtanh_backward(grad, x, below, above))
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Saves its input, its output and the parameters; the rounding error comes from the two tensors' difference."""
+    """Saves what its neighbours keep alive anyway: its input, its output and the parameters."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, alpha: Tensor, beta: Tensor | None, grid: Grid, gradient_scale: float
     ) -> Tensor:
         scale = scale_of(alpha, grid.unit)
-        out = codes(x, scale, grid, beta).mul_(scale)
+        out = _steps(x, scale, grid, beta).mul_(scale * grid.step)
         if beta is not None:
             out = out.add_(beta)
         ctx.save_for_backward(x, out, alpha, beta)
@@ -91,15 +110,16 @@ class _FakeQuantize(torch.autograd.Function):
         grad_x = pass_inside(grad, x, *clip_bounds(alpha, ctx.grid, beta))
         grad_alpha = grad_beta = None
         if any(ctx.needs_input_grad[1:3]):
-            clipped = grad - grad_x
-            # sum G (out - M x) without subtracting two large sums: rounding errors inside, bounds outside
-            error = _inner(grad, out - x) + _inner(clipped, x if beta is None else x - beta)
-            grad_alpha = error * (ctx.gradient_scale * alpha.detach().sign()) / magnitude(alpha)
-            grad_beta = None if beta is None else clipped.sum()
+            error = _inner(grad, out) - _inner(grad_x, x)
+            if beta is not None:
+                grad_beta = grad.sum() - grad_x.sum()
+                error = error - beta * grad_beta
+            grad_alpha = error * (ctx.gradient_scale * alpha.detach().sign()) / _magnitude(alpha)
         return grad_x, grad_alpha, grad_beta, None, None
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products; measured on a million float32 values, the error of a clip level's gradient is 1e-5."""
     return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
@@ -109,21 +129,23 @@ def fake_quantize(
     """Project ``x`` (any shape, float32 or float64) on ``grid``; straight-through backward.
 
     With upstream G and mask M = [lower <= x <= upper]: dx = G M; dalpha = gradient_scale * sign(alpha) / unit
-    * sum G (code - M (x - beta) / scale), so the rounding error counts inside and the bound outside; dbeta = sum G (1 - M).
-    For a clip level this is the gradient of APoT's and the authors' quantizer, for a step size LSQ's and LSQ+'s.
+    * sum G (code - M (x - beta) / scale), so the rounding error counts inside and the bound outside;
+    dbeta = sum G (1 - M). For a clip level this is the gradient of APoT's and the authors' quantizer, for a
+    step size LSQ's and LSQ+'s.
 
     Args:
         alpha: 0-dim, clip level or step size; its magnitude counts.
         beta: 0-dim offset of LSQ+, or None.
         gradient_scale: LSQ's 1 / sqrt(numel * maximum); 1 for clip levels.
     """
-    return _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale)  # type: ignore[no-any-return,no-untyped-call]
+    return cast(Tensor, _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale))
 
 
 class _RoundToStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
-        return x.div(step).round_().mul_(step)
+        exact = step.double()
+        return x.double().div_(exact).round_().mul_(exact).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
@@ -131,5 +153,8 @@ class _RoundToStep(torch.autograd.Function):
 
 
 def round_to_step(x: Tensor, step: Tensor) -> Tensor:
-    """``round(x / step) * step`` with the gradient of the identity; ``step`` broadcasts and gets no gradient."""
-    return _RoundToStep.apply(x, step.detach())  # type: ignore[no-any-return,no-untyped-call]
+    """``round(x / step) * step`` in float64, with the gradient of the identity; ``step`` broadcasts.
+
+    Meant for biases: their codes have up to 31 bits, more than a float32 quotient holds.
+    """
+    return cast(Tensor, _RoundToStep.apply(x, step.detach()))

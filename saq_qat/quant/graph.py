@@ -13,6 +13,16 @@ from torch import fx, nn
 from saq_qat.errors import LegalityError
 from saq_qat.quant.layers import QuantLayer
 
+_DROPOUTS = (
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    F.alpha_dropout,
+    F.feature_alpha_dropout,
+    torch.dropout,
+)
+
 __all__ = [
     "activation_bound",
     "is_add",
@@ -23,8 +33,10 @@ __all__ = [
     "is_max_pool",
     "is_nonnegative",
     "is_reshape",
+    "is_shape_query",
     "is_weighted",
     "module_of",
+    "source_of",
     "trace",
     "uses",
 ]
@@ -34,19 +46,22 @@ def trace(model: nn.Module) -> fx.GraphModule:
     """Symbolic trace of ``model``, sharing its modules and parameters.
 
     Raises:
-        LegalityError: the forward pass branches on values or shapes, or hides a dropout that follows no train/eval mode.
+        LegalityError: the forward pass branches on values or shapes, or calls a dropout that follows no
+            train/eval mode.
     """
     try:
         network = fx.symbolic_trace(model)
     except (fx.proxy.TraceError, TypeError) as error:
         raise LegalityError(
-            f"Quantizers are placed on a torch.fx graph, and {type(model).__name__} cannot be traced: {error}. "
-            "Write forward without branches or loops that depend on tensor values, or mark the part with torch.fx.wrap."
+            "Quantizers are placed on a torch.fx graph, and "
+            f"{type(model).__name__} cannot be traced: {error}. Write forward without branches or loops that "
+            "depend on tensor values, or mark the part with torch.fx.wrap."
         ) from error
     for node in network.graph.nodes:
-        if node.op == "call_function" and node.target is F.dropout:
+        if node.op == "call_function" and node.target in _DROPOUTS:
             raise LegalityError(
-                f"{node.name}: functional dropout is fixed by tracing and would stay on in evaluation. Use nn.Dropout."
+                f"{node.name}: functional dropout is fixed by tracing and would stay on in evaluation. "
+                "Use nn.Dropout."
             )
     network.graph.eliminate_dead_code()
     network.recompile()
@@ -59,7 +74,10 @@ def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _calls(
-    network: fx.GraphModule, node: fx.Node, modules: tuple[type, ...], functions: tuple[Callable[..., object], ...] = (),
+    network: fx.GraphModule,
+    node: fx.Node,
+    modules: tuple[type, ...],
+    functions: tuple[Callable[..., object], ...] = (),
     methods: tuple[str, ...] = (),
 ) -> bool:
     if node.op == "call_module":
@@ -79,9 +97,12 @@ def is_batch_norm(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_add(network: fx.GraphModule, node: fx.Node) -> bool:
-    """A sum of two tensors, such as a residual sum."""
-    return _calls(network, node, (), (operator.add, operator.iadd, torch.add), ("add", "add_")) and (
-        sum(isinstance(argument, fx.Node) for argument in node.args) == 2
+    """A sum of two computed tensors, such as a residual sum; not of a tensor and a parameter or number."""
+    return (
+        _calls(network, node, (), (operator.add, operator.iadd, torch.add), ("add", "add_"))
+        and "alpha" not in node.kwargs
+        and len(node.args) == 2
+        and all(isinstance(term, fx.Node) and term.op != "get_attr" for term in node.args)
     )
 
 
@@ -104,7 +125,9 @@ def is_global_average(network: fx.GraphModule, node: fx.Node) -> bool:
 
 def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
     """Moves no value and rounds none: codes pass through as they are."""
-    return _calls(network, node, (nn.Flatten,), (torch.flatten, torch.reshape), ("flatten", "reshape", "view"))
+    return _calls(
+        network, node, (nn.Flatten,), (torch.flatten, torch.reshape), ("flatten", "reshape", "view")
+    )
 
 
 def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -137,8 +160,23 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
+def is_shape_query(node: fx.Node) -> bool:
+    """Reads the shape of its input, not its values."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
+
+
+def source_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node whose values ``node`` reads, with carriers walked through."""
+    parent = node.all_input_nodes[0]
+    while is_carrier(network, parent):
+        parent = parent.all_input_nodes[0]
+    return parent
+
+
 def uses(network: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """``(consumer, carrier)`` of every use of a value: carriers are walked through, ``carrier`` is the node it reads."""
+    """``(consumer, carrier)`` of every use of a value, through carriers; ``carrier`` is the node it reads."""
     for user in node.users:
         if is_carrier(network, user):
             yield from uses(network, user)

@@ -11,8 +11,8 @@ __all__ = ["Grid", "activation_grid", "weight_grid"]
 class Grid:
     """The legal codes ``minimum, minimum + step, ..., maximum`` and the unit of the learned parameter.
 
-    A value on the grid is ``scale * code (+ offset)`` with ``scale = |alpha| / unit``: for a clip level, ``unit`` is the
-    code at the clip level; for a learned step size (LSQ) it is 1.
+    A value on the grid is ``scale * code (+ offset)`` with ``scale = |alpha| / unit``: for a clip level,
+    ``unit`` is the code at the clip level; for a learned step size (LSQ) it is 1.
 
     ========================  ==================  =======================  ====
     quantizer                 codes               unit                     step
@@ -22,7 +22,8 @@ class Grid:
     saq activation, b <= 7    0 .. n              n                        1
     8-bit unsigned            0 .. 127            127                      1
     8-bit signed activation   -128 .. 127         127                      1
-    lsq                       2^b codes           1                        1
+    lsq signed, b bits        -2^(b-1) .. n // 2  1                        1
+    lsq unsigned, b bits      0 .. n              1                        1
     ========================  ==================  =======================  ====
     """
 
@@ -47,8 +48,9 @@ class Grid:
 def weight_grid(kind: str, bits: int, *, paper: bool = False) -> Grid:
     """Grid of a weight quantizer (paper Eq. 1 and 2 for ``saq``).
 
-    Eight-bit ``saq`` weights fall back to the symmetric grid unless ``paper`` asks for the odd integers up to 255, which
-    no int8 tensor holds.
+    Eight-bit ``saq`` weights fall back to the symmetric grid unless ``paper`` asks for the odd integers up to
+    255, which no int8 tensor holds. Eight-bit ``lsq`` weights leave out -128, likewise: folding a BatchNorm
+    of negative gain flips the signs of codes, and int8 has no 128.
 
     Raises:
         LegalityError: the kind is unknown.
@@ -59,23 +61,24 @@ def weight_grid(kind: str, bits: int, *, paper: bool = False) -> Grid:
     if kind in ("saq", "symmetric"):
         return Grid(-(n // 2), n // 2, unit=n // 2)
     if kind == "lsq":
-        return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, unit=1)
+        return Grid(-127 if bits == 8 and not paper else -(n // 2) - 1, n // 2, unit=1)
     raise LegalityError(f"Weight quantizers are saq, symmetric or lsq; got {kind!r}.")
 
 
 def activation_grid(kind: str, bits: int, *, signed: bool, paper: bool = False) -> Grid:
     """Grid of an activation quantizer; ``signed`` says whether the tensor can be negative.
 
-    Eight-bit unsigned codes stop at 127 so that they fit uint8 and int8, and so that sums of two products with int8
-    weights stay below the 16-bit saturation of x86 kernels without VNNI; ``paper`` keeps all 256 levels. Eight-bit signed
-    codes use the whole of int8: its saturation is the clip, and needs no node of its own.
+    Eight-bit unsigned codes stop at 127 so that they fit uint8 and int8, and so that sums of two products
+    with int8 weights stay below the 16-bit saturation of x86 kernels without VNNI; ``paper`` keeps all 256
+    levels. Eight-bit signed codes use the whole of int8: its saturation is the clip, and needs no node of its
+    own.
 
     Raises:
         LegalityError: the kind is unknown.
     """
     n = 2**bits - 1
     if kind in ("lsq", "lsq+"):
-        return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, unit=1) if signed else Grid(0, n, unit=1)
+        return Grid(-(n // 2) - 1, n // 2, unit=1) if signed else Grid(0, n, unit=1)
     if kind not in ("saq", "symmetric"):
         raise LegalityError(f"Activation quantizers are saq, symmetric, lsq or lsq+; got {kind!r}.")
     if signed or kind == "symmetric":

@@ -20,8 +20,10 @@ _LEAST_SQUARES_STEPS = 500
 def clip_level(x: Tensor, grid: Grid, method: Initialisation) -> Tensor:
     """Initial clip level for a sample ``x`` of any shape, 0-dim of its dtype.
 
-    ``ones``: 1, as in the paper (section 5). ``max``: the largest magnitude the grid can reach. ``mse``: of 80 fractions of
-    that, the one with the least squared error on at most 65,536 evenly spaced elements.
+    ``ones``: 1, as in the paper (section 5). ``max``: the largest magnitude that the grid has a sign for.
+    ``mse``: of 80 fractions of that, the one with the least squared error on a sample of about 65,536 evenly
+    spaced elements. The clip level is the value of the code ``grid.unit``, and stays 1 where nothing would be
+    quantized.
     """
     if method == "ones":
         return x.new_ones(())
@@ -43,10 +45,12 @@ def _squared_error(x: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
 
 
 def least_squares(x: Tensor, grid: Grid, *, offset: bool) -> tuple[Tensor, Tensor | None]:
-    """LSQ's step size, and LSQ+'s offset, by alternating least squares: codes for a step, then the step for the codes.
+    """LSQ's step size, and LSQ+'s offset, by alternating least squares: codes for a step, then the step for
+    the codes.
 
-    Starts from ``max|x| / maximum`` (after taking the minimum as the offset) and stops when the step moves by less than
-    1e-5 of itself. Source: the initialisation of fixed-point ViT quantization that Q-ViT uses (paper section 5).
+    Starts from ``max|x| / maximum`` (after taking the minimum as the offset) and stops when the step moves by
+    less than 1e-5 of itself. Source: the initialisation of fixed-point ViT quantization that Q-ViT uses
+    (paper section 5).
 
     Returns:
         step (0-dim) and offset (0-dim, or None).

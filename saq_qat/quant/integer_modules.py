@@ -1,5 +1,7 @@
 """The modules a deploy view is made of: integers in buffers, float scales beside them."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class Quantize(nn.Module):
     """Float to stored codes (uint8): ``code + zero_point``.
 
     Attributes:
-        scale: 0-dim float buffer.
+        scale: 0-dim float32 buffer.
         minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
     """
 
@@ -24,14 +26,14 @@ class Quantize(nn.Module):
 
     def __init__(self, scale: Tensor, *, minimum: int, maximum: int, zero_point: int, bits: int) -> None:
         super().__init__()
-        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("scale", scale.detach().to(torch.float32, copy=True))
         self.minimum = minimum
         self.maximum = maximum
         self.zero_point = zero_point
         self.bits = bits
 
     def forward(self, x: Tensor) -> Tensor:
-        return quantize(x, self.scale, self.zero_point, self.minimum, self.maximum)
+        return cast(Tensor, quantize(x, self.scale, self.zero_point, self.minimum, self.maximum))
 
     def extra_repr(self) -> str:
         return f"{self.bits} bits, {self.minimum}..{self.maximum}, zero point {self.zero_point}"
@@ -44,7 +46,8 @@ class IntegerLayer(nn.Module):
         weight: int8 codes, refined by ``refinement``.
         weight_scale: float32 (out,).
         bias: int32 codes (out,) at ``bias_scale``; float32 (out,) where the input is not quantized.
-        bias_scale: float32 (out,), the product of input and weight scale; None where the input is not quantized.
+        bias_scale: float32 (out,), the product of input and weight scale; None where the input is not
+            quantized.
         grid, bits: of the trained weight.
     """
 
@@ -70,14 +73,16 @@ class IntegerLayer(nn.Module):
         )
 
     def float_weight(self) -> Tensor:
-        return dequantize_channels(self.weight, self.weight_scale)
+        return cast(Tensor, dequantize_channels(self.weight, self.weight_scale))
 
     def float_bias(self) -> Tensor:
-        return self.bias if self.bias_scale is None else dequantize_channels(self.bias, self.bias_scale)
+        if self.bias_scale is None:
+            return self.bias
+        return cast(Tensor, dequantize_channels(self.bias, self.bias_scale))
 
 
 class IntegerConv2d(IntegerLayer):
-    """Convolution on dequantized integers; the pair of dequantize and convolution is one integer kernel when deployed."""
+    """Convolution on dequantized integers; deployed, dequantize and convolution are one integer kernel."""
 
     def __init__(
         self, layer: QuantConv2d, folded: FoldedLayer, input_scale: Tensor | None, refinement: int
@@ -100,15 +105,21 @@ class IntegerLinear(IntegerLayer):
 
 
 class ChannelAffine(nn.Module):
-    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float, (N, C, H, W)."""
+    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float.
+
+    Args:
+        gain, shift: (C,).
+        dimensions: axes behind the channels: 2 for (N, C, H, W), 0 for (N, C).
+    """
 
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, gain: Tensor, shift: Tensor) -> None:
+    def __init__(self, gain: Tensor, shift: Tensor, dimensions: int = 2) -> None:
         super().__init__()
-        self.register_buffer("gain", gain.float().reshape(-1, 1, 1))
-        self.register_buffer("shift", shift.float().reshape(-1, 1, 1))
+        shape = (-1, *[1] * dimensions)
+        self.register_buffer("gain", gain.float().reshape(shape))
+        self.register_buffer("shift", shift.float().reshape(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.add(torch.mul(x, self.gain), self.shift)

@@ -18,16 +18,20 @@ _DEVIATION_FLOOR = 1e-5
 class QuantLayer(nn.Module):
     """Base of the layers whose weight is quantized; computes with ``Q(v) + slot``.
 
-    ``v`` is the weight, or the weight minus its mean divided by its deviation over the whole tensor (APoT; statistics carry
-    no gradient). The slot and the shift are how sharpness-aware training perturbs a layer without moving its weight.
+    ``v`` is the weight, or the weight minus its mean divided by its deviation over the whole tensor (APoT;
+    statistics carry no gradient). The slot and the shift are how sharpness-aware training perturbs a layer
+    without moving its weight.
 
     Attributes:
         weight, bias: the full-precision parameters.
-        slot: plain leaf tensor of the weight's shape added to Q(v), or None. Its ``.grad`` is dL/dQ(v). Neither parameter
-            nor buffer: it is never saved, and distributed training leaves each process its own.
+        slot: plain leaf tensor of the weight's shape added to Q(v), or None. Its ``.grad`` is dL/dQ(v).
+            Neither parameter nor buffer: it is never saved, and distributed training leaves each process its
+            own.
         shift: plain tensor added before quantization (Case 2), or None.
-        shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are taken anew.
-        channel_gain: buffer (out,) in the deploy stage: gain of the BatchNorm folded into this layer; else None.
+        shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are
+            taken anew.
+        channel_gain: buffer (out,) in the deploy stage: gain of the BatchNorm folded into this layer; else
+            None.
     """
 
     weight: nn.Parameter
@@ -36,16 +40,15 @@ class QuantLayer(nn.Module):
 
     def __init__(
         self,
-        weight: nn.Parameter,
-        bias: nn.Parameter | None,
+        layer: nn.Conv2d | nn.Linear,
         weight_quantizer: Quantizer,
         *,
         normalize: bool = False,
         rescale_std: bool = False,
     ) -> None:
         super().__init__()
-        self.weight = weight
-        self.bias = bias
+        self.weight = cast(nn.Parameter, layer.weight)
+        self.bias = cast(nn.Parameter | None, layer.bias)
         self.weight_quantizer = weight_quantizer
         self.normalize = normalize
         self.rescale_std = rescale_std
@@ -61,17 +64,33 @@ class QuantLayer(nn.Module):
         return self.channel_gain is not None
 
     def fold(self, gain: Tensor, bias: Tensor, refinement: int) -> None:
-        """Enter the deploy stage: multiply channels by ``gain`` (out,) and learn ``bias`` (out,) on its integer grid."""
-        self.channel_gain = gain.to(self.weight)
-        self.bias = nn.Parameter(bias.to(self.weight))
+        """Enter the deploy stage: multiply channels by ``gain``, learn ``bias`` on its grid; both (out,)."""
+        self.channel_gain = gain.to(self.weight.detach())
+        self.bias = nn.Parameter(bias.detach().to(self.weight))
         self.refinement = refinement
 
     def integer_bias(self, input_scale: Tensor | None) -> Tensor | None:
-        """The bias rounded as the deployed integer will be, straight-through; as it is before the deploy stage."""
+        """The bias, in the deploy stage rounded straight-through as the deployed integer will be."""
         if self.channel_gain is None or self.bias is None or input_scale is None:
             return self.bias
-        unit = self.weight_scale() * self.channel_gain.abs() / self.refinement
-        return round_to_step(self.bias, (input_scale * unit).clamp_min(torch.finfo(torch.float32).tiny))
+        scales, _ = self.channel_scales(self.channel_gain, self.refinement)
+        return round_to_step(self.bias, input_scale * scales)
+
+    @torch.no_grad()
+    def channel_scales(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
+        """Value of one stored code of each channel, (out,) of the weight's dtype, and which channels are
+        alive.
+
+        A channel whose scale underflows is dead: it stores zeros, so any scale does, and it gets the layer's.
+
+        Args:
+            gain: (out,), of the BatchNorm that follows; its sign moves into the codes.
+            refinement: what stored codes are multiplied by.
+        """
+        scale = self.weight_scale()
+        folded = (scale.double() * gain.double().abs()).to(scale.dtype) / refinement
+        alive = folded > torch.finfo(torch.float32).tiny
+        return torch.where(alive, folded, scale / refinement), alive
 
     def open_slot(self) -> Tensor:
         """Add a zero slot that collects dL/dQ(v), and return it."""
@@ -82,7 +101,7 @@ class QuantLayer(nn.Module):
         self.slot = None
 
     def weight_deviation(self) -> Tensor:
-        """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation. A constant weight counts as sigma = 1."""
+        """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation and for a constant weight."""
         if not self.normalize:
             return self.weight.new_ones(())
         return _deviation(self.weight.detach())
@@ -97,7 +116,7 @@ class QuantLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """Q(v) + slot, times sigma if ``rescale_std``."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.shift is not None and self.shift_space == "raw":
             weight = weight + self.shift
         v = self._normalised(weight)
@@ -127,7 +146,7 @@ class QuantLayer(nn.Module):
         if not self.normalize:
             return weight
         data = weight.detach()
-        return (weight - data.mean()) / _deviation(data)
+        return (weight - data.mean()).div_(_deviation(data))
 
 
 def _deviation(weight: Tensor) -> Tensor:
@@ -138,7 +157,7 @@ def _deviation(weight: Tensor) -> Tensor:
 
 
 class QuantConv2d(QuantLayer):
-    """2-D convolution with a quantized weight (out, in / groups, kH, kW); pads with zeros, which every grid holds."""
+    """2-D convolution with a quantized weight (out, in / groups, kH, kW), padded with zeros."""
 
     def __init__(
         self,
@@ -151,16 +170,17 @@ class QuantConv2d(QuantLayer):
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise LegalityError(
                 f"Quantized convolutions pad with a number of zeros; got padding={conv.padding!r}, "
-                f"padding_mode={conv.padding_mode!r}. Pad explicitly, or exclude the layer."
+                f"padding_mode={conv.padding_mode!r}. "
+                "Give padding as numbers, or put nn.ZeroPad2d or nn.ReflectionPad2d before the convolution."
             )
-        super().__init__(conv.weight, conv.bias, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
+        super().__init__(conv, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
         self.stride = cast(tuple[int, int], conv.stride)
         self.padding = cast(tuple[int, int], conv.padding)
         self.dilation = cast(tuple[int, int], conv.dilation)
         self.groups = conv.groups
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, H', W'); the input's scale (0-dim) places the integer bias in the deploy stage."""
+        """(N, in, H, W) to (N, out, H', W'); the input's scale (0-dim) places the deploy stage's bias."""
         return self.compute(x, self.quantized_weight(), self.integer_bias(input_scale))
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -179,7 +199,7 @@ class QuantLinear(QuantLayer):
         normalize: bool = False,
         rescale_std: bool = False,
     ) -> None:
-        super().__init__(linear.weight, linear.bias, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
+        super().__init__(linear, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
 
     def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
         """(..., in) to (..., out); the input's scale (0-dim) places the integer bias in the deploy stage."""

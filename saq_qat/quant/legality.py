@@ -1,7 +1,7 @@
 """What the targets can run: rules over a plan, checked before any GPU hour is spent.
 
-Each rule has an id, a level and a remedy. ``ORT`` rules come from the operator patterns that ONNX Runtime's CPU provider
-turns into integer kernels; the rest of the graph it runs in float.
+Each rule has an id, a level and a remedy. ``ORT`` rules come from the operator patterns that ONNX Runtime's
+CPU provider turns into integer kernels; the rest of the graph it runs in float.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import fx
 
 from saq_qat.quant import graph
-from saq_qat.quant.place import groups
+from saq_qat.quant.groups import groups
 from saq_qat.quant.plan import Finding, LayerPlan, Plan, TensorPlan
 
 __all__ = ["judge"]
@@ -46,19 +46,24 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
         yield Finding(
             "ORT001", "error", tensor.name,
             "codes with a learned offset cannot be lowered: zero padding and biases would have to absorb it.",
-            "Use kind saq, symmetric or lsq for this input, or train without deployment (deploy.targets: []).",
+            "Use kind saq, symmetric or lsq here, or train without deployment (deploy.targets: []).",
         )  # fmt: skip
     if tensor.grid.maximum - tensor.grid.minimum > 255:
         yield Finding(
-            "ORT002", "error", tensor.name, f"codes {tensor.grid.describe()} do not fit 8 bits.", "Use fewer bits."
+            "ORT002",
+            "error",
+            tensor.name,
+            f"codes {tensor.grid.describe()} do not fit 8 bits.",
+            "Use fewer bits.",
         )
 
 
 def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterator[Finding]:
-    if layer.grid.maximum > 127:
+    if layer.grid.maximum > 127 or layer.grid.minimum < -127:
         yield Finding(
             "ORT003", "error", layer.name,
-            f"weight codes {layer.grid.describe()} do not fit int8; rounding them would ship other integers.",
+            f"weight codes {layer.grid.describe()} do not fit int8 with either sign, and a BatchNorm of "
+            "negative gain flips signs; rounding them would ship other integers.",
             "Set quant.grid: deploy, or train without deployment (deploy.targets: []).",
         )  # fmt: skip
     if layer.float_reason:
@@ -73,7 +78,8 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
     if 2 * largest * layer.grid.maximum > _INT16_MAX:
         yield Finding(
             "ORT005", "warning", layer.name,
-            f"2 * {largest} * {layer.grid.maximum} exceeds {_INT16_MAX}: x86 CPUs without VNNI may saturate and give other codes.",
+            f"2 * {largest} * {layer.grid.maximum} exceeds {_INT16_MAX}: x86 CPUs without VNNI may saturate "
+            "and give other codes.",
             "Deploy on CPUs with VNNI, or give this layer 7-bit weights.",
         )  # fmt: skip
 
@@ -81,12 +87,18 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
 def _network_findings(layers: tuple[LayerPlan, ...], network: fx.GraphModule) -> Iterator[Finding]:
     if any(layer.bits < 8 for layer in layers):
         yield Finding(
-            "ORT006", "note", "network", "weights below 8 bits save storage; the kernels compute in int8 at int8 speed."
+            "ORT006",
+            "note",
+            "network",
+            "weights below 8 bits save storage; the kernels compute in int8 at int8 speed.",
         )
     names = _float_operations(network)
     if names:
-        shown = ", ".join(names[:_FLOAT_OPERATIONS_SHOWN]) + (" ..." if len(names) > _FLOAT_OPERATIONS_SHOWN else "")
-        yield Finding("ORT007", "note", "network", f"{len(names)} operations stay float between codes: {shown}.")
+        more = " ..." if len(names) > _FLOAT_OPERATIONS_SHOWN else ""
+        shown = ", ".join(names[:_FLOAT_OPERATIONS_SHOWN]) + more
+        yield Finding(
+            "ORT007", "note", "network", f"{len(names)} operations stay float between codes: {shown}."
+        )
 
 
 def _float_operations(network: fx.GraphModule) -> list[str]:

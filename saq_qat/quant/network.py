@@ -1,12 +1,17 @@
 """From a float model to a quantized network: trace, plan, judge, insert, calibrate."""
 
-from collections.abc import Iterable
+import copy
+import operator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from saq_qat.errors import LegalityError
-from saq_qat.quant.graph import trace
+from saq_qat.errors import DataError, LegalityError
+from saq_qat.quant.graph import module_of, trace
 from saq_qat.quant.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.legality import judge
 from saq_qat.quant.place import place
@@ -15,6 +20,8 @@ from saq_qat.quant.quantizer import Quantizer, observing
 from saq_qat.recipe.schema import Quant
 
 __all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
+
+_OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
 
 def plan_network(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
@@ -28,7 +35,8 @@ def plan_network(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tu
 
 
 def quantize(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
-    """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet calibrated.
+    """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet
+    calibrated.
 
     Raises:
         LegalityError: a target cannot run what the plan asks for; the message lists every error.
@@ -61,8 +69,25 @@ def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
         else:
             for consumer in tensor.consumers:
                 nodes[consumer].replace_input_with(source, quantized)
+        for reader in list(quantized.users):
+            _read_only(network, reader)
     network.graph.lint()
     network.recompile()
+
+
+def _read_only(network: fx.GraphModule, reader: fx.Node) -> None:
+    """Keep a reader of codes from overwriting them in place: backward needs them."""
+    module = module_of(network, reader)
+    if module is not None and getattr(module, "inplace", False):
+        copied: Any = copy.copy(module)
+        copied.inplace = False
+        network.set_submodule(str(reader.target), copied)
+    if reader.kwargs.get("inplace", False):
+        reader.update_kwarg("inplace", False)
+    if reader.op == "call_method" and str(reader.target).endswith("_"):
+        reader.target = str(reader.target).rstrip("_")
+    if reader.op == "call_function" and reader.target in _OUT_OF_PLACE:
+        reader.target = _OUT_OF_PLACE[reader.target]
 
 
 def _quant_layer(module: nn.Module, layer: LayerPlan) -> nn.Module:
@@ -71,7 +96,9 @@ def _quant_layer(module: nn.Module, layer: LayerPlan) -> nn.Module:
         return QuantConv2d(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)
     if isinstance(module, nn.Linear):
         return QuantLinear(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)
-    raise LegalityError(f"{layer.name}: a {type(module).__name__} cannot be quantized; the plan names Conv2d and Linear.")
+    raise LegalityError(
+        f"{layer.name}: a {type(module).__name__} cannot be quantized; a plan names Conv2d and Linear."
+    )
 
 
 def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
@@ -90,20 +117,10 @@ def activation_quantizers(network: fx.GraphModule) -> dict[str, Quantizer]:
     return {name: module for name, module in modules if isinstance(module, Quantizer)}
 
 
-@torch.no_grad()
-def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
-    """Place every activation quantizer on sample images, and give BatchNorm the statistics of the quantized network.
-
-    The statistics are re-estimated as the mean over the batches, because weight normalisation changes what every
-    BatchNorm sees and would leave those of a full-precision checkpoint wrong.
-
-    Args:
-        batches: float32 images (N, C, H, W), normalised as in training.
-
-    Raises:
-        LegalityError: there is no batch.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+@contextmanager
+def _averaging(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, but for BatchNorm: its statistics become the mean over this context's batches."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     training = network.training
     network.eval()
@@ -111,10 +128,35 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    with observing(list(activation_quantizers(network).values())):
-        seen = sum(1 for batch in batches if network(batch) is not None)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(training)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.train(training)
+
+
+@torch.no_grad()
+def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
+    """Place every activation quantizer on sample images, and give BatchNorm the statistics of the quantized
+    network.
+
+    The statistics are re-estimated as the mean over the batches, because weight normalisation changes what
+    every BatchNorm sees and would leave those of a full-precision checkpoint wrong.
+
+    Args:
+        batches: float32 images (N, C, H, W), normalised as in training.
+
+    Raises:
+        DataError: there is no batch.
+    """
+    seen = 0
+    with _averaging(network), observing(list(activation_quantizers(network).values())):
+        for batch in batches:
+            network(batch)
+            seen += 1
     if not seen:
-        raise LegalityError("Calibration needs at least one batch of images; the data gave none.")
+        raise DataError(
+            "Calibration needs at least one batch of images; the data gave none. "
+            "Give more training images, or a smaller batch_size."
+        )

@@ -1,14 +1,21 @@
 """Quantize, dequantize and global average as operators that keep their integer meaning through torch.export.
 
 Eager semantics are those of ONNX QuantizeLinear, DequantizeLinear and GlobalAveragePool. The built-in
-``quantized_decomposed`` operators lose the clip of low-bit codes on their way to ONNX, and ``fake_quantize`` has no
-translation, which is why these exist.
+``quantized_decomposed`` operators lose the clip of low-bit codes on their way to ONNX, and ``fake_quantize``
+has no translation, which is why these exist.
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ["DEQUANTIZE", "GLOBAL_AVERAGE_POOL", "dequantize", "dequantize_channels", "global_average_pool", "quantize"]
+__all__ = [
+    "DEQUANTIZE",
+    "GLOBAL_AVERAGE_POOL",
+    "dequantize",
+    "dequantize_channels",
+    "global_average_pool",
+    "quantize",
+]
 
 
 @torch.library.custom_op("saq_qat::quantize", mutates_args=())

@@ -1,50 +1,41 @@
-"""Placement: from a traced network and the recipe's policy to a plan (DESIGN: training graph = deployed graph).
+"""Placement: from a traced network and the recipe's policy to a plan, so that what is trained can be
+deployed.
 
-A *group* is a convolution, linear layer, sum or average with the BatchNorm and ReLU that follow it alone; its last node is
-the tensor that may be quantized. Rules, for ``placement: deploy``:
+Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups``):
 
-1. Every reader of a tensor states a need: a convolution or linear layer the bits of its input, a sum or an average the
-   residual bits, anything else nothing. A convolution's output needs at least the residual bits, since integer kernels
-   write codes.
-2. One need: one quantizer, right after the group, shared by all readers.
-3. Several needs: a residual quantizer after the group, and one narrower quantizer per need behind it, so that the group
-   still feeds exactly one.
-4. Signed grids where a value can be negative, unsigned ones elsewhere.
+1. Every reader of a group's output states a need: a convolution or linear layer the bits of its input, a sum
+   or an average the residual bits, anything else (it computes in float) nothing.
+2. Where no reader has a need, nothing is quantized, but for convolutions and linear layers inside the
+   network: their integer kernels write codes, at the residual bits.
+3. One need of all readers: one quantizer right after the group, shared by all.
+4. Several needs, or readers that compute in float beside those with a need: a quantizer of the residual bits
+   after the group, shared by all, and one narrower quantizer per need behind it; a kernel feeds one
+   quantizer.
+5. Signed grids where a value can be negative, unsigned ones elsewhere.
 
 ``placement: paper`` quantizes convolution and linear inputs only, each need by a quantizer of its own.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import fx, nn
 
-from saq_qat.errors import LegalityError
 from saq_qat.quant import graph
 from saq_qat.quant.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.groups import Group, groups
 from saq_qat.quant.plan import LayerPlan, Plan, Role, TensorPlan
+from saq_qat.quant.policy import layer_policies
 from saq_qat.recipe.schema import Quant
 
-__all__ = ["groups", "place"]
+__all__ = ["place"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """A node with what is fused into it: ``tail`` is the BatchNorm and the ReLU that read nothing else."""
+class _Need:
+    """What a reader asks of the tensor it reads."""
 
-    head: fx.Node
-    batch_norm: fx.Node | None
-    activation: fx.Node | None
-
-    @property
-    def output(self) -> fx.Node:
-        return self.activation or self.batch_norm or self.head
-
-
-@dataclass(frozen=True)
-class Need:
     kind: str
     bits: int
     grid: Grid
@@ -52,32 +43,12 @@ class Need:
 
 
 @dataclass(frozen=True)
-class LayerPolicy:
-    weight_kind: str
-    weight_bits: int
-    activation_kind: str
-    activation_bits: int
+class _Reader:
+    """A reader with a need; ``carrier`` is the node it reads the group's value from."""
 
-
-def groups(network: fx.GraphModule) -> Iterator[Group]:
-    """Every group in graph order: one per node that is not fused into an earlier one."""
-    fused: set[fx.Node] = set()
-    for node in network.graph.nodes:
-        if node in fused or node.op == "output":
-            continue
-        norm = _only_reader(node) if graph.is_weighted(network, node) else None
-        if norm is not None and not graph.is_batch_norm(network, norm):
-            norm = None
-        last = norm or node
-        activation = None if graph.is_carrier(network, node) else _only_reader(last)
-        if activation is not None and graph.activation_bound(network, activation) is None:
-            activation = None
-        fused |= {part for part in (norm, activation) if part is not None}
-        yield Group(node, norm, activation)
-
-
-def _only_reader(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
+    node: fx.Node
+    carrier: fx.Node
+    need: _Need
 
 
 def place(network: fx.GraphModule, quant: Quant) -> Plan:
@@ -98,75 +69,82 @@ class _Placer:
         self.network = network
         self.quant = quant
         self.groups = list(groups(network))
-        self.weighted = {
-            str(group.head.target): group for group in self.groups if graph.is_weighted(network, group.head)
-        }
-        self.policies = _policies(network, quant, self.groups)
+        weighted = [group for group in self.groups if graph.is_weighted(network, group.head)]
+        self.policies = layer_policies(network, quant, weighted)
+        self.weighted = {str(group.head.target): group for group in weighted}
         self.sources: dict[fx.Node, str] = {}
 
     def tensors(self) -> Iterator[TensorPlan]:
         for group in self.groups:
             is_image = group.head.op == "placeholder"
-            if graph.is_carrier(self.network, group.head) or (is_image and not self.quant.quantize_image):
-                continue
-            readers = [
-                (reader, carrier, need)
-                for reader, carrier in graph.uses(self.network, group.output)
-                if (need := self._need(reader, group)) is not None
-            ]
-            yield from self._place_group(group, readers)
+            if not graph.is_carrier(self.network, group.head) and (self.quant.quantize_image or not is_image):
+                yield from self._place(group)
 
-    def _place_group(
-        self, group: Group, readers: list[tuple[fx.Node, fx.Node, Need]]
-    ) -> Iterator[TensorPlan]:
-        needs = list(dict.fromkeys(need for _, _, need in readers))
+    def _place(self, group: Group) -> Iterator[TensorPlan]:
         name = "image" if group.head.op == "placeholder" else group.output.name
+        readers, all_need = self._readers(group)
+        common = self._common_need(group, readers, all_need=all_need)
         first: TensorPlan | None = None
-        if self.quant.placement == "deploy":
-            shared = self._shared_need(group, needs)
-            if shared is None:
-                return
-            served = tuple(reader.name for reader, _, need in readers if need.grid == shared.grid)
-            first = self._tensor(name, group.output, shared, served, shared=True)
-            self._remember(readers, shared, name)
+        if common is not None:
+            served = [reader for reader in readers if reader.need.grid == common.grid]
+            first = self._tensor(name, group.output, common, served, shared=True)
             yield first
-            readers = [entry for entry in readers if entry[2].grid != shared.grid]
-        yield from self._place_rest(name, readers, first)
+            readers = [reader for reader in readers if reader.need.grid != common.grid]
+        yield from self._place_apart(name, readers, first)
 
-    def _place_rest(
-        self, name: str, readers: list[tuple[fx.Node, fx.Node, Need]], first: TensorPlan | None
-    ) -> Iterator[TensorPlan]:
-        places = list(dict.fromkeys((carrier, need) for _, carrier, need in readers))
-        for index, (carrier, need) in enumerate(places):
-            served = tuple(r.name for r, c, n in readers if (c, n) == (carrier, need))
-            suffix = f"_{need.bits}bit" + (f"_{index}" if len(places) > 1 else "")
-            own = name if first is None and len(places) == 1 else name + suffix
-            self._remember([entry for entry in readers if entry[1:] == (carrier, need)], need, own)
-            yield self._tensor(own, carrier, need, served, first=first)
+    def _readers(self, group: Group) -> tuple[list[_Reader], bool]:
+        """Readers of the group's value that have a need, and whether every reader has one."""
+        uses = [
+            (_Reader(node, carrier, need) if (need := self._need(node, group)) else None)
+            for node, carrier in graph.uses(self.network, group.output)
+            if not graph.is_shape_query(node)
+        ]
+        readers = [reader for reader in uses if reader is not None]
+        return readers, len(readers) == len(uses)
 
-    def _shared_need(self, group: Group, needs: list[Need]) -> Need | None:
-        if len(needs) == 1:
-            return needs[0]
-        writes_codes = graph.is_weighted(self.network, group.head) and any(
+    def _common_need(self, group: Group, readers: list[_Reader], *, all_need: bool) -> _Need | None:
+        """The need that one quantizer right after the group serves; None if each reader gets its own."""
+        if self.quant.placement == "paper":
+            return None
+        needs = {reader.need for reader in readers}
+        if all_need and len(needs) == 1:
+            return next(iter(needs))
+        several = bool(needs) and (all_need or self._writes_codes(group.head))
+        if several or (not needs and self._is_inner_layer(group)):
+            return self._residual_need(group, "residual")
+        return None
+
+    def _writes_codes(self, head: fx.Node) -> bool:
+        tests = (graph.is_weighted, graph.is_add, graph.is_global_average)
+        return any(test(self.network, head) for test in tests)
+
+    def _is_inner_layer(self, group: Group) -> bool:
+        return graph.is_weighted(self.network, group.head) and any(
             reader.op != "output" for reader, _ in graph.uses(self.network, group.output)
         )
-        if not needs and not writes_codes:
-            return None
-        return self._residual_need(group, "residual")
 
-    def _remember(self, readers: list[tuple[fx.Node, fx.Node, Need]], need: Need, name: str) -> None:
-        self.sources.update({reader: name for reader, _, own in readers if own.grid == need.grid})
+    def _place_apart(
+        self, name: str, readers: list[_Reader], first: TensorPlan | None
+    ) -> Iterator[TensorPlan]:
+        """One quantizer per need and carrier, behind ``first`` where there is one."""
+        places = list(dict.fromkeys((reader.carrier, reader.need) for reader in readers))
+        for index, (carrier, need) in enumerate(places):
+            served = [reader for reader in readers if (reader.carrier, reader.need) == (carrier, need)]
+            suffix = f"_{need.bits}bit" + (f"_{index}" if len(places) > 1 else "")
+            own = name if first is None and len(places) == 1 else name + suffix
+            yield self._tensor(own, carrier, need, served, first=first)
 
     def _tensor(
         self,
         name: str,
         after: fx.Node,
-        need: Need,
-        served: tuple[str, ...],
+        need: _Need,
+        served: list[_Reader],
         *,
         first: TensorPlan | None = None,
         shared: bool = False,
     ) -> TensorPlan:
+        self.sources.update({reader.node: name for reader in served})
         return TensorPlan(
             name=name,
             after=after.name,
@@ -175,21 +153,14 @@ class _Placer:
             bits=need.bits,
             grid=need.grid,
             initialise=self.quant.activation.initialise if need.role == "input" else "mse",
-            consumers=served,
+            consumers=tuple(reader.node.name for reader in served),
             requantizes=None if first is None else first.name,
             shared=shared,
         )
 
-    def _need(self, reader: fx.Node, group: Group) -> Need | None:
+    def _need(self, reader: fx.Node, group: Group) -> _Need | None:
         if graph.is_weighted(self.network, reader):
-            policy = self.policies[str(reader.target)]
-            is_image = group.head.op == "placeholder"
-            signed = not graph.is_nonnegative(self.network, group.output)
-            kind = "symmetric" if is_image else policy.activation_kind
-            grid = activation_grid(
-                kind, policy.activation_bits, signed=signed, paper=self.quant.grid == "paper" and not is_image
-            )
-            return Need(kind, policy.activation_bits, grid, "image" if is_image else "input")
+            return self._input_need(str(reader.target), group)
         if self.quant.placement == "paper":
             return None
         if graph.is_add(self.network, reader):
@@ -198,10 +169,24 @@ class _Placer:
             return self._residual_need(group, "pooled")
         return None
 
-    def _residual_need(self, group: Group, role: Literal["residual", "pooled"]) -> Need:
+    def _input_need(self, layer: str, group: Group) -> _Need:
+        """The bits of the layer's input; an image gets the whole of int8, whatever the kind of the others."""
+        policy = self.policies[layer]
+        is_image = group.head.op == "placeholder"
+        kind, bits = "symmetric" if is_image else policy.activation_kind, policy.activation_bits
+        signed = not graph.is_nonnegative(self.network, group.output)
+        paper = self.quant.grid == "paper" and not is_image
+        return _Need(
+            kind,
+            bits,
+            activation_grid(kind, bits, signed=signed, paper=paper),
+            "image" if is_image else "input",
+        )
+
+    def _residual_need(self, group: Group, role: Literal["residual", "pooled"]) -> _Need:
         bits = self.quant.residual_bits
         signed = not graph.is_nonnegative(self.network, group.output)
-        return Need("saq", bits, activation_grid("saq", bits, signed=signed), role)
+        return _Need("saq", bits, activation_grid("saq", bits, signed=signed), role)
 
     def layers(self, tensors: tuple[TensorPlan, ...]) -> Iterator[LayerPlan]:
         first_after = {tensor.after: tensor.name for tensor in reversed(tensors)}
@@ -221,51 +206,3 @@ class _Placer:
                 input=self.sources.get(group.head),
                 output=first_after.get(group.output.name),
             )
-
-
-def _policies(network: fx.GraphModule, quant: Quant, found: list[Group]) -> dict[str, LayerPolicy]:
-    """Kind and bits of each weighted layer: the defaults, the edges' bits, then the overrides in order."""
-    weighted = [group for group in found if graph.is_weighted(network, group.head)]
-    names = [str(group.head.target) for group in weighted]
-    _check_layers(names, quant)
-    policies = {}
-    for name, group in zip(names, weighted, strict=True):
-        edge = _reads_image(network, group.head) or _writes_output(network, group.output)
-        policy = {
-            "weight_kind": quant.weight.kind,
-            "weight_bits": quant.edge_bits if edge else quant.weight.bits,
-            "activation_kind": quant.activation.kind,
-            "activation_bits": quant.edge_bits if edge else quant.activation.bits,
-        }
-        for override in quant.overrides:
-            if fnmatchcase(name, override.match):
-                policy |= {k: v for k, v in override.model_dump(exclude={"match"}).items() if v is not None}
-        policies[name] = LayerPolicy(**policy)
-    return policies
-
-
-def _check_layers(names: list[str], quant: Quant) -> None:
-    if not names:
-        raise LegalityError("A network needs a convolution or linear layer to quantize; this one has none.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LegalityError(
-            f"A quantized layer has one input quantizer, so it may be called once; called more often: {', '.join(twice)}. "
-            "Give each call its own module."
-        )
-    for index, override in enumerate(quant.overrides):
-        if not any(fnmatchcase(name, override.match) for name in names):
-            raise LegalityError(
-                f"quant.overrides.{index}.match: {override.match!r} matches no layer. Layers: {', '.join(names)}."
-            )
-
-
-def _reads_image(network: fx.GraphModule, node: fx.Node) -> bool:
-    parent = node.all_input_nodes[0]
-    while graph.is_carrier(network, parent):
-        parent = parent.all_input_nodes[0]
-    return parent.op == "placeholder"
-
-
-def _writes_output(network: fx.GraphModule, node: fx.Node) -> bool:
-    return any(reader.op == "output" for reader, _ in graph.uses(network, node))

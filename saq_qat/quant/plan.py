@@ -1,11 +1,11 @@
-"""The plan: which tensor gets which quantizer, and where it will run as integer. Data, decided before training."""
+"""The plan: which tensor gets which quantizer, and what will run as integer. Decided before training."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from saq_qat.quant.grid import Grid
 
-__all__ = ["Finding", "LayerPlan", "Plan", "TensorPlan"]
+__all__ = ["Finding", "LayerPlan", "Plan", "Role", "TensorPlan"]
 
 Role = Literal["image", "input", "residual", "pooled"]
 
@@ -70,7 +70,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a legality rule has to say: ``error`` stops a deployment, ``warning`` costs speed, ``note`` informs."""
+    """What a legality rule says: an ``error`` stops deployment, a ``warning`` is slow, a ``note`` informs."""
 
     rule: str
     level: Literal["error", "warning", "note"]
@@ -79,7 +79,7 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level} {self.rule} {self.where}: {self.message}" + (f" {self.remedy}" if self.remedy else "")
+        return f"{self.level} {self.rule} {self.where}: {self.message} {self.remedy}".rstrip()
 
 
 @dataclass(frozen=True)

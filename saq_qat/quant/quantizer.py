@@ -1,6 +1,6 @@
 """A quantizer: a grid and the parameters that place it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,7 +26,13 @@ class Quantizer(nn.Module):
     beta: nn.Parameter | None
 
     def __init__(
-        self, grid: Grid, *, bits: int, offset: bool = False, method: Initialisation = "mse", lsq: bool = False
+        self,
+        grid: Grid,
+        *,
+        bits: int,
+        offset: bool = False,
+        method: Initialisation = "mse",
+        lsq: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -36,7 +42,7 @@ class Quantizer(nn.Module):
         self.alpha = nn.Parameter(torch.ones(()))
         self.beta = nn.Parameter(torch.zeros(())) if offset else None
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
-        self._observed: list[tuple[Tensor, Tensor | None]] | None = None
+        self._estimates: list[tuple[Tensor, Tensor | None]] | None = None
 
     @property
     def scale(self) -> Tensor:
@@ -52,10 +58,11 @@ class Quantizer(nn.Module):
         return clip_mask(x, self.alpha, self.grid, self.beta)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._observed is not None:
-            self._observe(x)
         x = x.to(self.alpha.dtype)
-        # LSQ scales the step's gradient by the size of what it quantizes; clip levels learn unscaled, as in the paper.
+        if self._estimates is not None:
+            self._estimates.append(self._estimate(x.detach()))
+            self._set(*_mean(self._estimates))
+        # LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled, as in the paper
         gradient_scale = (x.numel() * self.grid.maximum) ** -0.5 if self.lsq else 1.0
         return fake_quantize(x, self.alpha, self.grid, beta=self.beta, gradient_scale=gradient_scale)
 
@@ -77,28 +84,30 @@ class Quantizer(nn.Module):
             self.beta.data.copy_(beta)
         self.initialised.fill_(True)
 
-    @torch.no_grad()
-    def _observe(self, x: Tensor) -> None:
-        """Running mean over calibration batches, so that later quantizers see what this one will pass on."""
-        assert self._observed is not None
-        self._observed.append(self._estimate(x.to(self.alpha.dtype)))
-        alphas, betas = zip(*self._observed, strict=True)
-        self._set(
-            torch.stack(alphas).mean(),
-            None if self.beta is None else torch.stack([b for b in betas if b is not None]).mean(),
-        )
+    def observe(self, *, on: bool) -> None:
+        """Place the grid at the mean of the estimates of every tensor met from now on, or stop doing so.
+
+        The mean moves with each tensor, so that quantizers behind this one see what it will pass on.
+        """
+        self._estimates = [] if on else None
 
     def extra_repr(self) -> str:
         return f"{self.bits} bits, {self.grid.describe()}"
 
 
+def _mean(estimates: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    alphas = [alpha for alpha, _ in estimates]
+    betas = [beta for _, beta in estimates if beta is not None]
+    return torch.stack(alphas).mean(), torch.stack(betas).mean() if betas else None
+
+
 @contextmanager
-def observing(quantizers: list[Quantizer]) -> Iterator[None]:
-    """Let each quantizer place itself on every tensor it meets in this context."""
+def observing(quantizers: Sequence[Quantizer]) -> Iterator[None]:
+    """Let each quantizer place itself on the tensors it meets in this context."""
     for quantizer in quantizers:
-        quantizer._observed = []
+        quantizer.observe(on=True)
     try:
         yield
     finally:
         for quantizer in quantizers:
-            quantizer._observed = None
+            quantizer.observe(on=False)

@@ -1,0 +1,201 @@
+"""Lowering: the training graph copied node by node, with integer modules where it fake-quantizes."""
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from saq_qat.errors import ArtifactError
+from saq_qat.quant import graph
+from saq_qat.quant.fold import batch_norm_affine, fold_layer, refinement
+from saq_qat.quant.functional import scale_of
+from saq_qat.quant.groups import groups
+from saq_qat.quant.integer_modules import ChannelAffine, IntegerConv2d, IntegerLayer, IntegerLinear, Quantize
+from saq_qat.quant.layers import QuantConv2d, QuantLayer
+from saq_qat.quant.ops import DEQUANTIZE, GLOBAL_AVERAGE_POOL
+from saq_qat.quant.quantizer import Quantizer
+
+__all__ = ["lower", "quantizer_before"]
+
+_UINT8_MAX = 255
+
+
+def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    """The quantizer whose codes a node reads, through carriers; None for a float input."""
+    module = graph.module_of(network, graph.source_of(network, node))
+    return module if isinstance(module, Quantizer) else None
+
+
+def lower(network: fx.GraphModule, *, refine: bool) -> fx.GraphModule:
+    """The deploy view of a quantized network, in evaluation mode.
+
+    Raises:
+        ArtifactError: a quantizer has an offset, or an integer does not fit its type.
+    """
+    return _Lowering(network, refine=refine).run()
+
+
+class _Lowering:
+    """Copies a graph; ``codes`` remembers which values are still integers, and of which quantizer."""
+
+    def __init__(self, network: fx.GraphModule, *, refine: bool) -> None:
+        self.network = network
+        self.refine = refine
+        self.graph = fx.Graph()
+        self.modules: dict[str, nn.Module] = {}
+        self.quantizers: dict[str, Quantize] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.values: dict[fx.Node, fx.Node] = {}
+        self.codes: dict[fx.Node, tuple[fx.Node, str]] = {}
+        self.norms = {
+            group.batch_norm: group.head
+            for group in groups(network)
+            if group.batch_norm is not None and isinstance(self._module(group.head), QuantLayer)
+        }
+        self.folded = {head: self._module(norm) for norm, head in self.norms.items()}
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return graph.module_of(self.network, node)
+
+    def run(self) -> fx.GraphModule:
+        for node in self.network.graph.nodes:
+            self._lower(node)
+        root = fx.GraphModule({}, fx.Graph())
+        for path, module in (self.modules | self.quantizers).items():
+            root.add_submodule(path, module)
+        for name, constant in self.constants.items():
+            root.register_buffer(name, constant)
+        view = fx.GraphModule(root, self.graph, "DeployView").eval()
+        view.graph.eliminate_dead_code()
+        view.recompile()
+        return view
+
+    def _lower(self, node: fx.Node) -> None:
+        module = self._module(node)
+        if isinstance(module, Quantizer):
+            self._quantize(node, module)
+        elif isinstance(module, QuantLayer):
+            self._layer(node, module)
+        elif node in self.norms:
+            self.values[node] = self._float(self.norms[node])
+        elif graph.is_identity(self.network, node) or self._absorbed(node) is not None:
+            self._alias(node)
+        elif graph.is_batch_norm(self.network, node) and module is not None:
+            self._affine(node, module)
+        elif graph.is_global_average(self.network, node):
+            self._average(node)
+        elif node.op == "get_attr":
+            self._constant(node)
+        elif node.target is not scale_of and not self._lower_codes(node):
+            self.values[node] = self._copied(node, {})
+
+    def _lower_codes(self, node: fx.Node) -> bool:
+        """What works on integers as they are; False if it is something else or its input is a float."""
+        source = next(iter(node.all_input_nodes), None)
+        if source not in self.codes:
+            return False
+        codes, path = self.codes[source]
+        if graph.is_reshape(self.network, node):
+            self.codes[node] = (self._copied(node, {source: codes}), path)
+        elif graph.is_shape_query(node):
+            self.values[node] = self._copied(node, {source: codes})
+        elif graph.is_max_pool(self.network, node):
+            self._pool(node, self.quantizers[path])
+        else:
+            return False
+        return True
+
+    def _float(self, node: fx.Node) -> fx.Node:
+        """The float value of a node; codes are dequantized where somebody reads them as floats."""
+        if node not in self.values:
+            codes, quantizer = self.codes[node]
+            scale = self.graph.get_attr(f"{quantizer}.scale")
+            zero_point = self.quantizers[quantizer].zero_point
+            self.values[node] = self.graph.call_function(DEQUANTIZE, (codes, scale, zero_point))
+        return self.values[node]
+
+    def _quantize(self, node: fx.Node, quantizer: Quantizer) -> None:
+        source = node.all_input_nodes[0]
+        if quantizer.beta is not None:
+            raise ArtifactError(
+                f"{node.target}: codes with a learned offset cannot be deployed. "
+                "Train with kind saq, symmetric or lsq."
+            )
+        scale, grid = quantizer.scale, quantizer.grid
+        minimum, maximum = grid.minimum, grid.maximum
+        bound = self._absorbed(source)
+        if bound is not None:
+            # rounding is monotone, so clipping codes at round(bound / scale) equals clipping values at bound
+            minimum = max(minimum, 0)
+            maximum = min(maximum, int(torch.round(bound / scale).clamp_max(maximum)))
+        path = str(node.target)
+        self.quantizers[path] = Quantize(
+            scale, minimum=minimum, maximum=maximum, zero_point=-min(minimum, 0), bits=quantizer.bits
+        )
+        self.codes[node] = (self.graph.call_module(path, (self._float(source),)), path)
+
+    def _absorbed(self, node: fx.Node) -> float | None:
+        """Upper bound of a ReLU that only a quantizer reads, and which so lives on as bounds of codes."""
+        bound = graph.activation_bound(self.network, node)
+        if bound is None or len(node.users) != 1:
+            return None
+        return bound if isinstance(self._module(next(iter(node.users))), Quantizer) else None
+
+    def _alias(self, node: fx.Node) -> None:
+        source = node.all_input_nodes[0]
+        if source in self.codes:
+            self.codes[node] = self.codes[source]
+        else:
+            self.values[node] = self._float(source)
+
+    def _layer(self, node: fx.Node, layer: QuantLayer) -> None:
+        source = node.all_input_nodes[0]
+        quantizer = quantizer_before(self.network, node)
+        factor = refinement(layer, refine=self.refine)
+        folded = fold_layer(layer, self.folded.get(node), refine=self.refine)
+        input_scale = None if quantizer is None else quantizer.scale
+        module: IntegerLayer
+        if isinstance(layer, QuantConv2d):
+            module = IntegerConv2d(layer, folded, input_scale, factor)
+        else:
+            module = IntegerLinear(folded, input_scale, layer.weight_quantizer, factor)
+        self.modules[str(node.target)] = module
+        self.values[node] = self.graph.call_module(str(node.target), (self._float(source),))
+
+    def _affine(self, node: fx.Node, norm: nn.Module) -> None:
+        dimensions = 0 if isinstance(norm, nn.BatchNorm1d) else 2
+        self.modules[str(node.target)] = ChannelAffine(*batch_norm_affine(norm), dimensions)
+        self.values[node] = self.graph.call_module(str(node.target), (self._float(node.all_input_nodes[0]),))
+
+    def _pool(self, node: fx.Node, before: Quantize) -> None:
+        """Pooled floats lie on the grid already; quantizing them again says so, without a clip."""
+        path = f"quantizers.{node.name}"
+        self.quantizers[path] = Quantize(
+            before.scale,
+            minimum=-before.zero_point,
+            maximum=_UINT8_MAX - before.zero_point,
+            zero_point=before.zero_point,
+            bits=before.bits,
+        )
+        self.codes[node] = (self.graph.call_module(path, (self._copied(node, {}),)), path)
+
+    def _average(self, node: fx.Node) -> None:
+        source = self._float(node.all_input_nodes[0])
+        pooled = self.graph.call_function(GLOBAL_AVERAGE_POOL, (source,))
+        is_mean = node.target in (torch.mean, "mean")
+        keeps = not is_mean or node.kwargs.get("keepdim", len(node.args) > 2 and node.args[2])
+        self.values[node] = pooled if keeps else self.graph.call_function(torch.flatten, (pooled, 1))
+
+    def _constant(self, node: fx.Node) -> None:
+        """A parameter or buffer that the model itself computes with, as a constant; clip levels are not."""
+        if all(user.target is scale_of for user in node.users):
+            return
+        path, _, name = str(node.target).rpartition(".")
+        tensor = getattr(self.network.get_submodule(path), name)
+        self.constants[node.name] = tensor.detach().clone()
+        self.values[node] = self.graph.get_attr(node.name)
+
+    def _copied(self, node: fx.Node, known: dict[fx.Node, fx.Node]) -> fx.Node:
+        if node.op == "call_module":
+            self.modules[str(node.target)] = copy.deepcopy(self.network.get_submodule(str(node.target)))
+        return self.graph.node_copy(node, lambda n: known[n] if n in known else self._float(n))
