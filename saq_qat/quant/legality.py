@@ -48,7 +48,7 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
             "codes with a learned offset cannot be lowered: zero padding and biases would have to absorb it.",
             "Use kind saq, symmetric or lsq here, or train without deployment (deploy.targets: []).",
         )  # fmt: skip
-    if tensor.grid.maximum - tensor.grid.minimum > 255:
+    if not tensor.fits_uint8:
         yield Finding(
             "ORT002",
             "error",
@@ -59,7 +59,7 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
 
 
 def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterator[Finding]:
-    if layer.grid.maximum > 127 or layer.grid.minimum < -127:
+    if not layer.fits_int8:
         yield Finding(
             "ORT003", "error", layer.name,
             f"weight codes {layer.grid.describe()} do not fit int8 with either sign, and a BatchNorm of "

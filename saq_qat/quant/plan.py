@@ -37,6 +37,10 @@ class TensorPlan:
     def offset(self) -> bool:
         return self.kind == "lsq+"
 
+    @property
+    def fits_uint8(self) -> bool:
+        return self.grid.maximum - self.grid.minimum <= 255
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -67,6 +71,11 @@ class LayerPlan:
     def integer(self) -> bool:
         return not self.float_reason
 
+    @property
+    def fits_int8(self) -> bool:
+        """With either sign: a BatchNorm of negative gain flips the signs of codes."""
+        return max(-self.grid.minimum, self.grid.maximum) <= 127
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -89,6 +98,13 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     layers: tuple[LayerPlan, ...]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def deployable(self) -> bool:
+        """Whether the network has a deploy view; without targets, a plan may have none."""
+        return all(tensor.fits_uint8 and not tensor.offset for tensor in self.tensors) and all(
+            layer.fits_int8 for layer in self.layers
+        )
 
     @property
     def errors(self) -> tuple[Finding, ...]:

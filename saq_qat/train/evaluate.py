@@ -68,7 +68,8 @@ def evaluate_both(
 ) -> tuple[Accuracy, Accuracy | None]:
     """Accuracy of the network as it trains and of its deploy view.
 
-    The latter is None for a float network, and for learned offsets (lsq+), which have no deploy view.
+    The latter is None for a float network, and for a plan without a deploy view: learned offsets (lsq+), or
+    codes of more than 8 bits (the paper's 8-bit grid).
     """
     size = processes.share_of(recipe.train.batch_size, None)
 
@@ -76,10 +77,6 @@ def evaluate_both(
         return val_batches(images, batch_size=size, rank=processes.rank, world_size=processes.world_size)
 
     accuracy = evaluate(network, batches(), processes)
-    if (
-        plan is None
-        or any(tensor.offset for tensor in plan.tensors)
-        or not isinstance(network, fx.GraphModule)
-    ):
+    if plan is None or not plan.deployable or not isinstance(network, fx.GraphModule):
         return accuracy, None
     return accuracy, evaluate(deploy_view(network, recipe.deploy), batches(), processes)

@@ -26,8 +26,7 @@ class Deploy(Section):
 
     targets: tuple[Literal["onnxruntime"], ...] = Field(
         default=("onnxruntime",),
-        min_length=1,
-        description="Where the network will run; decides placement and grids.",
+        description="Where the network will run; decides what is legal. [] trains without deployment.",
     )
     refine_bias: bool = Field(
         default=True,
