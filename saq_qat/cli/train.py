@@ -13,6 +13,7 @@ from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
     from saq_qat.recipe.schema import Recipe
+    from saq_qat.train.distributed import Processes
     from saq_qat.train.progress import Progress as TrainingProgress
     from saq_qat.train.progress import TrainingResult
 
@@ -45,8 +46,7 @@ def train(
         if resume:
             loaded, folder = _existing_run(recipe, overrides or (), runs)
         else:
-            loaded, folder = _new_run(recipe, overrides or (), runs, create=processes.is_first)
-            folder = Path(processes.same_text(str(folder)))
+            loaded, folder = _new_run(recipe, overrides or (), runs, processes)
         with _shown(folder, quiet=not processes.is_first) as on_progress:
             result = run_training(loaded, folder, resume=resume, on_progress=on_progress)
         if processes.is_first:
@@ -54,7 +54,7 @@ def train(
 
 
 def _new_run(
-    recipe: Path | None, overrides: Sequence[str], runs: Path, *, create: bool
+    recipe: Path | None, overrides: Sequence[str], runs: Path, processes: "Processes"
 ) -> tuple["Recipe", Path]:
     from saq_qat.recipe.load import load_recipe
     from saq_qat.train.folder import create_run_folder
@@ -64,8 +64,11 @@ def _new_run(
             "train needs a recipe: saq-qat train recipe.yaml; 'saq-qat init' writes one to start from"
         )
     loaded = load_recipe(recipe, overrides)
-    folder = create_run_folder(runs, loaded.name, recipe.read_bytes(), overrides) if create else runs
-    return loaded, folder
+    processes.share_of(loaded.train.batch_size, loaded.train.micro_batch_size)
+    if not processes.is_first:
+        return loaded, Path(processes.same_text(""))
+    folder = create_run_folder(runs, loaded.name, recipe.read_bytes(), overrides)
+    return loaded, Path(processes.same_text(str(folder)))
 
 
 def _existing_run(recipe: Path | None, overrides: Sequence[str], runs: Path) -> tuple["Recipe", Path]:

@@ -57,13 +57,11 @@ class Epsilon:
     Attributes:
         weights: one tensor for each layer of the ball, of its weight's shape.
         parameters: one for each further parameter of the ball.
-        gradient_norm: length of the gradient it was scaled from, 0-dim.
         norm: its own length, rho unless that gradient is zero, 0-dim.
     """
 
     weights: list[Tensor]
     parameters: list[Tensor]
-    gradient_norm: Tensor
     norm: Tensor
 
 
@@ -144,9 +142,9 @@ def find_epsilon(ball: Ball, further: Sequence[Tensor], rho: float) -> Epsilon:
         further: gradients of ``ball.parameters``.
     """
     weights = [_direction(layer, ball) for layer in ball.layers]
-    scaled_directions, gradient_norm, norm = scaled([*weights, *further], rho)
+    epsilon, _, norm = scaled([*weights, *further], rho)
     count = len(weights)
-    return Epsilon(scaled_directions[:count], scaled_directions[count:], gradient_norm, norm)
+    return Epsilon(epsilon[:count], epsilon[count:], norm)
 
 
 def _direction(layer: QuantLayer, ball: Ball) -> Tensor:

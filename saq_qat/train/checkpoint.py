@@ -38,10 +38,10 @@ class Checkpoint:
     """A network and where its training stands.
 
     Attributes:
-        form: which network the weights belong to: the float model, the quantized one, or the one with
-        folded BatchNorm. model: its parameters and buffers by name. training: optimizer and method tensors;
-        empty where training does not continue (``best``). progress: plain numbers of the epoch so far and
-        of the best epoch.
+        form: which network the weights belong to.
+        model: its parameters and buffers by name.
+        training: optimizer and method tensors; empty where training does not continue (``best``).
+        progress: plain numbers of the epoch so far and of the best epoch.
     """
 
     position: Position

@@ -45,7 +45,8 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
         recipe).
 
     Raises:
-        ArtifactError: the folder is no run, or its checkpoint is missing or damaged and so is the one before.
+        ArtifactError: the folder is no run, or its checkpoint is missing or damaged and so is the one before
+            it, which is tried with a warning.
         DataError: the images are not what the recipe says.
     """
     if not (run / RESOLVED).is_file():

@@ -45,6 +45,7 @@ def run_training(
     """
     with ExitStack() as context:
         processes = context.enter_context(joined_processes())
+        processes.share_of(recipe.train.batch_size, recipe.train.micro_batch_size)
         run_folder.mkdir(parents=True, exist_ok=True)
         if processes.is_first:
             context.enter_context(locked(run_folder))

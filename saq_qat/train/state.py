@@ -34,10 +34,10 @@ class Training:
     """Everything the loop reads and moves on.
 
     Attributes:
-        share: images of a batch that this process trains on. loss_sum: of the epoch so far, for its mean.
+        loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of networks of this form's kind; None before the first.
-        unloaded: tensors of optimizer and method from the checkpoint, until the stage they belong to takes
-        them. accuracy: what the last evaluation found.
+        accuracy: what the last evaluation found.
+        unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
     """
 
     recipe: Recipe
@@ -56,11 +56,6 @@ class Training:
     accuracy: dict[str, float | None] = field(default_factory=dict)
     unloaded: dict[str, Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def share(self) -> int:
-        train = self.recipe.train
-        return self.processes.share_of(train.batch_size, train.micro_batch_size)
 
     @property
     def batches(self) -> int:
