@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from saq_qat import __version__
+from saq_qat.cli.bench import bench
 from saq_qat.cli.check import check
 from saq_qat.cli.doctor import doctor
 from saq_qat.cli.eval import evaluate_run
@@ -38,6 +39,7 @@ app.command()(train)
 app.command("eval")(evaluate_run)
 app.command()(export)
 app.command()(verify)
+app.command()(bench)
 app.command()(doctor)
 
 

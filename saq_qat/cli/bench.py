@@ -1,0 +1,99 @@
+"""`saq-qat bench`: latency of a bundle beside its baselines, or the cost of a recipe's training steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saq_qat.cli.console import progress, resolve_run
+from saq_qat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from saq_qat.report.bench import BenchSize
+
+__all__ = ["bench"]
+
+
+def bench(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run's folder; the newest run if left out. With --train, overrides such as seed=1.",
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Batch size; may be given again. 1 and 8 if left out.", min=1)
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of each engine.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Measure float32 and static int8 side by side.")
+    ] = True,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Measure this bundle alone, without its run.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Measure the training steps of this recipe instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Measure latency in turns with float32 and static int8 on the same engine; --train: training steps."""
+    given = arguments or []
+    if train is not None:
+        _bench_training(train, given, as_json=as_json)
+        return
+    if len(given) > 1 or (given and bundle is not None):
+        raise RecipeError(f"bench takes one run, or --bundle; got {' '.join(given)}")
+    from saq_qat.report.bench import BenchSize
+
+    size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads, seconds=seconds)
+    run = Path(given[0]) if given else None
+    _bench_latency(run, bundle, size, baselines=baselines, as_json=as_json)
+
+
+def _bench_latency(
+    run: Path | None, bundle: Path | None, size: "BenchSize", *, baselines: bool, as_json: bool
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    from saq_qat.report.bench import bench_bundle, bench_run
+    from saq_qat.report.bench_record import write_bench
+    from saq_qat.report.bench_text import bench_text
+
+    folder = None if bundle is not None else resolve_run(run)
+    with progress(f"bench {bundle or folder}") as shown:
+
+        def on_step(step: str) -> None:
+            shown.advance(note=step)
+
+        if folder is None:
+            found, samples = bench_bundle(bundle or Path(), size, on_step)
+        else:
+            found, samples = bench_run(folder, folder / "export", size, baselines=baselines, on_step=on_step)
+    written = None if folder is None else write_bench(found, samples, folder / "bench")
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    typer.echo("\n".join(bench_text(found)))
+    if written is not None:
+        typer.echo(f"\nwrote {written}")
+
+
+def _bench_training(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from saq_qat.recipe.load import load_recipe
+    from saq_qat.report.cost_text import COST_TARGETS, cost_text
+    from saq_qat.train.cost import measure_training_cost
+
+    loaded = load_recipe(recipe, overrides)
+    with progress(f"training steps of {recipe}") as shown:
+        cost = measure_training_cost(loaded, on_round=lambda _done, total: shown.advance(total=total))
+    if as_json:
+        ratios = {name: getattr(cost, name) for name in COST_TARGETS}
+        typer.echo(json.dumps({**asdict(cost), "ratios": ratios, "targets": COST_TARGETS}, indent=2))
+        return
+    typer.echo("\n".join(cost_text(cost)))

@@ -1,0 +1,137 @@
+"""What a latency measurement found, as plain records that are written to and read from JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from saq_qat.errors import ArtifactError
+from saq_qat.train.files import write_whole
+from saq_qat_runtime.bench import Latency, LatencySummary
+from saq_qat_runtime.decode import decode, parse_json
+from saq_qat_runtime.environment import Environment
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.records import Sizes
+
+__all__ = [
+    "BUNDLE",
+    "FLOAT",
+    "STATIC_INT8",
+    "Bench",
+    "Contestant",
+    "Samples",
+    "Timing",
+    "read_bench",
+    "write_bench",
+]
+
+BUNDLE = "bundle, ONNX Runtime"
+FLOAT = "float32, ONNX Runtime"
+STATIC_INT8 = "static int8, ONNX Runtime"
+
+SCHEMA_VERSION = 1
+
+Samples = Mapping[int, Mapping[str, Latency]]
+"""Raw latencies by batch size and contestant."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to run the network.
+
+    Attributes:
+        engine: with its version.
+        file_bytes: of its model file; None where there is none.
+        integer: counted in the graph the engine runs; None where the engine does not say.
+        top1: percent of ``Bench.accuracy_images``; None if not measured.
+    """
+
+    name: str
+    engine: str
+    network: str
+    file_bytes: int | None
+    integer: IntegerCount | None
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one contestant at one batch size.
+
+    Attributes:
+        speedup: median of float32 on ONNX Runtime in the same turns, over this median; None without it.
+        cautions: what to know before quoting it.
+    """
+
+    contestant: str
+    batch: int
+    latency: LatencySummary
+    images_per_second: float
+    speedup: float | None
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A whole measurement, made by one process in one go.
+
+    Attributes:
+        created: UTC, ISO 8601. model_sha256: of the bundle's model file.
+        threads: of each engine. seconds: of measuring, per batch size and group of contestants.
+        environment: of the machine, read before measuring.
+    """
+
+    schema_version: int
+    created: str
+    name: str
+    model_sha256: str
+    gate_passed: bool
+    threads: int
+    seconds: float
+    accuracy_images: int
+    contestants: tuple[Contestant, ...]
+    timings: tuple[Timing, ...]
+    sizes: Sizes
+    environment: Environment
+    notes: tuple[str, ...]
+
+    def timing(self, contestant: str, batch: int) -> Timing | None:
+        """Of this contestant at this batch size, if it was measured."""
+        return next((t for t in self.timings if (t.contestant, t.batch) == (contestant, batch)), None)
+
+    def contestant(self, name: str) -> Contestant | None:
+        """The contestant of that name, if it took part."""
+        return next((c for c in self.contestants if c.name == name), None)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes in the order they were measured."""
+        return tuple(dict.fromkeys(timing.batch for timing in self.timings))
+
+
+def write_bench(bench: Bench, samples: Samples, folder: Path) -> Path:
+    """Write ``bench.json`` and give its path; all samples in nanoseconds go to ``samples.json`` beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = {
+        str(batch): {name: latency.samples for name, latency in by_name.items()}
+        for batch, by_name in samples.items()
+    }
+    write_whole(folder / "samples.json", json.dumps(raw).encode())
+    path = folder / "bench.json"
+    write_whole(path, (json.dumps(asdict(bench), indent=2) + "\n").encode())
+    return path
+
+
+def read_bench(path: Path) -> Bench:
+    """Read ``bench.json``.
+
+    Raises:
+        ArtifactError: it is damaged or of another version.
+    """
+    try:
+        return decode(Bench, parse_json(path.read_text(encoding="utf-8"), path.name), path.name)
+    except (OSError, UnicodeDecodeError, ModelError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as a measurement: {error} Run 'saq-qat bench' again."
+        ) from error

@@ -1,0 +1,162 @@
+"""A latency measurement as text: verdicts, a table for each batch size, integer products, sizes, warnings."""
+
+from collections.abc import Iterator
+
+from saq_qat.report.bench_record import BUNDLE, STATIC_INT8, Bench, Contestant, Timing
+from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
+from saq_qat_runtime.environment import Environment
+from saq_qat_runtime.records import Sizes
+
+__all__ = [
+    "bench_text",
+    "bench_warnings",
+    "describe_machine",
+    "latency_tables",
+    "size_lines",
+    "speed_verdicts",
+]
+
+_HEADER = (
+    "",
+    "median ms",
+    "95 % interval",
+    "p90",
+    "p95",
+    "p99",
+    "images/s",
+    "over fp32",
+    "over int8",
+    "calls",
+)
+
+
+def bench_text(bench: Bench) -> list[str]:
+    """The whole measurement, line by line."""
+    return [
+        *speed_verdicts(bench),
+        *latency_tables(bench),
+        *section("What ran", _contestant_table(bench)),
+        *section("Size", size_lines(bench.sizes)),
+        *section("Machine", describe_machine(bench.environment, bench.threads)),
+        *section("Warnings", bench_warnings(bench) or ["none"]),
+        *section("Notes", bench.notes),
+    ]
+
+
+def speed_verdicts(bench: Bench) -> list[str]:
+    """One line for each batch size: how fast the bundle is, with a word for what kind of network it is."""
+    return [_verdict(bench, batch) for batch in bench.batches]
+
+
+def _verdict(bench: Bench, batch: int) -> str:
+    timing, contestant = bench.timing(BUNDLE, batch), bench.contestant(BUNDLE)
+    if timing is None or contestant is None:
+        return f"batch {batch}: the bundle was not measured"
+    label = "" if contestant.integer is None else f", {contestant.integer.label}"
+    where = f"batch {batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
+    if timing.speedup is None:
+        pace = f"{milliseconds(timing.latency.median_ms)} ms; float32 was not measured beside it"
+    elif timing.speedup < 1:
+        pace = f"SLOWER than float32 on ONNX Runtime: {times(timing.speedup)} its speed"
+    else:
+        pace = f"{times(timing.speedup)} the speed of float32 on ONNX Runtime"
+    over_static = _over_static(bench, timing)
+    beside = "" if over_static is None else f", {times(over_static)} that of ONNX Runtime's static int8"
+    return f"{where}: {pace}{beside}{label}"
+
+
+def latency_tables(bench: Bench) -> list[str]:
+    """A table for each batch size."""
+    lines: list[str] = []
+    for batch in bench.batches:
+        rows = [_row(bench, timing) for timing in bench.timings if timing.batch == batch]
+        lines += section(f"Latency at batch {batch}, {bench.threads} thread(s)", aligned(_HEADER, rows))
+    return lines
+
+
+def _row(bench: Bench, timing: Timing) -> tuple[str, ...]:
+    latency = timing.latency
+    low, high = latency.median_low_ms, latency.median_high_ms
+    interval = NOT_MEASURED if low is None else f"{milliseconds(low)} .. {milliseconds(high)}"
+    return (
+        timing.contestant,
+        milliseconds(latency.median_ms),
+        interval,
+        milliseconds(latency.p90_ms),
+        milliseconds(latency.p95_ms),
+        milliseconds(latency.p99_ms),
+        rate(timing.images_per_second),
+        times(timing.speedup),
+        times(_over_static(bench, timing)),
+        str(latency.count),
+    )
+
+
+def _over_static(bench: Bench, timing: Timing) -> float | None:
+    """Speed relative to static int8 through the ratios to float32, each from the turns it was measured in."""
+    static = bench.timing(STATIC_INT8, timing.batch)
+    if static is None or static.speedup is None or timing.speedup is None:
+        return None
+    return timing.speedup / static.speedup
+
+
+def _contestant_table(bench: Bench) -> list[str]:
+    rows = [
+        (
+            contestant.name,
+            _integer(contestant),
+            megabytes(contestant.file_bytes),
+            percent(contestant.top1),
+            contestant.engine,
+            contestant.network,
+        )
+        for contestant in bench.contestants
+    ]
+    images = f"top-1 % of {bench.accuracy_images}" if bench.accuracy_images else "top-1 %"
+    return aligned(("", "integer products", "file", images, "engine", "network"), rows, left=(0, 4, 5))
+
+
+def _integer(contestant: Contestant) -> str:
+    count = contestant.integer
+    return NOT_MEASURED if count is None else f"{count.integer}/{count.total}"
+
+
+def size_lines(sizes: Sizes) -> list[str]:
+    """Parameters, and what they take in float32, at their bits, and in each file."""
+    ideal = sizes.theoretical_bits / 8
+    lines = [
+        f"{sizes.parameters:,} parameters: {megabytes(sizes.float_bytes)} in float32",
+        f"{megabytes(ideal)} at their bit-widths ({times(sizes.float_bytes / ideal)} smaller, in theory)",
+    ]
+    for target, count in sizes.file_bytes.items():
+        lines.append(
+            f"{megabytes(count)} in the file for {target} ({times(sizes.float_bytes / count)} smaller)"
+        )
+    return lines
+
+
+def describe_machine(environment: Environment, threads: int) -> list[str]:
+    """Processor, system, load and versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    load = "unknown" if environment.load_average is None else f"{environment.load_average:.2f}"
+    return [
+        f"{environment.cpu} ({environment.architecture}), {environment.cores} cores, "
+        f"{environment.usable_cores:g} usable, {threads} used, load {load} before the measurement",
+        f"{environment.system}, Python {environment.python}, {versions}",
+    ]
+
+
+def bench_warnings(bench: Bench) -> list[str]:
+    """Everything to know before quoting a figure, each once."""
+    return list(dict.fromkeys(_warnings(bench)))
+
+
+def _warnings(bench: Bench) -> Iterator[str]:
+    if not bench.gate_passed:
+        yield "the bundle failed its exactness gate: its integers are not proved to be the trained ones"
+    for timing in bench.timings:
+        if timing.contestant == BUNDLE and timing.speedup is not None and timing.speedup < 1:
+            yield f"{BUNDLE}, batch {timing.batch}: slower than float32 ({times(timing.speedup)} its speed)"
+        for caution in timing.cautions:
+            of_machine = caution.startswith(("busy machine", "CPU frequency"))
+            yield caution if of_machine else f"{timing.contestant}, batch {timing.batch}: {caution}"
