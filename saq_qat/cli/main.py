@@ -15,6 +15,7 @@ from saq_qat.cli.doctor import doctor
 from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.export import export
 from saq_qat.cli.init import init
+from saq_qat.cli.report import report
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
 from saq_qat.cli.train import train
@@ -40,6 +41,7 @@ app.command("eval")(evaluate_run)
 app.command()(export)
 app.command()(verify)
 app.command()(bench)
+app.command()(report)
 app.command()(doctor)
 
 

@@ -10,6 +10,7 @@ from saq_qat_runtime.records import Sizes
 __all__ = [
     "bench_text",
     "bench_warnings",
+    "contestant_lines",
     "describe_machine",
     "latency_tables",
     "size_lines",
@@ -35,7 +36,7 @@ def bench_text(bench: Bench) -> list[str]:
     return [
         *speed_verdicts(bench),
         *latency_tables(bench),
-        *section("What ran", _contestant_table(bench)),
+        *section("What ran", contestant_lines(bench)),
         *section("Size", size_lines(bench.sizes)),
         *section("Machine", describe_machine(bench.environment, bench.threads)),
         *section("Warnings", bench_warnings(bench) or ["none"]),
@@ -100,7 +101,8 @@ def _over_static(bench: Bench, timing: Timing) -> float | None:
     return timing.speedup / static.speedup
 
 
-def _contestant_table(bench: Bench) -> list[str]:
+def contestant_lines(bench: Bench) -> list[str]:
+    """Who took part: integer products, file, accuracy, engine."""
     rows = [
         (
             contestant.name,

@@ -1,0 +1,97 @@
+"""Accuracy of one network in all its forms, side by side; what was not measured says why."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from saq_qat.report.bench_record import BUNDLE, FLOAT, STATIC_INT8
+from saq_qat.report.collect import Collected
+
+__all__ = ["AccuracyRow", "accuracy_rows", "flip_interval"]
+
+_QUANTILE = 1.959963984540054  # of the standard normal distribution at 97.5 %
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One form of the network.
+
+    Attributes:
+        top1, top5: percent; None if not measured.
+        images: how many were classified; None where the log does not say.
+        flips: images classified otherwise than by the fake-quant network; None if not compared.
+        source: where the numbers come from, or why there are none.
+    """
+
+    form: str
+    top1: float | None
+    top5: float | None
+    images: int | None
+    flips: int | None
+    source: str
+
+
+def accuracy_rows(known: Collected) -> tuple[AccuracyRow, ...]:
+    """Float, fake-quant, deploy view, ONNX Runtime, then the baselines of the latency measurement."""
+    return (_float_row(known), *_quantized_rows(known), *_baseline_rows(known))
+
+
+def flip_interval(flips: int, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the share of flipped predictions, each from 0 to 1."""
+    share, weight = flips / images, _QUANTILE**2 / images
+    centre = share + weight / 2
+    spread = _QUANTILE * math.sqrt(share * (1 - share) / images + weight / images / 4)
+    return max(0.0, (centre - spread) / (1 + weight)), min(1.0, (centre + spread) / (1 + weight))
+
+
+def _float_row(known: Collected) -> AccuracyRow:
+    epochs = [line for line in known.log if line.get("event") == "epoch" and line.get("stage") == "float"]
+    if epochs:
+        last = epochs[-1]
+        return AccuracyRow(
+            "float", last["top1"], last.get("top5"), None, None, "last epoch of the float stage"
+        )
+    pretrained = known.recipe.model.pretrained
+    why = (
+        "the recipe has no float stage" if pretrained is None else f"starts from {pretrained}, not evaluated"
+    )
+    return AccuracyRow("float", None, None, None, None, f"not measured: {why}")
+
+
+def _quantized_rows(known: Collected) -> Iterator[AccuracyRow]:
+    epochs = [line for line in known.log if line.get("event") == "epoch" and line.get("stage") != "float"]
+    last = epochs[-1] if epochs else {}
+    if known.proof is None:
+        for form, key in (("fake-quant", "top1"), ("deploy view", "deploy_top1")):
+            source = (
+                "last epoch of the training" if key in last else "not measured: train the quantized stage"
+            )
+            top5 = last.get("top5") if key == "top1" else None
+            yield AccuracyRow(form, last.get(key), top5, None, None, source)
+        yield _deployed_row(known)
+        return
+    found = known.proof.agreement
+    yield AccuracyRow("fake-quant", found.fake_quant_top1, None, found.images, None, "verify")
+    yield AccuracyRow("deploy view", found.view_top1, None, found.images, None, "verify")
+    yield AccuracyRow("ONNX Runtime", found.engine_top1, None, found.images, found.flips, "verify")
+
+
+def _deployed_row(known: Collected) -> AccuracyRow:
+    """ONNX Runtime as far as it is known without verify."""
+    bench = known.bench
+    found = None if bench is None else bench.contestant(BUNDLE)
+    if bench is not None and found is not None and found.top1 is not None:
+        source = "bench; flips are not counted: run saq-qat verify"
+        return AccuracyRow("ONNX Runtime", found.top1, None, bench.accuracy_images, None, source)
+    command = "saq-qat verify" if known.manifest is not None else "saq-qat export, then saq-qat verify"
+    return AccuracyRow("ONNX Runtime", None, None, None, None, f"not measured: run {command}")
+
+
+def _baseline_rows(known: Collected) -> Iterator[AccuracyRow]:
+    for name in (FLOAT, STATIC_INT8):
+        found = None if known.bench is None else known.bench.contestant(name)
+        if found is None or known.bench is None:
+            yield AccuracyRow(name, None, None, None, None, "not measured: run saq-qat bench")
+        else:
+            source = "bench; trained weights without quantizers"
+            yield AccuracyRow(name, found.top1, None, known.bench.accuracy_images, None, source)

@@ -1,0 +1,166 @@
+"""The report of a run as text: verdict, accuracy, proof, latency, sizes, training, layers, warnings."""
+
+from saq_qat.report.accuracy import accuracy_rows, flip_interval
+from saq_qat.report.bench_text import (
+    contestant_lines,
+    describe_machine,
+    latency_tables,
+    size_lines,
+    speed_verdicts,
+)
+from saq_qat.report.collect import Collected
+from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
+from saq_qat.report.verdict import integer_products, judge_run, missing_steps, rungs, warnings_of
+from saq_qat_runtime.records import LayerRecord
+
+__all__ = ["report_text"]
+
+_FLIPS_SHOWN = 5
+
+
+def report_text(known: Collected) -> list[str]:
+    """The whole report, line by line; the verdict comes first."""
+    missing = missing_steps(known)
+    return [
+        str(judge_run(known)),
+        f"{known.recipe.name}, run {known.run}",
+        *section("Accuracy", _accuracy(known)),
+        *section("Proof", _proof(known)),
+        *_latency(known),
+        *section("Integer products", [_integer(known)]),
+        *section("Size", ["no bundle yet"] if known.manifest is None else size_lines(known.manifest.sizes)),
+        *section("Training", _training(known)),
+        *section("Layers", _layers(known)),
+        *section("Warnings", warnings_of(known)),
+        *section("Not measured", missing or ["nothing"]),
+        *section("Made by", _made_by(known)),
+    ]
+
+
+def _accuracy(known: Collected) -> list[str]:
+    rows = [
+        (
+            row.form,
+            percent(row.top1),
+            percent(row.top5),
+            NOT_MEASURED if row.images is None else f"{row.images:,}",
+            NOT_MEASURED if row.flips is None else f"{row.flips:,}",
+            row.source,
+        )
+        for row in accuracy_rows(known)
+    ]
+    lines = aligned(("", "top-1 %", "top-5 %", "images", "flips", ""), rows, left=(0, 5))
+    if known.proof is None:
+        return lines
+    found = known.proof.agreement
+    low, high = flip_interval(found.flips, found.images)
+    lines.append(
+        f"{found.flips} of {found.images:,} predictions differ from fake-quant: "
+        f"{found.flips / found.images:.2%} (95 % interval {low:.2%} to {high:.2%})"
+    )
+    names = known.manifest.labels if known.manifest is not None else ()
+    for flip in found.listed[:_FLIPS_SHOWN]:
+        was, now, truth = (
+            names[i] if i < len(names) else str(i) for i in (flip.fake_quant, flip.deployed, flip.label)
+        )
+        lines.append(f"  image {flip.index}: {was} -> {now} (labelled {truth})")
+    return lines
+
+
+def _proof(known: Collected) -> list[str]:
+    found = rungs(known)
+    if not found:
+        return ["no bundle was proved yet"]
+    rows = [
+        (
+            "pass" if rung.passed else "FAIL",
+            "hard" if rung.hard else "soft",
+            rung.name,
+            f"{rung.compared:,}",
+            f"{rung.mismatches:,}",
+            rung.detail,
+        )
+        for rung in found
+    ]
+    return aligned(("", "rung", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
+
+
+def _latency(known: Collected) -> list[str]:
+    bench = known.bench
+    if bench is None:
+        return section("Latency", [f"not measured: saq-qat bench {known.run}"])
+    return [
+        *section("Latency", speed_verdicts(bench)),
+        *latency_tables(bench),
+        *section("What ran", contestant_lines(bench)),
+        *section("Notes on latency", bench.notes),
+    ]
+
+
+def _integer(known: Collected) -> str:
+    count = integer_products(known)
+    if count is None:
+        return "not counted: run saq-qat verify or saq-qat bench"
+    kinds = ", ".join(f"{name} {number}" for name, number in count.by_op.items())
+    return f"{count.label}: {kinds}" if kinds else count.label
+
+
+def _training(known: Collected) -> list[str]:
+    epochs = [line for line in known.log if line.get("event") == "epoch"]
+    if not epochs:
+        return ["no epoch was finished yet"]
+    last_of_stage = {line["stage"]: line for line in epochs}
+    rows = [
+        (
+            stage,
+            str(line["epoch"]),
+            f"{line['loss']:.4f}",
+            percent(line.get("top1")),
+            percent(line.get("top5")),
+            percent(line.get("deploy_top1")),
+        )
+        for stage, line in last_of_stage.items()
+    ]
+    header = ("stage", "epochs", "last loss", "top-1 %", "top-5 %", "deployed top-1 %")
+    end = next((line for line in reversed(known.log) if line.get("event") == "end"), None)
+    state = "not finished" if end is None else f"{end['step']} steps in {end['seconds']:.0f} s"
+    return [*aligned(header, rows), state]
+
+
+def _layers(known: Collected) -> list[str]:
+    if known.manifest is None:
+        return ["no bundle yet"]
+    header = ("layer", "", "weight bits", "weight codes", "input bits", "input codes", "runs as")
+    return aligned(header, map(_layer, known.manifest.layers), left=(0, 1, 6))
+
+
+def _layer(layer: LayerRecord) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.op,
+        _known(layer.weight_bits),
+        _known(layer.weight_grid),
+        _known(layer.input_bits),
+        _known(layer.input_grid),
+        "integer" if layer.integer else f"float: {layer.reason}",
+    )
+
+
+def _known(value: int | str | None) -> str:
+    return NOT_MEASURED if value is None else str(value)
+
+
+def _made_by(known: Collected) -> list[str]:
+    lines = []
+    if known.environment is not None:
+        facts = ", ".join(
+            f"{key} {value}" for key, value in known.environment.items() if value not in (None, "")
+        )
+        lines.append(f"training: {facts}")
+    if known.manifest is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in known.manifest.versions.items())
+        lines.append(f"export: {known.manifest.created_by}, {versions}")
+    if known.bench is not None:
+        machine = " | ".join(describe_machine(known.bench.environment, known.bench.threads))
+        lines.append(f"bench ({known.bench.created}): {machine}")
+    return lines or ["unknown"]

@@ -1,0 +1,112 @@
+"""One line that says how the deployment stands, and what is missing to say more."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from saq_qat.report.bench_record import BUNDLE
+from saq_qat.report.bench_text import bench_warnings
+from saq_qat.report.collect import Collected
+from saq_qat.report.text import percent, times
+from saq_qat_export.ladder import Rung
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.records import RungRecord
+
+__all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "rungs", "warnings_of"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """PASS: proved, within the thresholds, measured. FAIL: a rung failed. INCOMPLETE: not all known."""
+
+    status: Literal["PASS", "FAIL", "INCOMPLETE"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+def judge_run(known: Collected) -> Verdict:
+    """The verdict on what was collected; speed is told, and fails nothing."""
+    failed = [rung for rung in rungs(known) if not rung.passed]
+    if failed:
+        return Verdict(
+            "FAIL", "; ".join(f"{rung.name} ({rung.detail or rung.mismatches})" for rung in failed)
+        )
+    missing = missing_steps(known)
+    if known.manifest is None:
+        return Verdict("INCOMPLETE", "; ".join(missing))
+    facts = "; ".join(_facts(known))
+    if missing:
+        return Verdict("INCOMPLETE", f"{facts}; {'; '.join(missing)}")
+    return Verdict("PASS", facts)
+
+
+def rungs(known: Collected) -> tuple[Rung | RungRecord, ...]:
+    """Of the newest proof: verify's, else the one that export made."""
+    if known.proof is not None and "verify" not in known.stale:
+        return known.proof.rungs
+    return () if known.manifest is None else known.manifest.gate.rungs
+
+
+def integer_products(known: Collected) -> IntegerCount | None:
+    """Products on integer kernels, as counted in ONNX Runtime's graph by bench or verify."""
+    contestant = None if known.bench is None else known.bench.contestant(BUNDLE)
+    if contestant is not None and contestant.integer is not None:
+        return contestant.integer
+    return None if known.proof is None else known.proof.kernels
+
+
+def missing_steps(known: Collected) -> list[str]:
+    """What was not measured yet, each with the command that does."""
+    if known.recipe.quant is None:
+        return ["the recipe trains in full precision, so there are no integers to deploy"]
+    if known.manifest is None:
+        return [f"no bundle yet: saq-qat export {known.run}"]
+    found = []
+    if known.proof is None or "verify" in known.stale:
+        state = "not verified" if known.proof is None else "verified before the last export"
+        found.append(f"{state}: saq-qat verify {known.run}")
+    if known.bench is None or "bench" in known.stale:
+        state = "latency not measured" if known.bench is None else "latency is that of an older bundle"
+        found.append(f"{state}: saq-qat bench {known.run}")
+    return found
+
+
+def warnings_of(known: Collected) -> list[str]:
+    """What to know before quoting the report."""
+    found = []
+    if known.manifest is not None and known.manifest.gate.allowed_failed:
+        found.append("the bundle was written although its gate failed (--allow-failed-gate)")
+    count = integer_products(known)
+    if count is not None and count.integer < count.total:
+        found.append(f"not to be called integer: {count.label}")
+    skipped = sum(line.get("event") == "skipped" for line in known.log)
+    if skipped:
+        found.append(f"{skipped} training step(s) were skipped because a gradient was not finite")
+    found.append(
+        f"accuracies are those of one training (seed {known.recipe.seed}): small differences may be chance"
+    )
+    return found + ([] if known.bench is None else bench_warnings(known.bench))
+
+
+def _facts(known: Collected) -> Iterator[str]:
+    hard = [rung for rung in rungs(known) if rung.hard]
+    if hard:
+        yield f"integers proved ({hard[0].mismatches} of {hard[0].compared:,} codes differ)"
+    if known.proof is not None:
+        found = known.proof.agreement
+        yield (
+            f"deployed top-1 {percent(found.engine_top1)} % (fake-quant {percent(found.fake_quant_top1)} %, "
+            f"{found.flips} of {found.images} predictions flip)"
+        )
+    timing = None if known.bench is None else known.bench.timing(BUNDLE, known.bench.batches[0])
+    if timing is not None and timing.speedup is not None:
+        slower = " - SLOWER" if timing.speedup < 1 else ""
+        yield f"{times(timing.speedup)} the speed of float32 at batch {timing.batch}{slower}"
+    count = integer_products(known)
+    if count is not None:
+        yield count.label
+    if known.manifest is not None:
+        sizes = known.manifest.sizes
+        yield f"file {times(sizes.float_bytes / max(sum(sizes.file_bytes.values()), 1))} smaller"

@@ -1,0 +1,81 @@
+"""bench and report from the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saq_qat_export.proof import ProofSize
+from saq_qat_export.run import export_run
+from tests.report.networks import RECIPE, trained_run
+
+SaqQat = Callable[..., int]
+QUICK = ("--seconds", "0.02", "--batch", "2")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = trained_run(tmp_path_factory.mktemp("runs") / "tiny")
+    export_run(folder, folder / "export", size=ProofSize(2, 40), allow_failed_gate=True)
+    return folder
+
+
+def test_bench_writes_what_report_then_shows(
+    saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("bench", str(run), "--no-baselines", *QUICK) == 0
+    assert "Latency at batch 2, 1 thread(s)" in capsys.readouterr().out
+    assert (run / "bench" / "bench.json").is_file() and (run / "bench" / "samples.json").is_file()
+    assert saq_qat("report", str(run)) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("INCOMPLETE: ")
+    assert "Latency at batch 2" in shown
+    assert (run / "report" / "report.txt").read_text() in shown
+
+
+def test_report_prints_the_json_it_writes(
+    saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("report", str(run), "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((run / "report" / "report.json").read_text())
+
+
+def test_bench_of_a_bundle_writes_nothing_into_it(
+    saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in (run / "export").iterdir()}
+    assert saq_qat("bench", "--bundle", str(run / "export"), "--json", *QUICK) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["contestants"][0]["integer"]["integer"] == 3
+    assert {file: file.read_bytes() for file in (run / "export").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [("a", "b"), ("a", "--bundle", "b"), ("--batch", "0"), ("--threads", "0")]
+)
+def test_wrong_usage_of_bench_exits_with_2(saq_qat: SaqQat, arguments: tuple[str, ...]) -> None:
+    assert saq_qat("bench", *arguments) == 2
+
+
+def test_what_is_missing_exits_with_3(
+    saq_qat: SaqQat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("bench", "--bundle", str(tmp_path)) == 3
+    assert saq_qat("report", str(tmp_path)) == 3
+    (tmp_path / "resolved.yaml").write_text(RECIPE)
+    capsys.readouterr()
+    assert saq_qat("bench", str(tmp_path)) == 3
+    assert "saq-qat export" in capsys.readouterr().err
+
+
+def test_training_steps_are_timed_beside_their_targets(
+    saq_qat: SaqQat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    assert saq_qat("bench", "--train", str(recipe), "train.batch_size=4") == 0
+    shown = capsys.readouterr().out
+    for part in ("SAQ, efficient (tau 4)", "1.35x", "2.10x", "1.30x", "batches of 4 images"):
+        assert part in shown

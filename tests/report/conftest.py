@@ -1,0 +1,72 @@
+"""A trained and exported run, and made-up measurements for what only formats them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from saq_qat.report.bench_record import BUNDLE, FLOAT, SCHEMA_VERSION, STATIC_INT8, Bench, Contestant, Timing
+from saq_qat_export.proof import ProofSize
+from saq_qat_export.run import export_run
+from saq_qat_runtime.bench import Latency
+from saq_qat_runtime.environment import Environment
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.records import Sizes
+from tests.report.networks import trained_run
+
+INTEGER = IntegerCount(3, 3, {"QGemm": 1, "QLinearConv": 2})
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its bundle; not to be changed."""
+    run = trained_run(tmp_path_factory.mktemp("runs") / "tiny")
+    export_run(run, run / "export", size=ProofSize(4, 40), allow_failed_gate=True)
+    return run
+
+
+def timing(name: str, batch: int, milliseconds: float, speedup: float | None) -> Timing:
+    samples = tuple(round(milliseconds * 1e6 * (1 + i / 1e4)) for i in range(120))
+    summary = Latency(samples).summary()
+    return Timing(name, batch, summary, 1000 * batch / milliseconds, speedup, ())
+
+
+def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: str = "0" * 64) -> Bench:
+    """A measurement in which float32 takes 30 ms and static int8 9 ms."""
+    contestants = (
+        Contestant(BUNDLE, "onnxruntime 1", "integers", 1000, integer, 90.0),
+        Contestant(FLOAT, "onnxruntime 1", "float", 4000, IntegerCount(0, 3, {"Conv": 3}), 92.5),
+        Contestant(STATIC_INT8, "onnxruntime 1", "static", 1100, INTEGER, 91.0),
+    )
+    timings = (
+        timing(BUNDLE, 1, bundle_ms, 30 / bundle_ms),
+        timing(FLOAT, 1, 30.0, 1.0),
+        timing(STATIC_INT8, 1, 9.0, 30 / 9),
+    )
+    return Bench(
+        schema_version=SCHEMA_VERSION,
+        created="2026-01-01T00:00:00+00:00",
+        name="made-up",
+        model_sha256=sha256,
+        gate_passed=True,
+        threads=1,
+        seconds=1.0,
+        accuracy_images=40,
+        contestants=contestants,
+        timings=timings,
+        sizes=Sizes(1000, 4000, 5000, {"onnxruntime": 1000}),
+        environment=Environment("CPU", "x86_64", "Linux", "3.11", 2, (0, 1), None, 0.1, None, {"numpy": "2"}),
+        notes=("a note",),
+    )
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return measured()
+
+
+@pytest.fixture
+def slow_float_bench() -> Bench:
+    """A bundle that is slower than float32 and runs no product on integers."""
+    slow = measured(60.0, IntegerCount(0, 3, {"Conv": 3}))
+    return dataclasses.replace(slow, gate_passed=False)

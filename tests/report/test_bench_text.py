@@ -1,0 +1,56 @@
+"""Text never flatters: slower is said, float is not called integer, thin samples give no percentile."""
+
+import dataclasses
+
+from saq_qat.report.bench_record import BUNDLE, FLOAT, Bench
+from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
+
+
+def test_the_verdict_names_both_ratios_and_the_kernels(bench: Bench) -> None:
+    (line,) = speed_verdicts(bench)
+    assert "3.00x the speed of float32" in line
+    assert "0.90x that of ONNX Runtime's static int8" in line
+    assert "integer (3/3 products" in line
+
+
+def test_a_slow_bundle_is_called_slow_and_a_float_one_float(slow_float_bench: Bench) -> None:
+    (line,) = speed_verdicts(slow_float_bench)
+    assert "SLOWER than float32 on ONNX Runtime: 0.50x" in line
+    assert "float (0/3 products on integer kernels)" in line
+    assert "integer (" not in line
+    warnings = bench_warnings(slow_float_bench)
+    assert any("slower than float32" in warning for warning in warnings)
+    assert any("failed its exactness gate" in warning for warning in warnings)
+
+
+def test_percentiles_without_enough_samples_are_dashes(bench: Bench) -> None:
+    row = next(line for line in bench_text(bench) if line.strip().startswith(BUNDLE) and " .. " in line)
+    cells = row.split(BUNDLE)[1].split()
+    assert cells[0] == "10.1"
+    assert cells[4:7] != ["-", "-", "-"]
+    assert cells[5:7] == ["-", "-"], "120 samples carry p90, but neither p95 nor p99"
+
+
+def test_without_float32_no_ratio_is_claimed(bench: Bench) -> None:
+    alone = dataclasses.replace(
+        bench,
+        timings=(dataclasses.replace(bench.timings[0], speedup=None),),
+        contestants=bench.contestants[:1],
+    )
+    (line,) = speed_verdicts(alone)
+    assert "float32 was not measured beside it" in line
+    assert "x the speed" not in line
+
+
+def test_cautions_name_their_contestant_and_the_machine_only_once(bench: Bench) -> None:
+    busy = "busy machine: 0.1 of 2 cores free for 1 threads"
+    timings = tuple(dataclasses.replace(t, cautions=(busy, "not steady")) for t in bench.timings)
+    warnings = bench_warnings(dataclasses.replace(bench, timings=timings))
+    assert warnings.count(busy) == 1
+    assert f"{FLOAT}, batch 1: not steady" in warnings
+
+
+def test_every_size_and_note_is_printed(bench: Bench) -> None:
+    text = "\n".join(bench_text(bench))
+    for part in ("1,000 parameters", "4.00x smaller", "6.40x smaller, in theory", "a note", "numpy 2"):
+        assert part in text
