@@ -1,7 +1,8 @@
 """The integer kernels' arithmetic in NumPy: int32 accumulators, float32 multipliers, ties to even.
 
-The definition of a right answer. The formulas are those of ONNX Runtime's x86 kernels (QLinearConv, QLinearAdd,
-QLinearGlobalAveragePool, QGemm), which use float32 multipliers throughout; nothing here calls torch or ONNX Runtime.
+The definition of a right answer. The formulas are those of ONNX Runtime's x86 kernels (QLinearConv,
+QLinearAdd, QLinearGlobalAveragePool, QGemm), which use float32 multipliers throughout; nothing here calls
+torch or ONNX Runtime.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = [
     "Window",
     "accumulate_conv",
     "accumulate_linear",
+    "broadcasts_innermost",
     "quantize_float",
     "requantize_accumulator",
     "requantize_codes",
@@ -57,7 +59,8 @@ class Window:
 def accumulate_conv(x: Codes, weight: npt.NDArray[np.int8], bias: Codes, window: Window) -> Codes:
     """int32 accumulators (N, out, H', W') of codes (N, in, H, W) and weights (out, in / groups, kH, kW).
 
-    Sums run in a BLAS product of floats wide enough to hold every partial sum exactly: float32 below 2^24, else float64.
+    Sums run in a BLAS product of floats wide enough to hold every partial sum exactly: float32 below 2^24,
+    else float64.
 
     Raises:
         ArtifactError: an accumulator could leave int32.
@@ -101,7 +104,8 @@ def _bound(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> int:
     bound = depth * int(np.abs(x).max(initial=0)) * int(np.abs(weight.astype(np.int32)).max(initial=0))
     if bound + int(np.abs(bias.astype(np.int64)).max(initial=0)) > _INT32_MAX:
         raise ArtifactError(
-            f"An accumulator may reach {bound} plus its bias, beyond int32. Use fewer bits or refine_bias: false."
+            f"An accumulator may reach {bound} plus its bias, beyond int32. "
+            "Use fewer bits or deploy.refine_bias: false."
         )
     return bound
 
@@ -137,22 +141,43 @@ class Stored:
 def requantize_sum(a: Stored, b: Stored, scale: np.float32, zero_point: int, codes: CodeRange) -> Codes:
     """Codes of a sum, in the order of operations of QLinearAdd on x86 CPUs with fused multiply-add.
 
-    ``rint(fma(a, r_a, fma(b, r_b, z - (r_a z_a + r_b z_b))))`` with ``r = f32(s / s_y)``. Without the fused steps, about one
-    code in four million differs.
+    ``rint(fma(a, r_a, fma(b, r_b, z - fma(z_a, r_a, f32(z_b r_b)))))`` with ``r = f32(s / s_y)``; without the
+    fused steps, about one code in four million differs. Where ``a`` is a scalar to the kernel's inner loop
+    and ``b`` is not (``broadcasts_innermost``), the kernel swaps them.
     """
+    if broadcasts_innermost(a.codes.shape, b.codes.shape):
+        a, b = b, a
     ratio_a, ratio_b = np.float32(a.scale / scale), np.float32(b.scale / scale)
-    offset = np.float32(
-        np.float32(ratio_a * np.float32(a.zero_point)) + np.float32(ratio_b * np.float32(b.zero_point))
-    )
-    fixed = np.float32(np.float32(zero_point) - offset)
-    partial = _fused_multiply_add(b.codes + b.zero_point, ratio_b, fixed)
+    offset = _fused_multiply_add(np.int32(a.zero_point), ratio_a, ratio_b * np.float32(b.zero_point))
+    partial = _fused_multiply_add(b.codes + b.zero_point, ratio_b, np.float32(zero_point) - offset)
     stored = _fused_multiply_add(a.codes + a.zero_point, ratio_a, partial)
-    return np.clip(np.rint(stored) - zero_point, codes.minimum, codes.maximum).astype(np.int32)
+    return codes.clip(np.rint(stored) - np.float32(zero_point))
 
 
-def _fused_multiply_add(x: Codes, factor: np.float32, addend: Float32 | np.float32) -> Float32:
-    """``f32(x * factor + addend)`` with one rounding: in float64 the product of a code and a float32 is exact."""
-    return (x.astype(np.float64) * np.float64(factor) + np.asarray(addend, np.float64)).astype(np.float32)
+def broadcasts_innermost(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether broadcasting repeats single values of ``a`` along the innermost axis longer than 1."""
+    rank = max(len(a), len(b))
+    sizes = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
+    innermost = next((pair for pair in reversed(list(sizes)) if pair != (1, 1)), (1, 1))
+    return innermost[0] == 1 and innermost[1] > 1
+
+
+def _fused_multiply_add(x: Codes | np.int32, factor: np.float32, addend: Float32 | np.float32) -> Float32:
+    """``f32(x * factor + addend)`` with a single rounding, the product broadcast against the addend.
+
+    In float64 the product of a code and a float32 is exact and the error of the sum is known, so rounding the
+    sum to odd (its last bit tells that something was cut off) makes the second rounding, to float32, that of
+    the exact value.
+    """
+    product = x.astype(np.float64) * np.float64(factor)
+    product, wide = np.broadcast_arrays(product, np.asarray(addend, np.float64))
+    total = product + wide
+    virtual = total - product
+    error = (product - (total - virtual)) + (wide - virtual)
+    is_even = np.asarray(total).view(np.int64) % 2 == 0
+    outward = np.where(error > 0, np.inf, -np.inf)
+    odd = np.where((error != 0) & is_even, np.nextafter(total, outward), total)
+    return np.asarray(odd.astype(np.float32))
 
 
 def requantize_mean(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:

@@ -1,7 +1,8 @@
 """The ladder of proof: fake-quant network, deploy view, integer reference and engine, compared pair by pair.
 
-Hard rungs decide whether a bundle may be written: the integer reference equals the engine in every code, and the deploy view
-in float64 equals it wherever float32 can tell a value from a rounding tie. Soft rungs bound what may differ.
+Hard rungs decide whether a bundle may be written: the integer reference equals the engine in every code, and
+the deploy view in float64 equals it wherever float32 can tell a value from a rounding tie. Soft rungs bound
+what may differ.
 """
 
 import copy
@@ -20,7 +21,10 @@ from saq_qat_export.probe import Probe
 
 __all__ = ["Agreement", "Flip", "Rung", "agree", "agreement_rungs", "code_rungs", "tie_images"]
 
-_FLOAT64_TIES = 1e-6
+# A float32 multiplier is off by about 1e-7 of a value of up to 255 codes, so one value in some hundred
+# thousand may lie that near a tie. More would be another arithmetic. The floor spares small proofs bad luck.
+_TIES = 1e-5
+_FEWEST_TIES = 8
 _FLOAT32_MISMATCHES = 1e-5
 _FLOAT_OPERATION_MISMATCHES = 1e-4
 _VIEW_AGREEMENT = 0.999
@@ -69,24 +73,18 @@ class Agreement:
 
 
 def tie_images(view: fx.GraphModule, shape: tuple[int, int, int], count: int = 2) -> Tensor:
-    """Float32 images (count, C, H, W) that are hard to round: half-steps of the image grid, their float32 neighbours,
-    both saturations and zeros, in a fixed shuffle."""
+    """Float32 images (count, C, H, W) that are hard to round, in a fixed shuffle.
+
+    Half-steps of the image grid, their float32 neighbours, both saturations and zeros.
+    """
     scales = [m.scale for m in view.modules() if isinstance(m, Quantize)]
     scale = scales[0].double() if scales else torch.tensor(1 / 64, dtype=torch.float64)
-    half = (torch.arange(-130, 130, dtype=torch.float64) + 0.5) * scale
-    ties = half.float()
+    ties = ((torch.arange(-130, 130, dtype=torch.float64) + 0.5) * scale).float()
     infinity = torch.full_like(ties, torch.inf)
-    values = torch.cat(
-        [
-            ties,
-            torch.nextafter(ties, infinity),
-            torch.nextafter(ties, -infinity),
-            torch.tensor([0.0, -0.0, 1e4, -1e4]),
-        ]
-    )
+    neighbours = (torch.nextafter(ties, infinity), torch.nextafter(ties, -infinity))
+    values = torch.cat([ties, *neighbours, torch.tensor([0.0, -0.0, 1e4, -1e4])])
     generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(values), (count, *shape), generator=generator)
-    return values[index]
+    return values[torch.randint(len(values), (count, *shape), generator=generator)]
 
 
 def code_rungs(
@@ -96,13 +94,14 @@ def code_rungs(
 
     Args:
         batches: real images (N, C, H, W).
-        adversarial: images made of rounding ties; the hard comparisons hold for them too, but ties are not counted.
+        adversarial: images made of rounding ties; the hard comparisons hold for them too, but their ties are
+            not counted.
     """
     probe = Probe(graph)
     wide = copy.deepcopy(view).double()
     codes, _ = probe.run(adversarial.numpy())
     reference = [compare_reference(view, adversarial.numpy(), codes)]
-    double = [[replace(t, ties=0) for t in compare_view(wide, adversarial.double(), codes)]]
+    double = [[replace(t, ties=0, tie_values=0) for t in compare_view(wide, adversarial.double(), codes)]]
     single = []
     for images in batches:
         codes, _ = probe.run(images.numpy())
@@ -110,44 +109,48 @@ def code_rungs(
         double.append(compare_view(wide, images.double(), codes))
         single.append(compare_view(view, images, codes))
     return [
-        _rung("integer reference = ONNX Runtime", merge(reference), hard=True, ties=0.0, mismatches=0.0),
-        _rung(
-            "deploy view in float64 = ONNX Runtime",
-            merge(double),
-            hard=True,
-            ties=_FLOAT64_TIES,
-            mismatches=0.0,
-        ),
-        _rung(
-            "deploy view in float32 = ONNX Runtime",
-            merge(single),
-            hard=False,
-            ties=_FLOAT32_MISMATCHES,
-            mismatches=_FLOAT32_MISMATCHES,
-        ),
+        _exact_rung("integer reference", merge(reference)),
+        _tied_rung("deploy view in float64", merge(double), hard=True, mismatches=0.0),
+        _tied_rung("deploy view in float32", merge(single), hard=False, mismatches=_FLOAT32_MISMATCHES),
     ]
 
 
-def _rung(name: str, tensors: list[TensorComparison], *, hard: bool, ties: float, mismatches: float) -> Rung:
-    """Passed if rates stay within bounds; tensors behind float operations may differ by one code now and then."""
+def _exact_rung(name: str, tensors: list[TensorComparison]) -> Rung:
+    """Passed if no code behind integer kernels differs."""
+    exact = not any(t.mismatches for t in tensors if t.producer == "integer")
+    return _rung(name, tensors, hard=True, passed=exact and _float_within_bounds(tensors))
+
+
+def _tied_rung(name: str, tensors: list[TensorComparison], *, hard: bool, mismatches: float) -> Rung:
+    """Passed if codes behind integer kernels differ by one step, and almost all of them at rare ties."""
     integer = [t for t in tensors if t.producer == "integer"]
-    behind_float = [t for t in tensors if t.producer == "float"]
     compared = sum(t.compared for t in tensors)
-    differing = sum(t.mismatches for t in tensors)
-    tied = sum(t.ties for t in tensors)
     passed = (
         sum(t.mismatches for t in integer) <= mismatches * compared
-        and sum(t.ties for t in integer) <= max(ties * compared, 1 if ties else 0)
-        and sum(t.mismatches + t.ties for t in behind_float) <= _FLOAT_OPERATION_MISMATCHES * compared
-        and all(t.largest_step <= 1 for t in (*behind_float, *(integer if ties else ())))
+        and sum(t.tie_values for t in integer) <= max(_TIES * compared, _FEWEST_TIES)
+        and all(t.largest_step <= 1 for t in integer)
+        and _float_within_bounds(tensors)
     )
-    first = next((t for t in tensors if t.mismatches), None)
-    detail = f"{tied} of {compared} at a rounding tie" if tied else ""
-    if first is not None:
-        detail = f"first at {first.name}: {first.mismatches} of {first.compared}" + (
-            f"; {detail}" if detail else ""
-        )
-    return Rung(name, hard, passed, compared, differing, detail, tuple(tensors))
+    return _rung(name, tensors, hard=hard, passed=passed)
+
+
+def _float_within_bounds(tensors: list[TensorComparison]) -> bool:
+    """Whether codes behind float operations, which engines round differently, differ rarely, by one step."""
+    behind = [t for t in tensors if t.producer == "float"]
+    differing = sum(t.mismatches + t.ties for t in behind)
+    compared = sum(t.compared for t in tensors)
+    return differing <= _FLOAT_OPERATION_MISMATCHES * compared and all(t.largest_step <= 1 for t in behind)
+
+
+def _rung(name: str, tensors: list[TensorComparison], *, hard: bool, passed: bool) -> Rung:
+    compared = sum(t.compared for t in tensors)
+    tied = sum(t.ties for t in tensors)
+    details = [f"first at {t.name}: {t.mismatches} of {t.compared}" for t in tensors if t.mismatches][:1]
+    if tied:
+        details.append(f"{tied} of {compared} at a rounding tie")
+    differing = sum(t.mismatches for t in tensors)
+    name = f"{name} = ONNX Runtime"
+    return Rung(name, hard, passed, compared, differing, "; ".join(details), tuple(tensors))
 
 
 @torch.no_grad()
@@ -180,7 +183,7 @@ def agree(
 
 
 def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
-    """The soft rungs on predictions: engine against deploy view, and against the fake-quant network that was trained."""
+    """The soft rungs on predictions: engine against deploy view, and against the fake-quant network."""
     drop = agreement.fake_quant_top1 - agreement.engine_top1
     rate = agreement.flips / agreement.images
     return [
@@ -198,7 +201,7 @@ def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
             drop <= thresholds.max_top1_drop and rate <= thresholds.max_flip_rate,
             agreement.images,
             agreement.flips,
-            f"{agreement.fake_quant_top1:.2f} % and {agreement.engine_top1:.2f} %; at most {thresholds.max_top1_drop:g} "
-            f"points and {100 * thresholds.max_flip_rate:g} % of predictions may go",
+            f"{agreement.fake_quant_top1:.2f} % and {agreement.engine_top1:.2f} %; "
+            f"{thresholds.max_top1_drop:g} points and {100 * thresholds.max_flip_rate:g} % of predictions may go",
         ),
     ]

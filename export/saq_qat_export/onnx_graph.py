@@ -32,13 +32,13 @@ class OnnxGraph:
 
 
 def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy: Deploy) -> OnnxGraph:
-    """The graph for ONNX Runtime's integer kernels: static shapes but for the batch, weights inside, no timestamps.
+    """The graph for ONNX Runtime's integer kernels: static shapes but for the batch, weights inside.
 
     Args:
         view: float32 deploy view.
         image_shape: (C, H, W).
 
-    Two exports of one checkpoint are byte-identical.
+    Two exports of one checkpoint are byte-identical: nothing in the file tells of time or place.
     """
     model = _torch_export(view, image_shape)
     name_after_modules(model)

@@ -19,11 +19,11 @@ def with_code_outputs(graph: OnnxGraph) -> bytes:
     model = onnx.load_from_string(graph.content)
     for name in graph.code_tensors:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 class Probe:
-    """An ONNX Runtime session on the CPU that also returns codes; optimized as in production unless told otherwise."""
+    """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default."""
 
     def __init__(self, graph: OnnxGraph, *, optimize: bool = True, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()

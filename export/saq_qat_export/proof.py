@@ -1,4 +1,4 @@
-"""Proves one exported network on a recipe's images: the whole ladder, and how much of it runs on integer kernels."""
+"""Proves one exported network on a recipe's images: the whole ladder, and how much of it runs as integers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import fx
 
 from saq_qat.data.batches import val_batches
@@ -13,7 +15,7 @@ from saq_qat.errors import ArtifactError, GateError
 from saq_qat.quant.deploy import deploy_view
 from saq_qat.quant.plan import Plan
 from saq_qat.train.restore import Restored, restore
-from saq_qat_export.bundle import make_bundle, write_bundle
+from saq_qat_export.bundle import check_destination, make_bundle, write_bundle
 from saq_qat_export.onnx_graph import OnnxGraph, export_onnx
 from saq_qat_export.proof import Proof, ProofSize, prove
 from saq_qat_runtime.manifest import Manifest
@@ -53,7 +55,8 @@ def lower_run(run: Path, checkpoint: Literal["last", "best"]) -> Lowered:
     if restored.plan is None or not isinstance(restored.network, fx.GraphModule):
         raise ArtifactError(
             f"{run}: export needs a quantized network, and this run was trained in full precision. "
-            "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's weights."
+            "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
+            "weights."
         )
     view = deploy_view(restored.network, restored.recipe.deploy)
     settings = restored.images.preprocessing
@@ -88,28 +91,38 @@ def export_run(
     """Write the bundle of a run into ``folder``.
 
     Raises:
+        ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
         GateError: a hard rung failed and ``allow_failed_gate`` is false; nothing is written.
     """
+    check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
     lowered = lower_run(run, checkpoint)
     proof = prove_run(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
-        failed = "; ".join(f"{r.name}: {r.detail}" for r in proof.rungs if r.hard and not r.passed)
-        raise GateError(
-            f"The exported integers are not the trained ones, so no bundle was written. {failed}. "
-            "See 'saq-qat verify' for every tensor; --allow-failed-gate writes the bundle, marked as failed."
-        )
+        raise GateError(_failure(proof))
     on_step("writing the bundle")
-    golden = sample_validation(lowered.restored.images, _GOLDEN_IMAGES)
-    images, _ = next(iter(val_batches(golden, batch_size=_GOLDEN_IMAGES)))
     bundle = make_bundle(
         lowered.restored,
         lowered.plan,
         lowered.view,
         lowered.graph,
         proof,
-        images.numpy(),
+        _golden_images(lowered.restored),
         allow_failed_gate=allow_failed_gate,
     )
     write_bundle(bundle, folder)
     return Exported(folder, bundle.manifest, proof)
+
+
+def _failure(proof: Proof) -> str:
+    failed = "; ".join(f"{r.name}: {r.detail}" for r in proof.rungs if r.hard and not r.passed)
+    return (
+        f"The exported integers are not the trained ones, so no bundle was written. {failed}. "
+        "See 'saq-qat verify' for every tensor; --allow-failed-gate writes the bundle, marked as failed."
+    )
+
+
+def _golden_images(restored: Restored) -> npt.NDArray[np.float32]:
+    golden = sample_validation(restored.images, _GOLDEN_IMAGES)
+    images, _ = next(iter(val_batches(golden, batch_size=_GOLDEN_IMAGES)))
+    return images.numpy()

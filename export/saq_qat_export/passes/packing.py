@@ -1,7 +1,7 @@
 """Storage: weights of at most 16 levels become uint4 initializers, widened to int8 when the session loads.
 
-``codes = uint4 * step + minimum`` as Cast, Mul, Sub, Cast, which ONNX Runtime folds into one constant at load time, so the
-file shrinks and neither speed nor codes change.
+``codes = uint4 * step + minimum`` as Cast, Mul, Sub, Cast, which ONNX Runtime folds into one constant at load
+time, so the file shrinks and neither speed nor codes change.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Packing:
 
 
 def pack_weights(model: ir.Model, packings: Mapping[str, Packing]) -> None:
-    """Replace the named int8 initializers, in place. One that holds another code (a constant channel) stays as it is."""
+    """Replace the named int8 initializers, in place; one with other codes (a constant channel) stays."""
     for name, packing in packings.items():
         value = model.graph.initializers[name]
         if value.const_value is None:
@@ -58,12 +58,14 @@ def _replace(model: ir.Model, value: ir.Value, index: np.ndarray, packing: Packi
 
 
 def _constant(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = ir.Value(
+        name=name, const_value=tensor, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype)
+    )
     model.graph.register_initializer(value)
     return value
 
 
-def _uint4_tensor(index: np.ndarray, name: str) -> ir.PackedTensor:
+def _uint4_tensor(index: np.ndarray, name: str) -> ir.PackedTensor[np.ndarray]:
     """Two indices a byte, low half first, as ONNX lays out UINT4 raw data."""
     flat = index.reshape(-1)
     flat = np.append(flat, np.zeros(flat.size % 2, np.uint8))

@@ -13,7 +13,7 @@ def add_weight_zero_points(model: ir.Model) -> None:
         if node.op_type != "DequantizeLinear" or len(node.inputs) > 2 or stored is None:
             continue
         if stored.dtype == ir.DataType.INT8 and stored.shape is not None:
-            zeros = np.zeros(int(stored.shape[0]), dtype=np.int8)
+            zeros = np.zeros(stored.shape.numpy()[:1], dtype=np.int8)
             name = f"{stored.name}_zero_point"
             value = ir.Value(name=name, const_value=ir.tensor(zeros, name=name))
             model.graph.register_initializer(value)
