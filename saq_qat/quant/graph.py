@@ -57,6 +57,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
             f"{type(model).__name__} cannot be traced: {error}. Write forward without branches or loops that "
             "depend on tensor values, or mark the part with torch.fx.wrap."
         ) from error
+    _check_interface(network, type(model).__name__)
     for node in network.graph.nodes:
         if node.op == "call_function" and node.target in _DROPOUTS:
             raise LegalityError(
@@ -66,6 +67,15 @@ def trace(model: nn.Module) -> fx.GraphModule:
     network.graph.eliminate_dead_code()
     network.recompile()
     return network
+
+
+def _check_interface(network: fx.GraphModule, name: str) -> None:
+    outputs = network.graph.output_node().args[0]
+    if not isinstance(outputs, fx.Node):
+        raise LegalityError(
+            f"A network gives one tensor, the logits (N, classes); {name} returns {outputs}. "
+            "Wrap it in a module that returns the logits alone."
+        )
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -155,9 +165,9 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
         network, node, (nn.Sigmoid, nn.Softmax), (torch.sigmoid, F.softmax), ("sigmoid", "softmax")
     ):
         return True
-    if is_carrier(network, node) or is_global_average(network, node) or is_add(network, node):
-        return all(is_nonnegative(network, parent) for parent in node.all_input_nodes)
-    return False
+    if is_carrier(network, node) or is_global_average(network, node):
+        return is_nonnegative(network, node.all_input_nodes[0])
+    return is_add(network, node) and all(is_nonnegative(network, term) for term in node.all_input_nodes)
 
 
 def is_shape_query(node: fx.Node) -> bool:
@@ -178,7 +188,7 @@ def source_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:
 def uses(network: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
     """``(consumer, carrier)`` of every use of a value, through carriers; ``carrier`` is the node it reads."""
     for user in node.users:
-        if is_carrier(network, user):
-            yield from uses(network, user)
-        else:
+        if not is_carrier(network, user):
             yield user, node
+        elif user.all_input_nodes[0] is node:  # else the node is a size that the carrier reshapes to
+            yield from uses(network, user)

@@ -132,7 +132,11 @@ class _Lowering:
         self.quantizers[path] = Quantize(
             scale, minimum=minimum, maximum=maximum, zero_point=-min(minimum, 0), bits=quantizer.bits
         )
-        self.codes[node] = (self.graph.call_module(path, (self._float(source),)), path)
+        value = self._float(source)
+        flattens = value.target is torch.flatten and value.all_input_nodes[0].target is GLOBAL_AVERAGE_POOL
+        codes = self.graph.call_module(path, (value.all_input_nodes[0] if flattens else value,))
+        # An average feeds its quantizer directly, or it would be no integer kernel.
+        self.codes[node] = (self.graph.call_function(torch.flatten, (codes, 1)) if flattens else codes, path)
 
     def _absorbed(self, node: fx.Node) -> float | None:
         """Upper bound of a ReLU that only a quantizer reads, and which so lives on as bounds of codes."""
