@@ -38,24 +38,25 @@ def fold_batch_norm(network: fx.GraphModule, *, refine_bias: bool = True) -> fx.
 
 def _fold_group(network: fx.GraphModule, group: Group, layer: QuantLayer, *, refine_bias: bool) -> None:
     norm = None if group.batch_norm is None else graph.module_of(network, group.batch_norm)
-    _fold_into(layer, norm, refine_bias=refine_bias)
+    quantizer = quantizer_before(network, group.head)
+    factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=refine_bias)
+    _fold_into(layer, norm, factor)
     if group.batch_norm is not None:
         group.batch_norm.replace_all_uses_with(group.head)
         network.graph.erase_node(group.batch_norm)
         network.delete_submodule(str(group.batch_norm.target))
-    quantizer = quantizer_before(network, group.head)
     if quantizer is not None:
         _pass_input_scale(network, group.head, quantizer)
 
 
 @torch.no_grad()
-def _fold_into(layer: QuantLayer, norm: nn.Module | None, *, refine_bias: bool) -> None:
+def _fold_into(layer: QuantLayer, norm: nn.Module | None, factor: int) -> None:
     out = layer.weight.shape[0]
     gain, shift = layer.weight.new_ones(out), layer.weight.new_zeros(out)
     if norm is not None:
         gain, shift = batch_norm_affine(norm)
     bias = shift if layer.bias is None else layer.bias.double() * gain + shift
-    layer.fold(gain, bias, refinement(layer, refine=refine_bias))
+    layer.fold(gain, bias, factor)
 
 
 def _pass_input_scale(network: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import ArtifactError
+from saq_qat.quant.grid import INT16_MAX, Grid
 from saq_qat.quant.layers import QuantLayer
 
 __all__ = ["FoldedLayer", "batch_norm_affine", "bias_codes", "bias_scale", "fold_layer", "refinement"]
@@ -45,30 +46,40 @@ def batch_norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return gain, shift if norm.bias is None else shift + norm.bias.detach().double()
 
 
-def refinement(layer: QuantLayer, *, refine: bool) -> int:
+def refinement(layer: QuantLayer, input_grid: Grid | None, *, refine: bool) -> int:
     """Power of two that stored codes are multiplied by, so that the integer bias has a finer grid at no cost.
 
-    The largest that keeps codes in int8: 8 for 4-bit ``saq`` codes, 32 for 2-bit ones, 1 if not ``refine``.
+    The largest that keeps codes in int8 and pairs of products in int16, which x86 kernels without VNNI
+    saturate at: 8 for 4-bit ``saq`` codes, 32 for 2-bit ones, less behind 8-bit signed inputs; 1 if not
+    ``refine``.
+
+    Args:
+        input_grid: of the layer's input; None where that is a float.
     """
     largest = max(layer.weight_quantizer.grid.maximum, -layer.weight_quantizer.grid.minimum)
+    limit = _INT8_MAX
+    if input_grid is not None:
+        limit = min(limit, INT16_MAX // (2 * input_grid.largest_stored))
     factor = 1
-    while refine and largest * factor * 2 <= _INT8_MAX:
+    while refine and largest * factor * 2 <= limit:
         factor *= 2
     return factor
 
 
 @torch.no_grad()
-def fold_layer(layer: QuantLayer, norm: nn.Module | None, *, refine: bool) -> FoldedLayer:
+def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> FoldedLayer:
     """Weight, scale and bias of ``layer`` followed by ``norm``, without rounding any weight code.
 
     A channel whose gain is zero keeps its bias alone: codes 0.
+
+    Args:
+        factor: what stored codes are multiplied by (``refinement``).
 
     Raises:
         ArtifactError: a scale is not finite, or weight codes do not fit int8.
     """
     _check_fits_int8(layer)
     gain, bias = _gain_and_bias(layer, norm)
-    factor = refinement(layer, refine=refine)
     scale, alive = layer.channel_scales(gain, factor)
     if not bool(torch.isfinite(scale).all()) or not bool(torch.isfinite(bias).all()):
         raise ArtifactError(

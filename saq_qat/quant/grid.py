@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from saq_qat.errors import LegalityError
 
-__all__ = ["Grid", "activation_grid", "weight_grid"]
+__all__ = ["INT16_MAX", "Grid", "activation_grid", "weight_grid"]
+
+INT16_MAX = 32767
+"""Where x86 kernels without VNNI saturate the sum of two products."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Grid:
     @property
     def signed(self) -> bool:
         return self.minimum < 0
+
+    @property
+    def largest_stored(self) -> int:
+        """Largest number that stores a code as uint8: negative codes are moved up by the zero point."""
+        return self.maximum - min(self.minimum, 0)
 
     @property
     def levels(self) -> int:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from torch import fx
 
 from saq_qat.quant import graph
+from saq_qat.quant.grid import INT16_MAX
 from saq_qat.quant.groups import groups
 from saq_qat.quant.plan import Finding, LayerPlan, Plan, TensorPlan
 
 __all__ = ["judge"]
 
-_INT16_MAX = 32767
 _FLOAT_OPERATIONS_SHOWN = 8
 
 
@@ -73,14 +73,13 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
             "Set quant.placement: deploy and quant.quantize_image: true for integer kernels throughout.",
         )  # fmt: skip
         return
-    grid = tensors[str(layer.input)].grid
-    largest = grid.maximum - min(grid.minimum, 0)
-    if 2 * largest * layer.grid.maximum > _INT16_MAX:
+    largest = tensors[str(layer.input)].grid.largest_stored
+    if 2 * largest * layer.grid.maximum > INT16_MAX:
         yield Finding(
             "ORT005", "warning", layer.name,
-            f"2 * {largest} * {layer.grid.maximum} exceeds {_INT16_MAX}: x86 CPUs without VNNI may saturate "
+            f"2 * {largest} * {layer.grid.maximum} exceeds {INT16_MAX}: x86 CPUs without VNNI may saturate "
             "and give other codes.",
-            "Deploy on CPUs with VNNI, or give this layer 7-bit weights.",
+            "Deploy on CPUs with VNNI, or give this layer 6-bit weights by an override.",
         )  # fmt: skip
 
 

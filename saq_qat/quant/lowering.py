@@ -155,8 +155,8 @@ class _Lowering:
     def _layer(self, node: fx.Node, layer: QuantLayer) -> None:
         source = node.all_input_nodes[0]
         quantizer = quantizer_before(self.network, node)
-        factor = refinement(layer, refine=self.refine)
-        folded = fold_layer(layer, self.folded.get(node), refine=self.refine)
+        factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=self.refine)
+        folded = fold_layer(layer, self.folded.get(node), factor)
         input_scale = None if quantizer is None else quantizer.scale
         module: IntegerLayer
         if isinstance(layer, QuantConv2d):

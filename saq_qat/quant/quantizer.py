@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from saq_qat.quant.functional import clip_mask, codes, fake_quantize, scale_of
 from saq_qat.quant.grid import Grid
-from saq_qat.quant.initialise import Initialisation, clip_level, least_squares
+from saq_qat.quant.initialise import Initialisation, clip_level, least_squares, reaching
 
 __all__ = ["Quantizer", "observing"]
 
@@ -74,6 +74,8 @@ class Quantizer(nn.Module):
     def _estimate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.lsq and self.method == "mse":
             return least_squares(x, self.grid, offset=self.beta is not None)
+        if self.beta is not None and self.method == "max":
+            return reaching(x, self.grid, offset=True)
         reach = self.grid.maximum / self.grid.unit
         beta = x.min() if self.beta is not None else None
         return clip_level(x if beta is None else x - beta, self.grid, self.method) / reach, beta
