@@ -14,7 +14,16 @@ import torch
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import ArtifactError
-from saq_qat.report.bench_record import BUNDLE, FLOAT, SCHEMA_VERSION, Bench, Samples, Timing
+from saq_qat.report.bench_record import (
+    BUNDLE,
+    FLOAT,
+    SCHEMA_VERSION,
+    STATIC_INT8,
+    Bench,
+    Ratio,
+    Samples,
+    Timing,
+)
 from saq_qat.report.contestants import Entrant, baseline_entrants, bundle_entrants, with_accuracy
 from saq_qat.train.restore import restore
 from saq_qat_runtime.bench import Comparison, Latency, cautions, interleave
@@ -173,9 +182,24 @@ def _timings(
             batch=batch,
             latency=summary,
             images_per_second=batch * 1000.0 / summary.median_ms,
-            speedup=comparison.speedups[name] if comparison.baseline == FLOAT else None,
+            over_float=_ratio(comparison, FLOAT, latency),
+            over_int8=_ratio(comparison, STATIC_INT8, latency),
             cautions=cautions(latency, environment, threads=size.threads, integer=quantized),
         )
+
+
+def _ratio(comparison: Comparison, other: str, own: Latency) -> Ratio | None:
+    """Turn by turn, because a turn's neighbours share what the machine did at that moment."""
+    theirs = comparison.latencies.get(other)
+    if theirs is None:
+        return None
+    # Order statistics hold for any quantity; these samples are ratios, in millionths.
+    paired = Latency(
+        tuple(round(1e6 * a / max(b, 1)) for a, b in zip(theirs.samples, own.samples, strict=True))
+    )
+    interval = paired.median_interval()
+    low, high = (None, None) if interval is None else (interval[0] / 1e6, interval[1] / 1e6)
+    return Ratio(paired.median / 1e6, low, high)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ __all__ = [
     "STATIC_INT8",
     "Bench",
     "Contestant",
+    "Ratio",
     "Samples",
     "Timing",
     "read_bench",
@@ -56,11 +57,25 @@ class Contestant:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """How many times as fast: the median over turns of the other's time by the own, both of the same turn.
+
+    Attributes:
+        low, high: 95 % interval of that median; None for fewer than six turns.
+    """
+
+    median: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Timing:
     """Latency of one contestant at one batch size.
 
     Attributes:
-        speedup: median of float32 on ONNX Runtime in the same turns, over this median; None without it.
+        over_float, over_int8: speed relative to float32 and static int8 on ONNX Runtime; None where these did
+        not take turns with it.
         cautions: what to know before quoting it.
     """
 
@@ -68,7 +83,8 @@ class Timing:
     batch: int
     latency: LatencySummary
     images_per_second: float
-    speedup: float | None
+    over_float: Ratio | None
+    over_int8: Ratio | None
     cautions: tuple[str, ...]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from saq_qat.report.bench_record import BUNDLE, STATIC_INT8, Bench, Contestant, Timing
+from saq_qat.report.bench_record import BUNDLE, Bench, Contestant, Ratio, Timing
 from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
 from saq_qat_runtime.environment import Environment
 from saq_qat_runtime.records import Sizes
@@ -13,6 +13,7 @@ __all__ = [
     "contestant_lines",
     "describe_machine",
     "latency_tables",
+    "pace",
     "size_lines",
     "speed_verdicts",
 ]
@@ -55,27 +56,35 @@ def _verdict(bench: Bench, batch: int) -> str:
         return f"batch {batch}: the bundle was not measured"
     label = "" if contestant.integer is None else f", {contestant.integer.label}"
     where = f"batch {batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
-    if timing.speedup is None:
-        pace = f"{milliseconds(timing.latency.median_ms)} ms; float32 was not measured beside it"
-    elif timing.speedup < 1:
-        pace = f"SLOWER than float32 on ONNX Runtime: {times(timing.speedup)} its speed"
-    else:
-        pace = f"{times(timing.speedup)} the speed of float32 on ONNX Runtime"
-    over_static = _over_static(bench, timing)
-    beside = "" if over_static is None else f", {times(over_static)} that of ONNX Runtime's static int8"
-    return f"{where}: {pace}{beside}{label}"
+    return f"{where}: {pace(timing)}{_beside_int8(timing)}{label}"
+
+
+def pace(timing: Timing) -> str:
+    """How fast the bundle is beside float32, in words that do not flatter."""
+    ratio = timing.over_float
+    if ratio is None:
+        return f"{milliseconds(timing.latency.median_ms)} ms; float32 was not measured beside it"
+    interval = "" if ratio.low is None else f" (95 % interval {times(ratio.low)} to {times(ratio.high)})"
+    if ratio.median < 1:
+        return f"SLOWER than float32 on ONNX Runtime: {times(ratio.median)} its speed{interval}"
+    return f"{times(ratio.median)} the speed of float32 on ONNX Runtime{interval}"
+
+
+def _beside_int8(timing: Timing) -> str:
+    ratio = timing.over_int8
+    return "" if ratio is None else f", {times(ratio.median)} that of its static int8"
 
 
 def latency_tables(bench: Bench) -> list[str]:
     """A table for each batch size."""
     lines: list[str] = []
     for batch in bench.batches:
-        rows = [_row(bench, timing) for timing in bench.timings if timing.batch == batch]
+        rows = [_row(timing) for timing in bench.timings if timing.batch == batch]
         lines += section(f"Latency at batch {batch}, {bench.threads} thread(s)", aligned(_HEADER, rows))
     return lines
 
 
-def _row(bench: Bench, timing: Timing) -> tuple[str, ...]:
+def _row(timing: Timing) -> tuple[str, ...]:
     latency = timing.latency
     low, high = latency.median_low_ms, latency.median_high_ms
     interval = NOT_MEASURED if low is None else f"{milliseconds(low)} .. {milliseconds(high)}"
@@ -87,18 +96,14 @@ def _row(bench: Bench, timing: Timing) -> tuple[str, ...]:
         milliseconds(latency.p95_ms),
         milliseconds(latency.p99_ms),
         rate(timing.images_per_second),
-        times(timing.speedup),
-        times(_over_static(bench, timing)),
+        times(_median(timing.over_float)),
+        times(_median(timing.over_int8)),
         str(latency.count),
     )
 
 
-def _over_static(bench: Bench, timing: Timing) -> float | None:
-    """Speed relative to static int8 through the ratios to float32, each from the turns it was measured in."""
-    static = bench.timing(STATIC_INT8, timing.batch)
-    if static is None or static.speedup is None or timing.speedup is None:
-        return None
-    return timing.speedup / static.speedup
+def _median(ratio: Ratio | None) -> float | None:
+    return None if ratio is None else ratio.median
 
 
 def contestant_lines(bench: Bench) -> list[str]:
@@ -157,8 +162,9 @@ def _warnings(bench: Bench) -> Iterator[str]:
     if not bench.gate_passed:
         yield "the bundle failed its exactness gate: its integers are not proved to be the trained ones"
     for timing in bench.timings:
-        if timing.contestant == BUNDLE and timing.speedup is not None and timing.speedup < 1:
-            yield f"{BUNDLE}, batch {timing.batch}: slower than float32 ({times(timing.speedup)} its speed)"
+        ratio = timing.over_float
+        if timing.contestant == BUNDLE and ratio is not None and ratio.median < 1:
+            yield f"{BUNDLE}, batch {timing.batch}: slower than float32 ({times(ratio.median)} its speed)"
         for caution in timing.cautions:
             of_machine = caution.startswith(("busy machine", "CPU frequency"))
             yield caution if of_machine else f"{timing.contestant}, batch {timing.batch}: {caution}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saq_qat.report.bench_record import BUNDLE
-from saq_qat.report.bench_text import bench_warnings
+from saq_qat.report.bench_text import bench_warnings, pace
 from saq_qat.report.collect import Collected
 from saq_qat.report.text import percent, times
 from saq_qat_export.ladder import Rung
@@ -101,9 +101,8 @@ def _facts(known: Collected) -> Iterator[str]:
             f"{found.flips} of {found.images} predictions flip)"
         )
     timing = None if known.bench is None else known.bench.timing(BUNDLE, known.bench.batches[0])
-    if timing is not None and timing.speedup is not None:
-        slower = " - SLOWER" if timing.speedup < 1 else ""
-        yield f"{times(timing.speedup)} the speed of float32 at batch {timing.batch}{slower}"
+    if timing is not None:
+        yield f"batch {timing.batch}: {pace(timing)}"
     count = integer_products(known)
     if count is not None:
         yield count.label

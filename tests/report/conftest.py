@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.report.bench_record import BUNDLE, FLOAT, SCHEMA_VERSION, STATIC_INT8, Bench, Contestant, Timing
+from saq_qat.report.bench_record import (
+    BUNDLE,
+    FLOAT,
+    SCHEMA_VERSION,
+    STATIC_INT8,
+    Bench,
+    Contestant,
+    Ratio,
+    Timing,
+)
 from saq_qat_export.proof import ProofSize
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bench import Latency
@@ -25,10 +34,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def timing(name: str, batch: int, milliseconds: float, speedup: float | None) -> Timing:
+def timing(name: str, batch: int, milliseconds: float) -> Timing:
     samples = tuple(round(milliseconds * 1e6 * (1 + i / 1e4)) for i in range(120))
     summary = Latency(samples).summary()
-    return Timing(name, batch, summary, 1000 * batch / milliseconds, speedup, ())
+    over_float, over_int8 = (
+        Ratio(other / milliseconds, 0.9 * other / milliseconds, None) for other in (30, 9)
+    )
+    return Timing(name, batch, summary, 1000 * batch / milliseconds, over_float, over_int8, ())
 
 
 def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: str = "0" * 64) -> Bench:
@@ -39,9 +51,9 @@ def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: s
         Contestant(STATIC_INT8, "onnxruntime 1", "static", 1100, INTEGER, 91.0),
     )
     timings = (
-        timing(BUNDLE, 1, bundle_ms, 30 / bundle_ms),
-        timing(FLOAT, 1, 30.0, 1.0),
-        timing(STATIC_INT8, 1, 9.0, 30 / 9),
+        timing(BUNDLE, 1, bundle_ms),
+        timing(FLOAT, 1, 30.0),
+        timing(STATIC_INT8, 1, 9.0),
     )
     return Bench(
         schema_version=SCHEMA_VERSION,

@@ -31,15 +31,19 @@ def test_bundle_and_baselines_are_measured_in_one_run(found: tuple[Bench, Sample
         assert set(samples[batch]) == set(names)
 
 
-def test_the_baseline_is_float32_and_speedups_are_ratios_of_medians(found: tuple[Bench, Samples]) -> None:
+def test_the_baseline_is_float32_and_ratios_are_taken_turn_by_turn(found: tuple[Bench, Samples]) -> None:
     bench, samples = found
     base = samples[1][FLOAT]
     timing = bench.timing(BUNDLE, 1)
     assert timing is not None
-    assert timing.speedup == pytest.approx(base.median / samples[1][BUNDLE].median)
+    turns = sorted(f / b for f, b in zip(base.samples, samples[1][BUNDLE].samples, strict=True))
+    assert timing.over_float is not None
+    assert turns[(len(turns) - 1) // 2] - 1e-6 <= timing.over_float.median <= turns[len(turns) // 2] + 1e-6
     assert timing.latency == samples[1][BUNDLE].summary()
-    assert len(samples[1][BUNDLE].samples) == len(base.samples)
-    assert bench.timing(FLOAT, 3).speedup == 1.0  # type: ignore[union-attr]
+    for name in (FLOAT, "float32, PyTorch"):
+        against_itself = bench.timing(name, 3)
+        assert against_itself is not None and against_itself.over_float is not None
+        assert (against_itself.over_float.median == 1.0) == (name == FLOAT)
 
 
 def test_integers_are_counted_and_every_engine_is_judged_on_the_same_images(
@@ -72,7 +76,7 @@ def test_a_damaged_measurement_is_refused_with_a_remedy(tmp_path: Path, text: st
 def test_a_bundle_is_measured_without_its_run(exported: Path) -> None:
     bench, samples = bench_bundle(exported / "export", QUICK)
     assert bench.contestants[0].name == BUNDLE
-    assert all(timing.speedup is None for timing in bench.timings)
+    assert all(timing.over_float is None and timing.over_int8 is None for timing in bench.timings)
     assert bench.contestant(FLOAT) is None
     assert set(samples) == {1, 3}
 

@@ -94,7 +94,7 @@ def test_measurements_older_than_the_bundle_do_not_count(complete: Collected) ->
 def test_a_slow_bundle_is_called_slow_in_the_first_line(complete: Collected) -> None:
     digest = complete.bench.model_sha256  # type: ignore[union-attr]
     known = dataclasses.replace(complete, bench=measured(60.0, sha256=digest))
-    assert "0.50x the speed of float32 at batch 1 - SLOWER" in report_text(known)[0]
+    assert "batch 1: SLOWER than float32 on ONNX Runtime: 0.50x its speed" in report_text(known)[0]
 
 
 def test_json_is_strict_and_holds_every_number(complete: Collected) -> None:
