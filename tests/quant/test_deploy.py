@@ -175,6 +175,8 @@ def test_a_dead_channel_with_a_large_bias_stays_a_constant_in_stage_and_view() -
     integer = view.get_submodule("conv1")
     assert isinstance(integer, IntegerLayer) and not integer.weight[0].any()
     torch.testing.assert_close(integer.float_bias()[0].item(), 1000.0, rtol=1e-5, atol=0)
+    rounded = quant_layers(stage)["conv1"].integer_bias(view.get_buffer("quantizers.stem_relu.scale"))
+    assert rounded is not None and rounded[0] == integer.float_bias()[0]
     torch.testing.assert_close(stage(images()), expected, rtol=0.1, atol=0.2)
 
 
