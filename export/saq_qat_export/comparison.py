@@ -136,6 +136,11 @@ class _Student(fx.Interpreter):
         """Where float32 arithmetic of the size that occurred cannot tell the value from a rounding tie."""
         value = self.env[source] / module.scale
         size = value.abs()
+        layer = graph.module_of(self.view, source)
+        if isinstance(layer, IntegerLayer):
+            # products and bias may cancel, and the scale of the bias was rounded before
+            bias = layer.float_bias().abs() / module.scale
+            size = size + bias.reshape(-1, *[1] * (size.dim() - 2))
         if graph.is_add(self.view, source) and self.kinds[tensor] == "integer":
             # the kernel adds stored codes, zero points included
             terms = [self._stored_size(term) / module.scale for term in source.args]

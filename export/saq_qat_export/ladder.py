@@ -202,6 +202,6 @@ def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
             agreement.images,
             agreement.flips,
             f"{agreement.fake_quant_top1:.2f} % and {agreement.engine_top1:.2f} %; "
-            f"{thresholds.max_top1_drop:g} points and {100 * thresholds.max_flip_rate:g} % of predictions may go",
+            f"{thresholds.max_top1_drop:g} points and {100 * thresholds.max_flip_rate:g} % of answers may go",
         ),
     ]

@@ -91,5 +91,8 @@ def _packings(view: fx.GraphModule) -> dict[str, Packing]:
 
 def _stamp(model: ir.Model) -> None:
     """What the file says of itself: nothing that changes from one export to the next."""
+    written = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.initializers.values(), *written):
+        value.metadata_props.clear()
     model.producer_name, model.producer_version = "saq-qat", ""
     model.graph.name = "saq_qat"

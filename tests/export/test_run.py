@@ -1,0 +1,223 @@
+"""From a run's folder to a bundle that the runtime loads: whole or not at all, and only if it is proved."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saq_qat.errors import ArtifactError, GateError, SaqError
+from saq_qat.recipe.load import parse_recipe
+from saq_qat.train.run import run_training
+from saq_qat_export import bundle as bundle_module
+from saq_qat_export import run as run_module
+from saq_qat_export.proof import Proof, ProofSize
+from saq_qat_export.reference import run_reference
+from saq_qat_export.run import Lowered, export_run, lower_run
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.session import Session
+from tests.export.networks import SIDE, smooth_images
+
+RECIPE = """
+version: 1
+name: small
+model: {name: "tests.export.networks:Small"}
+data: {kind: synthetic, image_size: 16, train_size: 64, val_size: 24}
+quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 2}
+train:
+  batch_size: 16
+  optimizer: {kind: sgd}
+  stages:
+    - {kind: quantized, epochs: 1, lr: 0.02}
+"""
+SIZE = ProofSize(4, 24)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    run_training(parse_recipe(RECIPE, "small"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lowered(run: Path) -> Lowered:
+    return lower_run(run, "last")
+
+
+@pytest.fixture(autouse=True)
+def _lower_once(lowered: Lowered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing takes seconds; that two exports agree is promised, and tested, elsewhere."""
+    monkeypatch.setattr(run_module, "lower_run", lambda run, checkpoint: lowered)
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, lowered: Lowered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "lower_run", lambda run, checkpoint: lowered)
+        export_run(run, folder, size=SIZE)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_bundle_loads_tests_itself_and_predicts_what_the_reference_does(
+    bundle: Path, lowered: Lowered
+) -> None:
+    images = smooth_images(5, SIDE).numpy()
+    with Session.load(bundle) as session:
+        assert session.self_test().largest_difference == 0
+        np.testing.assert_array_equal(session(images), run_reference(lowered.view, images).logits)
+        assert session.integer_count().integer == session.integer_count().total == 6
+    manifest = Manifest.load(bundle)
+    assert (manifest.gate.passed, manifest.gate.allowed_failed) == (True, False)
+    assert [layer.name for layer in manifest.layers] == [layer.name for layer in lowered.plan.layers]
+    assert tuple(tensor.code_tensor for tensor in manifest.tensors) == lowered.graph.code_tensors
+
+
+def test_golden_codes_are_those_of_the_reference(bundle: Path, lowered: Lowered) -> None:
+    with np.load(bundle / "golden.npz") as golden:
+        reference = run_reference(lowered.view, golden["inputs"])
+        np.testing.assert_array_equal(golden["logits"], reference.logits)
+        assert set(golden.files) == {"inputs", "logits", *reference.codes}
+        for name, codes in reference.codes.items():
+            np.testing.assert_array_equal(golden[name], codes)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(run: Path, bundle: Path, tmp_path: Path) -> None:
+    export_run(run, tmp_path / "again", size=SIZE)
+    assert contents(tmp_path / "again") == contents(bundle)
+    assert sorted(contents(bundle)) == ["golden.npz", "manifest.json", "model.onnx"]
+
+
+def test_nothing_in_a_bundle_tells_where_it_was_made(run: Path, bundle: Path) -> None:
+    for content in contents(bundle).values():
+        assert str(run).encode() not in content
+        assert str(Path.cwd()).encode() not in content
+
+
+def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("old")
+    (folder / "old.onnx").write_text("old")
+    export_run(run, folder, size=SIZE)
+    assert sorted(contents(folder)) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match=r"no bundle.*Name a new folder"):
+        export_run(run, tmp_path, size=SIZE)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("failing", ["write_synced", "_swap"])
+def test_a_failure_while_writing_keeps_the_old_bundle_and_leaves_nothing(
+    failing: str, run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(bundle_module, failing, full_disk)
+    with pytest.raises(SaqError, match=r"No space left on device.*untouched"):
+        export_run(run, folder, size=SIZE)
+    assert contents(folder) == contents(bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_old_bundle_comes_back_if_the_new_one_cannot_be_moved(
+    bundle: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Any) -> Path:
+        if self.name == "new":
+            raise OSError(5, os.strerror(5))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(SaqError, match="cannot be written"):
+        export_run(run, folder, size=SIZE)
+    assert contents(folder) == contents(bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_interrupt_while_writing_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle_module, "_swap", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run, tmp_path / "bundle", size=SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove = run_module.prove_run
+
+    def fail(*arguments: Any) -> Proof:
+        proof = prove(*arguments)
+        first, *rest = proof.rungs
+        return replace(
+            proof, rungs=(replace(first, passed=False, mismatches=1, detail="first at a.codes"), *rest)
+        )
+
+    monkeypatch.setattr(run_module, "prove_run", fail)
+
+
+@pytest.mark.usefixtures("_failing_proof")
+def test_a_failed_gate_writes_nothing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"not the trained ones.*first at a\.codes.*--allow-failed-gate"):
+        export_run(run, tmp_path / "bundle", size=SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_failing_proof")
+def test_an_allowed_failure_is_marked_and_refused_by_the_runtime(run: Path, tmp_path: Path) -> None:
+    exported = export_run(run, tmp_path / "bundle", size=SIZE, allow_failed_gate=True)
+    assert (exported.manifest.gate.passed, exported.manifest.gate.allowed_failed) == (False, True)
+    assert not exported.proof.passed
+    with pytest.raises(ModelError, match="gate"):
+        Session.load(tmp_path / "bundle")
+    Session.load(tmp_path / "bundle", allow_failed_gate=True).close()
+
+
+def test_a_failed_soft_rung_does_not_stop_the_bundle(run: Path, tmp_path: Path) -> None:
+    exported = export_run(run, tmp_path / "bundle", size=SIZE)
+    assert exported.proof.passed
+    soft = [rung for rung in exported.proof.rungs if not rung.hard]
+    assert len(soft) == 4
+    worse = replace(exported.proof, rungs=(*exported.proof.rungs, replace(soft[0], passed=False)))
+    assert worse.passed
+    assert not worse.within_thresholds
+
+
+def test_a_full_precision_run_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    text = RECIPE.replace("quantized", "float")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("quant:"))
+    run_training(parse_recipe(text, "float"), tmp_path / "run")
+    with pytest.raises(ArtifactError, match=r"full precision.*Add a quant section"):
+        lower_run(tmp_path / "run", "last")
+
+
+def test_missing_parents_are_made(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b" / "bundle"
+    export_run(run, folder, size=SIZE)
+    assert Manifest.load(folder).name == "small"
