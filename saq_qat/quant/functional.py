@@ -92,7 +92,7 @@ def pass_inside(grad: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor
 
 
 def _next_float(bound: Tensor, towards: float) -> float:
-    """The neighbour of ``bound`` among the floats of its dtype; NumPy's costs a tenth of torch's on one number."""
+    """The neighbour of ``bound`` among the floats of its dtype; NumPy's is cheap on one number."""
     value = bound.detach().numpy()
     return float(np.nextafter(value, value.dtype.type(towards)))
 
