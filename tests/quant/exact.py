@@ -1,4 +1,4 @@
-"""Quantized networks whose scales are exact in float32, so that comparisons in float64 have nothing to forgive."""
+"""Quantized networks whose scales are exact in float32: comparisons in float64 have nothing to forgive."""
 
 import copy
 
