@@ -10,7 +10,7 @@ from saq_qat.errors import LegalityError
 
 if TYPE_CHECKING:
     from saq_qat.quant.plan import Plan
-    from saq_qat.recipe.schema import Recipe
+    from saq_qat.recipe.schema import Quant, Recipe
 
 __all__ = ["check"]
 
@@ -33,30 +33,39 @@ def check(
 
     loaded = load_recipe(recipe, overrides or ())
     if loaded.quant is None:
-        typer.echo(f"{recipe}: valid; trains {loaded.model.name} in full precision, so there is no plan to check.")
+        typer.echo(
+            f"{recipe}: valid; trains {loaded.model.name} in full precision, so there is no plan to check."
+        )
         return
-    plan = _plan(loaded, classes)
+    plan = _plan(loaded, loaded.quant, classes)
     _print_layers(plan)
     _print_tensors(plan)
     for finding in plan.findings:
         typer.echo(str(finding))
-    integer = sum(layer.integer for layer in plan.layers)
-    targets = ", ".join(loaded.deploy.targets) or "no target"
-    typer.echo(f"\n{integer}/{len(plan.layers)} convolutions and linear layers planned as integer for {targets}.")
+    typer.echo(f"\n{_summary(plan, loaded.deploy.targets)}")
     if plan.errors:
-        raise LegalityError(f"{recipe}: {len(plan.errors)} finding(s) above stop this plan from being deployed.")
+        raise LegalityError(
+            f"{recipe}: {len(plan.errors)} finding(s) above stop this plan from being deployed."
+        )
 
 
-def _plan(recipe: "Recipe", classes: int | None) -> "Plan":
+def _summary(plan: "Plan", targets: tuple[str, ...]) -> str:
+    if not targets:
+        return f"{len(plan.layers)} quantized layers; no deployment target asks for integers."
+    integer = sum(layer.integer for layer in plan.layers)
+    count = f"{integer}/{len(plan.layers)}"
+    return f"{count} convolutions and linear layers planned as integer for {', '.join(targets)}."
+
+
+def _plan(recipe: "Recipe", quant: "Quant", classes: int | None) -> "Plan":
     from saq_qat.data.open import open_data
     from saq_qat.models.build import build_model
     from saq_qat.quant.network import plan_network
 
-    assert recipe.quant is not None
     if classes is None:
         classes = len(open_data(recipe.data, recipe.seed).classes)
     untrained = recipe.model.model_copy(update={"pretrained": None})
-    _, plan = plan_network(build_model(untrained, classes), recipe.quant, recipe.deploy.targets)
+    _, plan = plan_network(build_model(untrained, classes), quant, recipe.deploy.targets)
     return plan
 
 

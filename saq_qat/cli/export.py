@@ -1,12 +1,15 @@
-"""`saq-qat export`: a trained run as a bundle of true integers, written only if they are proved to be the trained ones."""
+"""`saq-qat export`: a run as a bundle of integers, written only if they are proved to be the trained ones."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from saq_qat_export.run import Exported
 
 __all__ = ["export"]
 
@@ -15,7 +18,9 @@ _STEPS = 4
 
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Write the ONNX graph for ONNX Runtime.")] = True,
+    onnx: Annotated[
+        bool, typer.Option("--onnx/--no-onnx", help="Write the ONNX graph for ONNX Runtime.")
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder of the bundle; RUN/export if left out.")
     ] = None,
@@ -28,7 +33,7 @@ def export(
         bool, typer.Option("--allow-failed-gate", help="Write the bundle even if the proof fails, marked so.")
     ] = False,
 ) -> None:
-    """Export a run: integer codes and scales, QDQ graph, manifest and golden samples, behind the exactness gate."""
+    """Export a run: integer codes, scales, QDQ graph, manifest and golden samples, behind the gate."""
     from saq_qat_export.proof import ProofSize
     from saq_qat_export.run import export_run
 
@@ -44,14 +49,12 @@ def export(
             allow_failed_gate=allow_failed_gate,
             on_step=lambda step: shown.advance(note=step),
         )
-    _print(exported.folder, exported)
+    _print(exported)
 
 
-def _print(folder: Path, exported: object) -> None:
+def _print(exported: "Exported") -> None:
     from saq_qat.cli.ladder import print_rungs
-    from saq_qat_export.run import Exported
 
-    assert isinstance(exported, Exported)
     print_rungs(exported.proof)
     sizes = exported.manifest.sizes
     file_bytes = sum(sizes.file_bytes.values())
@@ -59,4 +62,4 @@ def _print(folder: Path, exported: object) -> None:
         f"{sizes.parameters:,} parameters: {sizes.float_bytes / 1e6:.2f} MB in float32, "
         f"{sizes.theoretical_bits / 8e6:.2f} MB at their bits, {file_bytes / 1e6:.2f} MB in the file"
     )
-    typer.echo(f"bundle: {folder}")
+    typer.echo(f"bundle: {exported.folder}")

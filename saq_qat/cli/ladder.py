@@ -38,7 +38,11 @@ def print_tensors(proof: "Proof") -> None:
     for name, first in columns[0].items():
         cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]
         rows.append((name.removesuffix(".codes"), first.producer, f"{first.compared:,}", *cells))
-    table(("tensor", "computed as", "codes", *_NAMES), rows, title="Codes that differ from the engine's (+ ties)")
+    table(
+        ("tensor", "computed as", "codes", *_NAMES),
+        rows,
+        title="Codes that differ from the engine's (+ ties)",
+    )
     diverging = next((row[0] for row in rows if any(cell.split(" ")[0] != "0" for cell in row[3:5])), None)
     typer.echo(f"\nfirst divergence: {diverging or 'none'}")
 

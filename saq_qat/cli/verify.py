@@ -56,14 +56,14 @@ def verify(
 
 
 def _check_bundle(folder: Path, content: bytes, checkpoint: str) -> None:
-    """The bundle's graph must be, byte for byte, what this checkpoint exports to; then a proof of one is a proof of both."""
+    """The bundle's graph must be, byte for byte, what the checkpoint exports to: one proof serves both."""
     from saq_qat_runtime.manifest import Manifest
 
     manifest = Manifest.load(folder)
     digest = hashlib.sha256(content).hexdigest()
     if all(model.sha256 != digest for model in manifest.models.values()):
         raise ArtifactError(
-            f"{folder}: its graph is not what checkpoint {checkpoint!r} exports to with the installed packages "
-            f"(the bundle was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}). "
+            f"{folder}: its graph is not what checkpoint {checkpoint!r} exports to with these packages; "
+            f"it was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}. "
             "Export again, or name the checkpoint it was made from."
         )

@@ -12,7 +12,7 @@ Inputs are float32 [N, 3, H, W] with H, W >= 16; outputs are logits [N, num_clas
 
 from torch import Tensor, nn
 
-__all__ = ["PreResNet20", "ResNet20", "preresnet20", "resnet20"]
+__all__ = ["PostActivationBlock", "PreActivationBlock", "PreResNet20", "ResNet20", "preresnet20", "resnet20"]
 
 _WIDTHS = (16, 32, 64)
 _BLOCKS_PER_STAGE = 3

@@ -1,0 +1,106 @@
+"""check, export and verify from the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saq_qat_runtime.session import Session
+from tests.report.networks import RECIPE, trained_run
+
+SaqQat = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Forty images: one flip is 2.5 %, so thresholds are wide; what is exact stays exact.
+    return trained_run(
+        tmp_path_factory.mktemp("runs") / "tiny",
+        "deploy.thresholds.max_top1_drop=100.0",
+        "deploy.thresholds.max_flip_rate=1.0",
+    )
+
+
+def test_check_prints_the_plan_and_counts_integers(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:
+    assert saq_qat("check", str(recipe)) == 0
+    shown = capsys.readouterr().out
+    assert "3/3 convolutions and linear layers planned as integer for onnxruntime" in shown
+    assert "-15..15 odd" in shown and "0..15" in shown and "ORT006" in shown
+
+
+def test_check_needs_no_data_when_told_the_classes(saq_qat: SaqQat, recipe: Path) -> None:
+    folder = ("data={kind: imagefolder, root: nowhere}",)
+    assert saq_qat("check", str(recipe), *folder) == 3
+    assert saq_qat("check", str(recipe), *folder, "--classes", "7") == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"), [("quant.activation.kind=lsq+", "ORT001"), ("quant.grid=paper", "ORT003")]
+)
+def test_check_fails_on_what_the_target_cannot_run(
+    saq_qat: SaqQat, recipe: Path, capsys: Captured, override: str, rule: str
+) -> None:
+    assert saq_qat("check", str(recipe), override) == 2
+    assert rule in capsys.readouterr().out
+    assert saq_qat("check", str(recipe), override, "deploy.targets=[]") == 0
+    assert "no deployment target" in capsys.readouterr().out
+
+
+def test_a_full_precision_recipe_has_no_plan(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:
+    stages = "train.stages=[{kind: float, epochs: 1, lr: 0.1}]"
+    assert saq_qat("check", str(recipe), "quant=null", stages) == 0
+    assert "full precision" in capsys.readouterr().out
+
+
+def test_export_then_verify_prove_the_run_and_the_bundle_serves(
+    saq_qat: SaqQat, run: Path, capsys: Captured
+) -> None:
+    assert saq_qat("export", str(run), "--onnx", "--code-images", "2") == 0
+    shown = capsys.readouterr().out
+    assert "integer (3/3 products on integer kernels)" in shown and "FAIL" not in shown
+    with Session.load(run / "export") as session:
+        session.self_test()
+        assert session.run(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 10)
+    assert saq_qat("verify", str(run), "--code-images", "2") == 0
+    assert "first divergence: none" in capsys.readouterr().out
+    proof = json.loads((run / "report" / "verify.json").read_text())
+    assert all(rung["mismatches"] == 0 for rung in proof["rungs"] if rung["hard"])
+
+
+def test_verify_refuses_a_bundle_of_other_integers(saq_qat: SaqQat, run: Path, capsys: Captured) -> None:
+    other = trained_run(run.parent / "other", "seed=1")
+    assert saq_qat("export", str(other), "--code-images", "1", "--allow-failed-gate") == 0
+    assert saq_qat("verify", str(run), "--bundle", str(other / "export")) == 3
+    assert "its graph is not what checkpoint 'last' exports to" in capsys.readouterr().err
+
+
+def test_verify_names_a_threshold_that_does_not_hold(
+    saq_qat: SaqQat, tmp_path: Path, capsys: Captured
+) -> None:
+    strict = trained_run(tmp_path / "strict", "quant.weight.bits=2", "deploy.refine_bias=false")
+    resolved = strict / "resolved.yaml"
+    assert saq_qat("export", str(strict), "--code-images", "1") == 0
+    resolved.write_text(resolved.read_text().replace("max_top1_drop: 1.0", "max_top1_drop: 0.0"))
+    resolved.write_text(resolved.read_text().replace("max_flip_rate: 0.05", "max_flip_rate: 0.0"))
+    code = saq_qat("verify", str(strict), "--code-images", "1")
+    flips = json.loads((strict / "report" / "verify.json").read_text())["agreement"]["flips"]
+    assert code == (1 if flips else 0)
+    assert ("Not proved: top-1 of fake-quant network" in capsys.readouterr().err) == bool(flips)
+
+
+def test_export_without_onnx_or_without_a_run_says_what_to_do(
+    saq_qat: SaqQat, run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert saq_qat("export", str(run), "--no-onnx") == 2
+    assert saq_qat("export", str(tmp_path)) == 3
+    assert "saq-qat train" in capsys.readouterr().err
