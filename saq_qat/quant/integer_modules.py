@@ -13,6 +13,8 @@ from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
 
+_UINT8_MAX = 255
+
 
 class Quantize(nn.Module):
     """Float to stored codes (uint8): ``code + zero_point``.
@@ -20,20 +22,27 @@ class Quantize(nn.Module):
     Attributes:
         scale: 0-dim float32 buffer.
         minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
+        on_grid: the input lies within these bounds already, so that nothing needs to be clipped.
     """
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, *, minimum: int, maximum: int, zero_point: int, bits: int) -> None:
+    def __init__(
+        self, scale: Tensor, *, minimum: int, maximum: int, zero_point: int, bits: int, on_grid: bool = False
+    ) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().to(torch.float32, copy=True))
         self.minimum = minimum
         self.maximum = maximum
         self.zero_point = zero_point
         self.bits = bits
+        self.on_grid = on_grid
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, quantize(x, self.scale, self.zero_point, self.minimum, self.maximum))
+        low, high = (
+            (-self.zero_point, _UINT8_MAX - self.zero_point) if self.on_grid else (self.minimum, self.maximum)
+        )
+        return cast(Tensor, quantize(x, self.scale, self.zero_point, low, high))
 
     def extra_repr(self) -> str:
         return f"{self.bits} bits, {self.minimum}..{self.maximum}, zero point {self.zero_point}"

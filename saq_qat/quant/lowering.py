@@ -17,8 +17,6 @@ from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["lower", "quantizer_before"]
 
-_UINT8_MAX = 255
-
 
 def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
     """The quantizer whose codes a node reads, through carriers; None for a float input."""
@@ -176,10 +174,11 @@ class _Lowering:
         path = f"quantizers.{node.name}"
         self.quantizers[path] = Quantize(
             before.scale,
-            minimum=-before.zero_point,
-            maximum=_UINT8_MAX - before.zero_point,
+            minimum=before.minimum,
+            maximum=before.maximum,
             zero_point=before.zero_point,
             bits=before.bits,
+            on_grid=True,
         )
         self.codes[node] = (self.graph.call_module(path, (self._copied(node, {}),)), path)
 
