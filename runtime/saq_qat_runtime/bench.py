@@ -165,7 +165,7 @@ def cautions(
             found.append(
                 f"not steady: the median moved by {late / early - 1:+.0%} between first and second half"
             )
-    free = environment.usable_cores - (environment.load_average or 0.0)
+    free = max(0.0, environment.usable_cores - (environment.load_average or 0.0))
     if free < (threads or 1):
         cores = f"{free:.1f} of {environment.usable_cores:g} cores free"
         found.append(f"busy machine: {cores} for {threads or 1} threads")
