@@ -1,4 +1,4 @@
-"""What stands beside a TensorRT engine: what it was built from, with what, for which GPU, and what runs as int8.
+"""What stands beside a TensorRT engine: its origin, its library, its GPU, and which layers run as int8.
 
 An engine file has no room for such notes, yet it is executable code of one library version and one kind of
 GPU: whoever loads it must be able to check both first.
@@ -74,7 +74,7 @@ class LayerVerdict:
 
 @dataclass(frozen=True)
 class Audit:
-    """The engine's own list of layers held against the graph: "integer" is read off the engine, never assumed.
+    """The engine's own list of layers beside the graph: "integer" is read off the engine, never assumed.
 
     source: where the list came from, such as "build log" or "engine inspector".
     """
