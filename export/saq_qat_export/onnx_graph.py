@@ -2,7 +2,9 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -12,12 +14,15 @@ from torch import fx
 
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.recipe.schema import Deploy
+from saq_qat_export.passes.bounds import drop_idle_relus
+from saq_qat_export.passes.carriers import dequantize_before_carriers
+from saq_qat_export.passes.constants import fold_biases
 from saq_qat_export.passes.names import code_tensors, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
 from saq_qat_export.passes.zero_points import add_weight_zero_points
-from saq_qat_export.translate import OPSET, translation_table
+from saq_qat_export.targets import onnxruntime, tensorrt
 
-__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx"]
+__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
 INPUT, OUTPUT = "image", "logits"
 _PACKED_LEVELS = 16
@@ -40,11 +45,32 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
 
     Two exports of one checkpoint are byte-identical: nothing in the file tells of time or place.
     """
-    model = _torch_export(view, image_shape)
+    model = _torch_export(view, image_shape, onnxruntime.OPSET, onnxruntime.translation_table())
     name_after_modules(model)
     add_weight_zero_points(model)
     if deploy.pack_weights:
         pack_weights(model, _packings(view))
+    return _finished(model)
+
+
+def export_tensorrt(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> OnnxGraph:
+    """The graph for TensorRT: the same integers with zero point 0, float biases and bounds, weights as int8.
+
+    Args:
+        view: float32 deploy view.
+        image_shape: (C, H, W).
+
+    Two exports of one checkpoint are byte-identical.
+    """
+    model = _torch_export(view, image_shape, tensorrt.OPSET, tensorrt.translation_table())
+    dequantize_before_carriers(model)
+    name_after_modules(model)
+    drop_idle_relus(model)
+    fold_biases(model)
+    return _finished(model)
+
+
+def _finished(model: ir.Model) -> OnnxGraph:
     common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
     _stamp(model)
@@ -53,7 +79,12 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     return OnnxGraph(proto.SerializeToString(deterministic=True), tuple(code_tensors(model)))
 
 
-def _torch_export(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> ir.Model:
+def _torch_export(
+    view: fx.GraphModule,
+    image_shape: tuple[int, int, int],
+    opset: int,
+    table: dict[Callable[..., Any], Callable[..., Any]],
+) -> ir.Model:
     """Traced with two images: a batch of one would be taken for a constant."""
     images = torch.zeros(2, *image_shape)
     exporter = logging.getLogger("torch.onnx")
@@ -66,13 +97,13 @@ def _torch_export(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> ir
                 view,
                 (images,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 external_data=False,
                 verbose=False,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
-                custom_translation_table=translation_table(),
+                custom_translation_table=table,
             )
     finally:
         exporter.setLevel(level)

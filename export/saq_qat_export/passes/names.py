@@ -14,7 +14,8 @@ _QUANTIZERS = "quantizers."
 def name_after_modules(model: ir.Model) -> None:
     """Rename in place, before metadata is stripped.
 
-    1. The last value of quantizer ``q`` is ``q.codes``; the value its Clip reads is ``q.unclipped``.
+    1. The codes of quantizer ``q`` are ``q.codes``. Where codes are clipped, the Clip reads ``q.unclipped``;
+       where floats are bounded before they become codes, those are ``q.bounded``.
     2. A DequantizeLinear of ``q.codes`` writes ``q.values``; of a parameter ``p``, ``p.values``.
     3. Any other node writes a value named after its module, or after its operator where there is none.
     4. Repeated names get ``_1``, ``_2``, ... in graph order; graph inputs and outputs keep theirs.
@@ -39,7 +40,7 @@ def _base_name(node: ir.Node) -> str:
     scope = _scope(node)
     if scope.startswith(_QUANTIZERS):
         quantizer = scope.removeprefix(_QUANTIZERS)
-        return f"{quantizer}.unclipped" if _feeds_clip(node) else f"{quantizer}.codes"
+        return f"{quantizer}.{_part(node)}"
     if node.op_type == "DequantizeLinear" and node.inputs[0] is not None and node.inputs[0].name:
         return node.inputs[0].name.removesuffix(".codes") + ".values"
     return scope or node.op_type.lower()
@@ -52,10 +53,15 @@ def _scope(node: ir.Node) -> str:
     return modules[-1] if modules else ""
 
 
-def _feeds_clip(node: ir.Node) -> bool:
-    return node.op_type == "QuantizeLinear" and any(
-        use.node.op_type == "Clip" for use in node.outputs[0].uses()
-    )
+def _part(node: ir.Node) -> str:
+    """What a node inside a quantizer writes."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type == "QuantizeLinear":
+        clipped = any(use.node.op_type == "Clip" for use in node.outputs[0].uses())
+        return "unclipped" if clipped else "codes"
+    if node.op_type == "Clip" and source is not None and source.op_type == "QuantizeLinear":
+        return "codes"
+    return "bounded"
 
 
 def code_tensors(model: ir.Model) -> list[str]:

@@ -1,4 +1,4 @@
-"""What each of our operators becomes in ONNX: the patterns that ONNX Runtime fuses into integer kernels.
+"""What each of our operators becomes for ONNX Runtime: the patterns that it fuses into integer kernels.
 
 A low-bit activation is QuantizeLinear to uint8, then Clip *on the uint8 tensor*, then DequantizeLinear. A
 float Clip before QuantizeLinear, or a uint4 tensor, would leave the convolution before it in float.

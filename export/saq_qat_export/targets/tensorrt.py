@@ -1,0 +1,67 @@
+"""What each of our operators becomes for TensorRT: explicit quantization with int8 and zero point 0.
+
+Codes are bounded in float before QuantizeLinear: TensorRT fuses that Clip or Relu into the layer before it,
+and documents no Clip on int8. Scales of activations have rank 0; anything else would leave a layer in float.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper
+from onnxscript import opset19 as op
+
+from saq_qat.quant import ops
+
+__all__ = ["OPSET", "translation_table"]
+
+OPSET = 19
+_UINT8 = (0, 255)
+_INT8 = np.iinfo(np.int8)
+
+
+def _float(value: int) -> Any:
+    return op.Constant(value=helper.make_tensor("value", TensorProto.FLOAT, [], [float(value)]))
+
+
+def _zero() -> Any:
+    return op.Constant(value=helper.make_tensor("value", TensorProto.INT8, [], [0]))
+
+
+def _quantize(x: Any, scale: Any, zero_point: int, minimum: int, maximum: int) -> Any:
+    """QuantizeLinear saturates at -128 and 127 by itself; narrower codes are bounded before it.
+
+    The products of scale and bound are folded into constants afterwards. Dividing such a constant by the
+    scale again is off by less than a millionth of a code, so the bound rounds to the code it stands for.
+    """
+    on_grid = (minimum + zero_point, maximum + zero_point) == _UINT8
+    if on_grid:
+        bounded = x
+    elif (minimum, maximum) == (0, _INT8.max):
+        bounded = op.Relu(x)
+    else:
+        bounded = op.Clip(x, op.Mul(scale, _float(minimum)), op.Mul(scale, _float(maximum)))
+    return op.QuantizeLinear(bounded, scale, _zero())
+
+
+def _dequantize(codes: Any, scale: Any, zero_point: int) -> Any:
+    return op.DequantizeLinear(codes, scale, _zero())
+
+
+def _dequantize_channels(stored: Any, scale: Any) -> Any:
+    return op.DequantizeLinear(stored, scale, axis=0)
+
+
+def _global_average_pool(x: Any) -> Any:
+    return op.GlobalAveragePool(x)
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Operator overload to translation, as ``torch.onnx.export`` takes it."""
+    return {
+        torch.ops.saq_qat.quantize.default: _quantize,
+        ops.DEQUANTIZE: _dequantize,
+        torch.ops.saq_qat.dequantize_channels.default: _dequantize_channels,
+        ops.GLOBAL_AVERAGE_POOL: _global_average_pool,
+    }
