@@ -16,7 +16,7 @@ from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.recipe.schema import Deploy
 from saq_qat_export.passes.bounds import drop_idle_relus
 from saq_qat_export.passes.carriers import dequantize_before_carriers
-from saq_qat_export.passes.constants import fold_biases
+from saq_qat_export.passes.constants import fold_into_floats
 from saq_qat_export.passes.names import code_tensors, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
 from saq_qat_export.passes.zero_points import add_weight_zero_points
@@ -66,7 +66,7 @@ def export_tensorrt(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> 
     dequantize_before_carriers(model)
     name_after_modules(model)
     drop_idle_relus(model)
-    fold_biases(model)
+    fold_into_floats(model, _weights_without_codes(view))
     return _finished(model)
 
 
@@ -110,6 +110,12 @@ def _torch_export(
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model
+
+
+def _weights_without_codes(view: fx.GraphModule) -> frozenset[str]:
+    """Weights of layers that read floats."""
+    layers = ((name, m) for name, m in view.named_modules() if isinstance(m, IntegerLayer))
+    return frozenset(f"{name}.weight" for name, layer in layers if layer.bias_scale is None)
 
 
 def _packings(view: fx.GraphModule) -> dict[str, Packing]:

@@ -31,7 +31,7 @@ def plan_network(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tu
         LegalityError: the model cannot be traced, or the policy cannot be applied to it.
     """
     network = trace(model)
-    return network, judge(place(network, quant), network, targets)
+    return network, judge(place(network, quant, targets), network, targets)
 
 
 def quantize(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:

@@ -12,6 +12,8 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
    after the group, shared by all, and one narrower quantizer per need behind it; a kernel feeds one
    quantizer.
 5. Signed grids where a value can be negative, unsigned ones elsewhere.
+6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
+   sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
 
 ``placement: paper`` quantizes convolution and linear inputs only, each need by a quantizer of its own.
 """
@@ -51,13 +53,13 @@ class _Reader:
     need: _Need
 
 
-def place(network: fx.GraphModule, quant: Quant) -> Plan:
-    """The plan of a traced float network.
+def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) -> Plan:
+    """The plan of a traced float network; with several targets, or none yet, what satisfies all of them.
 
     Raises:
         LegalityError: a layer is called twice, an override matches nothing, or there is nothing to quantize.
     """
-    placer = _Placer(network, quant)
+    placer = _Placer(network, quant, codes_everywhere=targets != ("tensorrt",))
     tensors = tuple(placer.tensors())
     return Plan(tensors, tuple(placer.layers(tensors)))
 
@@ -65,7 +67,7 @@ def place(network: fx.GraphModule, quant: Quant) -> Plan:
 class _Placer:
     """Applies the policy to one network; remembers which quantizer each reader ended up with."""
 
-    def __init__(self, network: fx.GraphModule, quant: Quant) -> None:
+    def __init__(self, network: fx.GraphModule, quant: Quant, *, codes_everywhere: bool) -> None:
         self.network = network
         self.quant = quant
         self.groups = list(groups(network))
@@ -73,6 +75,8 @@ class _Placer:
         self.policies = layer_policies(network, quant, weighted)
         self.weighted = {str(group.head.target): group for group in weighted}
         self.sources: dict[fx.Node, str] = {}
+        self.codes_everywhere = codes_everywhere
+        self.fused_terms = frozenset() if codes_everywhere else frozenset(self._fused_terms())
 
     def tensors(self) -> Iterator[TensorPlan]:
         for group in self.groups:
@@ -110,9 +114,17 @@ class _Placer:
         if all_need and len(needs) == 1:
             return next(iter(needs))
         several = bool(needs) and (all_need or self._writes_codes(group.head))
-        if several or (not needs and self._is_inner_layer(group)):
+        if several or (not needs and self.codes_everywhere and self._is_inner_layer(group)):
             return self._residual_need(group, "residual")
         return None
+
+    def _fused_terms(self) -> Iterator[Group]:
+        """For each sum, the first of its terms that is a convolution's and has no other reader."""
+        by_output = {group.output: group for group in self.weighted.values()}
+        for node in self.network.graph.nodes:
+            if graph.is_add(self.network, node):
+                terms = (by_output.get(term) for term in node.all_input_nodes if len(term.users) == 1)
+                yield from [term for term in terms if term is not None and term.activation is None][:1]
 
     def _writes_codes(self, head: fx.Node) -> bool:
         tests = (graph.is_weighted, graph.is_add, graph.is_global_average)
@@ -164,7 +176,7 @@ class _Placer:
         if self.quant.placement == "paper":
             return None
         if graph.is_add(self.network, reader):
-            return self._residual_need(group, "residual")
+            return None if group in self.fused_terms else self._residual_need(group, "residual")
         if graph.is_global_average(self.network, reader):
             return self._residual_need(group, "pooled")
         return None

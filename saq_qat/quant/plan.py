@@ -5,7 +5,7 @@ from typing import Literal
 
 from saq_qat.quant.grid import Grid
 
-__all__ = ["Finding", "LayerPlan", "Plan", "Role", "TensorPlan"]
+__all__ = ["Finding", "FloatReason", "LayerPlan", "Plan", "Role", "TensorPlan"]
 
 Role = Literal["image", "input", "residual", "pooled"]
 
@@ -41,6 +41,19 @@ class TensorPlan:
     def fits_uint8(self) -> bool:
         return self.grid.maximum - self.grid.minimum <= 255
 
+    @property
+    def fits_int8(self) -> bool:
+        """With zero point 0."""
+        return self.grid.minimum >= -128 and self.grid.maximum <= 127
+
+
+@dataclass(frozen=True)
+class FloatReason:
+    """Why a layer will not run on integers on one target."""
+
+    target: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -52,7 +65,7 @@ class LayerPlan:
         rescale_std: its deviation is multiplied back, because nothing after the layer would undo it.
         input: name of the quantizer of its input, or None (float input).
         output: name of the quantizer its output meets first, or None.
-        float_reason: why it will not run on integers; empty if it will.
+        float_on: the targets on which it will run in float, and why.
     """
 
     name: str
@@ -65,11 +78,21 @@ class LayerPlan:
     rescale_std: bool
     input: str | None
     output: str | None
-    float_reason: str = ""
+    float_on: tuple[FloatReason, ...] = ()
 
     @property
     def integer(self) -> bool:
-        return not self.float_reason
+        """Whether it will run on integers on every target."""
+        return not self.float_on
+
+    def integer_on(self, target: str) -> bool:
+        """Whether it will run on integers on one of the targets the plan was judged for."""
+        return all(found.target != target for found in self.float_on)
+
+    @property
+    def float_reason(self) -> str:
+        """Why it will not run on integers, target by target; empty if it will."""
+        return "; ".join(f"on {found.target}, {found.reason}" for found in self.float_on)
 
     @property
     def fits_int8(self) -> bool:

@@ -72,7 +72,7 @@ def test_placement_of_the_paper_quantizes_inputs_of_layers_only() -> None:
 def test_without_a_quantized_image_the_first_layer_is_float_and_says_so() -> None:
     plan = plan_of(Residual(), quantize_image=False)
     assert [layer.name for layer in plan.layers if not layer.integer] == ["stem"]
-    assert plan.layers[0].float_reason == "its input is not quantized"
+    assert plan.layers[0].float_reason == "on onnxruntime, its input is not quantized"
     assert "image" not in [tensor.name for tensor in plan.tensors]
 
 

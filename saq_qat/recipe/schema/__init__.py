@@ -6,17 +6,19 @@ description that editors show (`saq-qat schema`).
 
 from saq_qat.recipe.schema.base import Bits, Section
 from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, Synthetic
-from saq_qat.recipe.schema.deploy import Deploy, Thresholds
+from saq_qat.recipe.schema.deploy import Deploy, Target, Thresholds
 from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
 from saq_qat.recipe.schema.model import Model
 from saq_qat.recipe.schema.optimizer import AdamW, Optimizer, Sgd
 from saq_qat.recipe.schema.quant import ActivationQuantizer, Override, Quant, WeightQuantizer
 from saq_qat.recipe.schema.recipe import Recipe
+from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
 from saq_qat.recipe.schema.train import DeployStage, FloatStage, QuantizedStage, Stage, Train
 
 __all__ = [
     "ActivationQuantizer",
     "AdamW",
+    "BatchRange",
     "Bits",
     "Cifar",
     "Data",
@@ -39,6 +41,8 @@ __all__ = [
     "Sgd",
     "Stage",
     "Synthetic",
+    "Target",
+    "TensorRt",
     "Thresholds",
     "Train",
     "WeightQuantizer",

@@ -6,8 +6,11 @@ from typing import Literal
 from pydantic import Field
 
 from saq_qat.recipe.schema.base import BrokenRule, NonNegative, Section
+from saq_qat.recipe.schema.tensorrt import TensorRt
 
-__all__ = ["Deploy", "Thresholds"]
+__all__ = ["Deploy", "Target", "Thresholds"]
+
+Target = Literal["onnxruntime", "tensorrt"]
 
 
 class Thresholds(Section):
@@ -24,9 +27,10 @@ class Thresholds(Section):
 class Deploy(Section):
     """Where the network will run and what that may cost."""
 
-    targets: tuple[Literal["onnxruntime"], ...] = Field(
+    targets: tuple[Target, ...] = Field(
         default=("onnxruntime",),
-        description="Where the network will run; decides what is legal. [] trains without deployment.",
+        description="Where the network will run; decides where quantizers stand and what is legal. "
+        "onnxruntime: CPUs; tensorrt: NVIDIA GPUs, TensorRT or TensorRT-RTX. [] trains without deployment.",
     )
     refine_bias: bool = Field(
         default=True,
@@ -38,6 +42,7 @@ class Deploy(Section):
     thresholds: Thresholds = Field(
         default=Thresholds(), description="What deployment may cost before the gate fails."
     )
+    tensorrt: TensorRt = Field(default=TensorRt(), description="How a TensorRT engine is built.")
 
     def broken_rules(self) -> Iterator[BrokenRule]:
         if len(set(self.targets)) < len(self.targets):
