@@ -40,7 +40,7 @@ __all__ = [
     "TensorSpec",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
@@ -76,6 +76,8 @@ class Manifest:
         require(shape == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}.")
         require(logits[-1:] == (len(self.labels),), f"{len(self.labels)} labels for outputs {list(logits)}.")
         require(len(self.models) > 0, "a bundle needs a model.")
+        targets, tolerated = sorted(self.models), sorted(self.golden.logits_tolerance)
+        require(targets == tolerated, f"golden has a logits_tolerance for {tolerated}, models are {targets}.")
 
     def to_json(self) -> str:
         """JSON text, equal for equal manifests; raises ModelError for values `from_json` would refuse."""

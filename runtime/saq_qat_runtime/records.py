@@ -84,16 +84,15 @@ class FileRecord:
 class Golden:
     """Inputs with the codes and logits they must give (`inputs`, `logits` in an .npz file).
 
-    logits_tolerance: largest allowed absolute difference of a logit; 0 demands equality.
+    logits_tolerance: largest allowed absolute difference of a logit, for each target; 0 demands equality.
     """
 
     file: FileRecord
-    logits_tolerance: float
+    logits_tolerance: dict[str, float]
 
     def __post_init__(self) -> None:
-        require(
-            self.logits_tolerance >= 0, f"logits_tolerance must not be negative, got {self.logits_tolerance}."
-        )
+        for target, tolerance in self.logits_tolerance.items():
+            require(tolerance >= 0, f"logits_tolerance of {target} must not be negative, got {tolerance}.")
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What runs: the bundle's manifest, its model file, the engine, and the threads that were asked for."""
+    """What runs: the bundle's manifest, its model file, the engine, and the threads that were asked for.
+
+    target: which of the manifest's models runs, "onnxruntime" for instance.
+    """
 
     manifest: Manifest
+    target: str
     model: FileRecord
     backend: str
     backend_version: str
@@ -104,7 +108,7 @@ class Session:
         model = choose_model(path, manifest, backend)
         engine = open_backend(path, model, threads=threads, verify=verify)
         check_interface(manifest, engine)
-        info = SessionInfo(manifest, model, engine.name, engine.version, threads)
+        info = SessionInfo(manifest, engine.name, model, engine.name, engine.version, threads)
         return cls(path, info, engine, check_finite=check_finite, max_batch=max_batch)
 
     @property
@@ -154,13 +158,13 @@ class Session:
         Raises RuntimeFault if they differ by more than allowed, after which this session computes no more;
         ModelError if the golden file is damaged.
         """
-        golden = self._info.manifest.golden
+        tolerance = self._info.manifest.golden.logits_tolerance[self._info.target]
         with self._lifetime.call():
             inputs, expected = read_golden(self._folder, self._info.manifest)
             found = self._compute(inputs)
             difference = float(np.abs(found.astype(np.float64) - expected).max())
-            if not difference <= golden.logits_tolerance:
-                rule = f"golden logits may differ by {golden.logits_tolerance}, but differ by {difference}"
+            if not difference <= tolerance:
+                rule = f"golden logits may differ by {tolerance}, but differ by {difference}"
                 engine = f"{self._info.backend} {self._info.backend_version}"
                 raise RuntimeFault(f"Self-test: {rule} on {engine}. Use the engine version of the manifest.")
         return SelfTest(expected.size, difference)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.files import sha256
 from saq_qat_runtime.manifest import (
+    SCHEMA_VERSION,
     FileRecord,
     Gate,
     Golden,
@@ -38,7 +39,7 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
     layer = LayerRecord("conv1", "Conv", 4, "saq", ScaleSummary(6, 0.01, 0.02), 8, "symmetric", True, "")
     tensor = TensorRecord("x1", 4, 0, 15, 0, "uint8", float(np.float32(0.05)), "x1_codes", False)
     return Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="tiny",
         created_by="saq-qat 0.1.0",
         inputs=(TensorSpec("image", "float32", ("N", 3, SIDE, SIDE)),),
@@ -46,7 +47,7 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
         preprocessing=Preprocessing(SIDE, None, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)),
         labels=("ant", "bee", "cat", "dog", "elk"),
         models={"onnxruntime": model},
-        golden=Golden(golden, 0.0),
+        golden=Golden(golden, {"onnxruntime": 0.0}),
         layers=(layer,),
         tensors=(tensor,),
         sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),

@@ -125,7 +125,7 @@ def test_self_test_passes_on_a_sound_bundle(session: Session) -> None:
 
 def write_golden(bundle: Path, change: Change, tolerance: float, **arrays: Batch) -> None:
     np.savez(bundle / "golden.npz", **arrays)  # type: ignore[arg-type]
-    change(golden=Golden(file_record(bundle / "golden.npz"), tolerance))
+    change(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": tolerance}))
 
 
 def test_self_test_failure_is_final(bundle: Path, change_manifest: Change, expected_logits: Batch) -> None:
@@ -169,7 +169,7 @@ def test_a_golden_file_without_its_arrays_is_a_model_error(bundle: Path, change_
 
 def test_golden_file_is_never_unpickled(bundle: Path, change_manifest: Change) -> None:
     np.savez(bundle / "golden.npz", inputs=np.array([{}], object), logits=images(1))
-    change_manifest(golden=Golden(file_record(bundle / "golden.npz"), 0.0))
+    change_manifest(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": 0.0}))
     with Session.load(bundle) as session, pytest.raises(ModelError, match="allow_pickle=False"):
         session.self_test()
 
@@ -264,7 +264,9 @@ def test_no_other_engine_takes_the_place_of_the_one_asked_for(bundle: Path, back
 
 
 def test_a_bundle_without_a_model_for_the_engine_is_refused(bundle: Path, change_manifest: Change) -> None:
-    change_manifest(models={"tensorrt": Manifest.load(bundle).models["onnxruntime"]})
+    manifest = Manifest.load(bundle)
+    golden = replace(manifest.golden, logits_tolerance={"tensorrt": 1.0})
+    change_manifest(models={"tensorrt": manifest.models["onnxruntime"]}, golden=golden)
     with pytest.raises(ModelError, match=r"models for \['tensorrt'\] only"):
         Session.load(bundle)
 
