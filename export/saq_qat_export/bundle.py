@@ -3,22 +3,21 @@
 import hashlib
 import io
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import fx
 
 from saq_qat import __version__
 from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, SaqError
-from saq_qat.quant.plan import Plan
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
-from saq_qat.train.restore import Restored
-from saq_qat_export.onnx_graph import INPUT, OUTPUT, OnnxGraph
+from saq_qat_export.lowered import Lowered
+from saq_qat_export.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.probe import Probe
 from saq_qat_export.proof import Proof
 from saq_qat_export.records import gate_record, layer_records, sizes_of, tensor_records
@@ -33,12 +32,13 @@ from saq_qat_runtime.manifest import (
     TensorSpec,
 )
 
-__all__ = ["MODEL_FILE", "Bundle", "check_destination", "make_bundle", "write_bundle"]
+__all__ = ["MODEL_FILES", "Bundle", "check_destination", "make_bundle", "write_bundle"]
 
-MODEL_FILE = "model.onnx"
+MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.tensorrt.onnx"}
 _GOLDEN_FILE = "golden.npz"
-_TARGET = "onnxruntime"
-_LOGITS_TOLERANCE = {_TARGET: 1e-5}
+_LOGITS_TOLERANCE = 1e-5
+# A GPU rounds ties otherwise and later layers amplify that: this finds a wrong engine, not a rounding.
+_SHARE_OF_LARGEST_LOGIT = 0.1
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -51,24 +51,21 @@ class Bundle:
 
 
 def make_bundle(
-    restored: Restored,
-    plan: Plan,
-    view: fx.GraphModule,
-    graph: OnnxGraph,
-    proof: Proof,
-    golden_images: npt.NDArray[np.float32],
-    *,
-    allow_failed_gate: bool,
+    lowered: Lowered, proof: Proof, golden_images: npt.NDArray[np.float32], *, allow_failed_gate: bool
 ) -> Bundle:
     """Everything that ships of one checkpoint; the same bytes for the same checkpoint and package versions.
 
     Args:
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
     """
-    files = {MODEL_FILE: graph.content, _GOLDEN_FILE: _golden(graph, golden_images)}
-    model, golden = (
-        FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
-    )
+    restored, view = lowered.restored, lowered.view
+    codes, logits = Probe(lowered.graph).run(golden_images)
+    files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
+    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits)
+    records = {
+        name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
+    }
+    models = {target: records[MODEL_FILES[target]] for target in lowered.shipped}
     inputs, outputs, preprocessing = _interface(restored.images)
     text = dump_recipe(restored.recipe)
     manifest = Manifest(
@@ -79,11 +76,11 @@ def make_bundle(
         outputs=(outputs,),
         preprocessing=preprocessing,
         labels=restored.images.classes,
-        models={_TARGET: model},
-        golden=Golden(golden, _LOGITS_TOLERANCE),
-        layers=layer_records(plan, view),
+        models=models,
+        golden=Golden(records[_GOLDEN_FILE], _tolerances(models, logits)),
+        layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
-        sizes=sizes_of(view, {_TARGET: model.bytes}),
+        sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
         gate=gate_record(proof, allow_failed_gate=allow_failed_gate),
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
         versions={name: version(name) for name in _PACKAGES},
@@ -159,8 +156,20 @@ def _swap(fresh: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _golden(graph: OnnxGraph, images: npt.NDArray[np.float32]) -> bytes:
-    codes, logits = Probe(graph).run(images)
+def _golden(
+    images: npt.NDArray[np.float32],
+    codes: dict[str, npt.NDArray[np.uint8]],
+    logits: npt.NDArray[np.float32],
+) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def _tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
+    """How far the logits of a golden image may be off, target by target."""
+    tolerances = {
+        "onnxruntime": _LOGITS_TOLERANCE,
+        "tensorrt": _SHARE_OF_LARGEST_LOGIT * float(np.abs(logits).max()),
+    }
+    return {target: tolerances[target] for target in targets}

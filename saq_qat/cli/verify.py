@@ -4,12 +4,16 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import ArtifactError, GateError
+
+if TYPE_CHECKING:
+    from saq_qat_export.lowered import Lowered
+    from saq_qat_runtime.manifest import Manifest
 
 __all__ = ["verify"]
 
@@ -33,13 +37,17 @@ def verify(
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat_export.proof import ProofSize
-    from saq_qat_export.run import lower_run, prove_run
+    from saq_qat_export.lowered import lower_run
+    from saq_qat_export.run import prove_run
+    from saq_qat_runtime.manifest import Manifest
 
     folder = resolve_run(run)
     with progress(f"verify {folder}", _STEPS) as shown:
         shown.advance(note="lowering the checkpoint again")
-        lowered = lower_run(folder, checkpoint)
-        _check_bundle(bundle or folder / "export", lowered.graph.content, checkpoint)
+        place = bundle or folder / "export"
+        manifest = Manifest.load(place)
+        lowered = lower_run(folder, checkpoint, tensorrt="tensorrt" in manifest.models)
+        _check_graphs(place, manifest, lowered, checkpoint)
         size = ProofSize(code_images, top1_images or None)
         proof = prove_run(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="done")
@@ -55,15 +63,13 @@ def verify(
         raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.")
 
 
-def _check_bundle(folder: Path, content: bytes, checkpoint: str) -> None:
-    """The bundle's graph must be, byte for byte, what the checkpoint exports to: one proof serves both."""
-    from saq_qat_runtime.manifest import Manifest
-
-    manifest = Manifest.load(folder)
-    digest = hashlib.sha256(content).hexdigest()
-    if all(model.sha256 != digest for model in manifest.models.values()):
-        raise ArtifactError(
-            f"{folder}: its graph is not what checkpoint {checkpoint!r} exports to with these packages; "
-            f"it was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}. "
-            "Export again, or name the checkpoint it was made from."
-        )
+def _check_graphs(folder: Path, manifest: "Manifest", lowered: "Lowered", checkpoint: str) -> None:
+    """The bundle's graphs must be, byte for byte, what the checkpoint exports to: one proof serves both."""
+    for target, model in manifest.models.items():
+        graph = lowered.shipped.get(target)
+        if graph is None or model.sha256 != hashlib.sha256(graph.content).hexdigest():
+            raise ArtifactError(
+                f"{folder}: {model.name} is not what checkpoint {checkpoint!r} exports to with these packages; "
+                f"it was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}. "
+                "Export again, or name the checkpoint it was made from."
+            )

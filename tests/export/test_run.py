@@ -16,7 +16,8 @@ from saq_qat_export import bundle as bundle_module
 from saq_qat_export import run as run_module
 from saq_qat_export.proof import Proof, ProofSize
 from saq_qat_export.reference import run_reference
-from saq_qat_export.run import Lowered, export_run, lower_run
+from saq_qat_export.lowered import Lowered, lower_run
+from saq_qat_export.run import export_run
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.session import Session
@@ -52,14 +53,14 @@ def lowered(run: Path) -> Lowered:
 @pytest.fixture(autouse=True)
 def _lower_once(lowered: Lowered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing takes seconds; that two exports agree is promised, and tested, elsewhere."""
-    monkeypatch.setattr(run_module, "lower_run", lambda run, checkpoint: lowered)
+    monkeypatch.setattr(run_module, "lower_run", lambda run, checkpoint, **_: lowered)
 
 
 @pytest.fixture(scope="module")
 def bundle(run: Path, lowered: Lowered, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "lower_run", lambda run, checkpoint: lowered)
+        patch.setattr(run_module, "lower_run", lambda run, checkpoint, **_: lowered)
         export_run(run, folder, size=SIZE)
     return folder
 

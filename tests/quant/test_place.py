@@ -216,3 +216,27 @@ def test_a_float_operation_that_two_kinds_of_readers_share_stays_float_for_the_s
     plan = plan_of(Smooth())
     smooth = next(tensor for tensor in plan.tensors if tensor.after == "silu")
     assert (smooth.shared, smooth.consumers) == (False, ("conv",))
+
+
+def test_for_tensorrt_alone_a_convolution_and_the_sum_behind_it_run_as_one_kernel() -> None:
+    plan = plan_network(Residual(), policy(), ("tensorrt",))[1]
+    assert table(plan) == [
+        "image after x: image -128..127 for stem",
+        "stem_relu after stem_relu: input 0..15 for conv1+shortcut",
+        "relu1 after relu1: input 0..15 for conv2",
+        "shortcut_bn after shortcut_bn: residual -128..127 for add",
+        "relu2 after relu2: pooled 0..127 for average",
+        "average after average: input 0..127 for fc",
+    ]
+    assert all(layer.integer for layer in plan.layers)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet20", "preresnet20"])
+def test_several_targets_get_what_the_more_demanding_one_needs(name: str) -> None:
+    both, cpu, gpu = (
+        plan_network(build_model(Model(name=name), 10), policy(), targets)[1]
+        for targets in (("onnxruntime", "tensorrt"), ("onnxruntime",), ("tensorrt",))
+    )
+    assert both.tensors == cpu.tensors
+    assert {tensor.name for tensor in gpu.tensors} < {tensor.name for tensor in both.tensors}
+    assert all(layer.integer for plan in (both, cpu, gpu) for layer in plan.layers)
