@@ -36,8 +36,8 @@ def verify(
     Exit code 1 if a rung fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
-    from saq_qat_export.proof import ProofSize
     from saq_qat_export.lowered import lower_run
+    from saq_qat_export.proof import ProofSize
     from saq_qat_export.run import prove_run
     from saq_qat_runtime.manifest import Manifest
 
@@ -68,8 +68,9 @@ def _check_graphs(folder: Path, manifest: "Manifest", lowered: "Lowered", checkp
     for target, model in manifest.models.items():
         graph = lowered.shipped.get(target)
         if graph is None or model.sha256 != hashlib.sha256(graph.content).hexdigest():
+            torch = manifest.versions.get("torch", "?")
             raise ArtifactError(
-                f"{folder}: {model.name} is not what checkpoint {checkpoint!r} exports to with these packages; "
-                f"it was made by {manifest.created_by} with torch {manifest.versions.get('torch', '?')}. "
+                f"{folder}: its graph {model.name} is not what checkpoint {checkpoint!r} exports to with "
+                f"these packages; it was made by {manifest.created_by} with torch {torch}. "
                 "Export again, or name the checkpoint it was made from."
             )

@@ -81,7 +81,7 @@ def test_verify_refuses_a_bundle_of_other_integers(saq_qat: SaqQat, run: Path, c
     other = trained_run(run.parent / "other", "seed=1")
     assert saq_qat("export", str(other), "--code-images", "1", "--allow-failed-gate") == 0
     assert saq_qat("verify", str(run), "--bundle", str(other / "export")) == 3
-    assert "its graph is not what checkpoint 'last' exports to" in capsys.readouterr().err
+    assert "its graph model.onnx is not what checkpoint 'last' exports to" in capsys.readouterr().err
 
 
 def test_verify_names_a_threshold_that_does_not_hold(
