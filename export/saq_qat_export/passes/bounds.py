@@ -6,7 +6,17 @@ import onnx_ir as ir
 __all__ = ["drop_idle_relus"]
 
 _KEEPS_SIGN = frozenset(
-    {"Flatten", "GlobalAveragePool", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+    {
+        "DequantizeLinear",
+        "Flatten",
+        "GlobalAveragePool",
+        "MaxPool",
+        "QuantizeLinear",
+        "Reshape",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
 )
 
 
