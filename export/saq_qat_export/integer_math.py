@@ -6,6 +6,7 @@ torch or ONNX Runtime.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ __all__ = [
     "Codes",
     "Float32",
     "Stored",
+    "Weights",
     "Window",
     "accumulate_conv",
     "accumulate_linear",
     "broadcasts_innermost",
+    "max_pool",
     "quantize_float",
     "requantize_accumulator",
     "requantize_codes",
@@ -31,6 +34,7 @@ __all__ = [
 
 Codes = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Weights = npt.NDArray[np.int8] | Codes
 _EXACT_FLOAT32 = 2**24
 _INT32_MAX = 2**31 - 1
 
@@ -45,6 +49,10 @@ class CodeRange:
     def clip(self, code: npt.NDArray[np.float32]) -> Codes:
         return np.clip(np.rint(code), self.minimum, self.maximum).astype(np.int32)
 
+    def narrow(self, low: float, high: float) -> "CodeRange":
+        """Those of these codes that lie within ``low`` and ``high``; never none."""
+        return CodeRange(*(int(np.clip(bound, self.minimum, self.maximum)) for bound in (low, high)))
+
 
 @dataclass(frozen=True)
 class Window:
@@ -56,7 +64,7 @@ class Window:
     groups: int = 1
 
 
-def accumulate_conv(x: Codes, weight: npt.NDArray[np.int8], bias: Codes, window: Window) -> Codes:
+def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> Codes:
     """int32 accumulators (N, out, H', W') of codes (N, in, H, W) and weights (out, in / groups, kH, kW).
 
     Sums run in a BLAS product of floats wide enough to hold every partial sum exactly: float32 below 2^24,
@@ -87,7 +95,7 @@ def accumulate_conv(x: Codes, weight: npt.NDArray[np.int8], bias: Codes, window:
     return result + bias.reshape(1, -1, 1, 1)
 
 
-def accumulate_linear(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> Codes:
+def accumulate_linear(x: Codes, weight: Weights, bias: Codes) -> Codes:
     """int32 accumulators (N, out) of codes (N, in) and weights (out, in).
 
     Raises:
@@ -98,7 +106,7 @@ def accumulate_linear(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> Co
     return product.astype(np.int32) + bias
 
 
-def _bound(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> int:
+def _bound(x: Codes, weight: Weights, bias: Codes) -> int:
     """Largest magnitude that a partial sum can reach, bias apart."""
     depth = int(np.prod(weight.shape[1:]))
     bound = depth * int(np.abs(x).max(initial=0)) * int(np.abs(weight.astype(np.int32)).max(initial=0))
@@ -108,6 +116,17 @@ def _bound(x: Codes, weight: npt.NDArray[np.int8], bias: Codes) -> int:
             "Use fewer bits or deploy.refine_bias: false."
         )
     return bound
+
+
+def max_pool(x: Codes, kernel: tuple[int, int], window: Window) -> Codes:
+    """Largest codes (N, C, H', W') of each window of (N, C, H, W); padding never wins."""
+    (pad_h, pad_w), (down, right) = window.padding, window.dilation
+    lowest = np.iinfo(np.int32).min
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)), constant_values=lowest)
+    span = tuple((size - 1) * step + 1 for size, step in zip(kernel, window.dilation, strict=True))
+    patches = sliding_window_view(padded, span, axis=(2, 3))
+    patches = patches[:, :, :: window.stride[0], :: window.stride[1], ::down, ::right]
+    return cast(Codes, patches.max(axis=(4, 5)))
 
 
 def quantize_float(x: Float32, scale: np.float32, codes: CodeRange) -> Codes:

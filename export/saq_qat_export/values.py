@@ -1,4 +1,4 @@
-"""What the integer reference holds between two nodes: codes, or what a kernel holds before rounding."""
+"""What an integer interpreter holds between two nodes: codes, or what a kernel holds before rounding."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,7 +8,18 @@ import numpy as np
 from saq_qat_export import integer_math as math
 from saq_qat_export.integer_math import CodeRange, Codes, Float32
 
-__all__ = ["Accumulator", "CodeTensor", "Floats", "Mean", "Opaque", "Sum", "Value", "to_codes"]
+__all__ = [
+    "Accumulator",
+    "Bounded",
+    "ChannelCodes",
+    "CodeTensor",
+    "Floats",
+    "Mean",
+    "Opaque",
+    "Sum",
+    "Value",
+    "to_codes",
+]
 
 
 @dataclass(frozen=True)
@@ -17,6 +28,27 @@ class CodeTensor(math.Stored):
 
     def floats(self) -> Float32:
         return cast(Float32, self.codes.astype(np.float32) * self.scale)
+
+
+@dataclass(frozen=True)
+class ChannelCodes:
+    """Constant codes, zero point taken off: weights or biases with a float32 scale per index of ``axis``.
+
+    ``scale`` is (channels,), or (1,) for all of them.
+    """
+
+    codes: Codes
+    scale: Float32
+    axis: int
+
+    def floats(self) -> Float32:
+        shape = [1] * self.codes.ndim
+        if shape:
+            shape[self.axis] = -1
+        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+
+    def channel_scale(self, channels: int) -> Float32:
+        return np.broadcast_to(self.scale, (channels,))
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,23 @@ class Opaque:
     value: Any
 
 
-Value = CodeTensor | Accumulator | Sum | Mean | Floats
+@dataclass(frozen=True)
+class Bounded:
+    """A value clipped in float before it is quantized: ReLU, ReLU6, Clip."""
+
+    of: "Value"
+    minimum: np.float32
+    maximum: np.float32
+
+    def floats(self) -> Float32:
+        return np.clip(self.of.floats(), self.minimum, self.maximum)
+
+    def narrow(self, scale: np.float32, codes: CodeRange) -> CodeRange:
+        """``codes`` within the bounds; rounding is monotone, so clipping before or after it is the same."""
+        return codes.narrow(*(float(np.rint(bound / scale)) for bound in (self.minimum, self.maximum)))
+
+
+Value = CodeTensor | ChannelCodes | Accumulator | Sum | Mean | Floats | Bounded
 
 
 def to_codes(value: Value, scale: np.float32, zero_point: int, codes: CodeRange) -> Codes:
@@ -84,5 +132,7 @@ def to_codes(value: Value, scale: np.float32, zero_point: int, codes: CodeRange)
             return math.requantize_mean(of.codes, of.scale, scale, codes)
         case CodeTensor(stored, input_scale, _):
             return math.requantize_codes(stored, input_scale, scale, codes)
-        case Floats(values):
-            return math.quantize_float(values, scale, codes)
+        case Bounded(of):
+            return to_codes(of, scale, zero_point, value.narrow(scale, codes))
+        case Floats() | ChannelCodes():
+            return math.quantize_float(value.floats(), scale, codes)
