@@ -1,4 +1,4 @@
-"""Open the parts of a bundle: is it proved, which model runs, what must it compute."""
+"""What is promised of a bundle: is it proved, what goes in and out, what must it compute."""
 
 import io
 import zipfile
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.backend import Backend
 from saq_qat_runtime.decode import require
-from saq_qat_runtime.errors import BackendUnavailable, ModelError
-from saq_qat_runtime.files import read, read_verified
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.files import read_verified
 from saq_qat_runtime.manifest import Manifest
-from saq_qat_runtime.ort import OnnxRuntimeBackend
-from saq_qat_runtime.records import FileRecord
 
-__all__ = ["check_gate", "check_interface", "choose_model", "open_backend", "read_golden"]
+__all__ = ["check_gate", "check_interface", "read_golden"]
 
 _LARGEST_GOLDEN = 1 << 28
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile)
@@ -27,30 +25,6 @@ def check_gate(folder: Path, manifest: Manifest, allow_failed: bool) -> None:
     rule = f"{folder} failed the proof that its integers are the trained ones ({failed})"
     remedy = "Mend it and export again, or load it on purpose with allow_failed_gate=True."
     require(manifest.gate.passed or allow_failed, f"{rule}. {remedy}")
-
-
-def choose_model(folder: Path, manifest: Manifest, backend: str) -> FileRecord:
-    """The model file of `backend`; "auto" takes the engine this version supports.
-
-    Raises BackendUnavailable for an engine it does not know, ModelError if the bundle has no model for it.
-    """
-    name = OnnxRuntimeBackend.name
-    if backend not in ("auto", name):
-        raise BackendUnavailable(
-            f"Backend {backend!r} is not supported. This version runs: 'auto', {name!r}."
-        )
-    remedy = f"Export it for {name!r} (deploy.targets in the recipe)."
-    require(name in manifest.models, f"{folder} holds models for {sorted(manifest.models)} only. {remedy}")
-    return manifest.models[name]
-
-
-def open_backend(folder: Path, model: FileRecord, *, threads: int | None, verify: bool) -> Backend:
-    """Load `model`; the bytes that are hashed, if `verify`, are the bytes that are loaded."""
-    if verify:
-        content = read_verified(folder, model.name, model.sha256, model.bytes)
-    else:
-        content = read(folder, model.name)
-    return OnnxRuntimeBackend(content, threads=threads)
 
 
 def check_interface(manifest: Manifest, backend: Backend) -> None:

@@ -5,12 +5,21 @@
     ├── ModelError           the artifact: a bundle is missing, damaged, unproved or of another version
     ├── BackendUnavailable   the machine: an engine or library that was asked for is missing
     ├── RuntimeFault         the engine: a run failed; the session refuses further calls (HTTP 503)
+    │   └── CudaError        the GPU: a CUDA call failed; most such errors stay until the process ends
     └── ClosedError          the program: a session was used after `close()` or across a fork
 
 A message states the rule, what was found, where, and how to mend it.
 """
 
-__all__ = ["BackendUnavailable", "ClosedError", "InputError", "ModelError", "RuntimeFault", "SessionError"]
+__all__ = [
+    "BackendUnavailable",
+    "ClosedError",
+    "CudaError",
+    "InputError",
+    "ModelError",
+    "RuntimeFault",
+    "SessionError",
+]
 
 
 class SessionError(Exception):
@@ -31,6 +40,29 @@ class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already say
 
 class RuntimeFault(SessionError):  # noqa: N818  a fault is the engine's, and stays until the session is loaded again
     """The engine failed in the middle of a run, or computes other numbers than it must."""
+
+
+class CudaError(RuntimeFault):
+    """A CUDA call failed. Errors of kernels are sticky: every later call of the process fails alike.
+
+    call: the function, cudaMalloc for instance. name: of the error (cudaError_t in driver_types.h).
+    """
+
+    def __init__(self, call: str, name: str) -> None:
+        self.call = call
+        self.name = name
+        remedy = "Free GPU memory." if self.out_of_memory else "Restart the process that uses the GPU."
+        super().__init__(f"CUDA call {call} failed: {name}. {remedy}")
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether memory was short, which harms nothing else."""
+        return self.name == "cudaErrorMemoryAllocation"
+
+    @property
+    def refuses_capture(self) -> bool:
+        """Whether only the recording of a graph failed."""
+        return self.name.startswith("cudaErrorStreamCapture") or self.name == "cudaErrorCapturedEvent"
 
 
 class ClosedError(SessionError):

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saq_qat_runtime.backend import Backend
-from saq_qat_runtime.bundle import check_gate, check_interface, choose_model, open_backend, read_golden
+from saq_qat_runtime.bundle import check_gate, check_interface, read_golden
 from saq_qat_runtime.checks import check_batch
+from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.errors import InputError, RuntimeFault
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.lifetime import Lifetime
@@ -36,9 +37,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """What runs: the bundle's manifest, its model file, the engine, and the threads that were asked for.
+    """What runs: the bundle's manifest, the file that was loaded, the engine, and the threads asked for.
 
-    target: which of the manifest's models runs, "onnxruntime" for instance.
+    target: which of the manifest's models runs, "onnxruntime" or "tensorrt". threads: None on a GPU.
+    skipped: engines that "auto" passed over, each with the reason.
     """
 
     manifest: Manifest
@@ -47,6 +49,7 @@ class SessionInfo:
     backend: str
     backend_version: str
     threads: int | None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,10 @@ class Session:
     ) -> Self:
         """Open the bundle in `folder`.
 
-        backend: "onnxruntime", or "auto" for the first engine that the bundle has a model for.
-        threads: of one call; None leaves it to the engine. verify: compare every file with its SHA-256.
+        backend: "tensorrt", "tensorrt-lean", "tensorrt-rtx" or "onnxruntime", which no other replaces; or
+        "auto" for the first of these that the folder has a file for and that can run it on this machine.
+        threads: of one call on onnxruntime; None leaves it to the engine. verify: compare every file with its
+        SHA-256; the hash of a TensorRT engine, which is code, is always compared.
         check_finite: refuse NaN and infinity. max_batch: refuse larger batches.
         allow_failed_gate: load a bundle although its integers are not proved to be the trained ones.
         Raises ModelError, BackendUnavailable or InputError.
@@ -105,15 +110,17 @@ class Session:
         path = Path(folder)
         manifest = Manifest.load(path, verify_files=verify)
         check_gate(path, manifest, allow_failed_gate)
-        model = choose_model(path, manifest, backend)
-        engine = open_backend(path, model, threads=threads, verify=verify)
+        opened = open_bundle(path, manifest, backend, threads=threads, verify=verify)
+        engine = opened.backend
         check_interface(manifest, engine)
-        info = SessionInfo(manifest, engine.name, model, engine.name, engine.version, threads)
+        info = SessionInfo(
+            manifest, opened.target, opened.model, engine.name, engine.version, opened.threads, opened.skipped
+        )
         return cls(path, info, engine, check_finite=check_finite, max_batch=max_batch)
 
     @property
     def info(self) -> SessionInfo:
-        """Manifest, engine and threads."""
+        """What runs."""
         return self._info
 
     @property
@@ -170,7 +177,7 @@ class Session:
         return SelfTest(expected.size, difference)
 
     def integer_count(self) -> IntegerCount:
-        """Convolutions and matrix products on integer kernels, counted in the graph the engine runs."""
+        """Convolutions and matrix products on integer kernels, as the engine itself counts them."""
         with self._lifetime.call():
             return self._backend.integer_count()
 

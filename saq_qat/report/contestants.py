@@ -17,7 +17,7 @@ from saq_qat.report.baselines import float_form, float_onnx, static_int8_onnx
 from saq_qat.report.bench_record import BUNDLE, FLOAT, STATIC_INT8, Contestant
 from saq_qat.report.openvino import OpenVinoModel, openvino_installed
 from saq_qat.train.restore import Restored
-from saq_qat_runtime.bundle import choose_model, open_backend
+from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.ort import OnnxRuntimeBackend
@@ -56,8 +56,8 @@ def bundle_entrants(folder: Path, manifest: Manifest, threads: int) -> list[Entr
     Raises:
         ModelError: the bundle is damaged. BackendUnavailable: onnxruntime is missing.
     """
-    model = choose_model(folder, manifest, "auto")
-    backend = open_backend(folder, model, threads=threads, verify=True)
+    opened = open_bundle(folder, manifest, "onnxruntime", threads=threads, verify=True)
+    backend, model = opened.backend, opened.model
     image, logits = manifest.inputs[0].name, manifest.outputs[0].name
     network = "the bundle's integers"
 
