@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: $(STAMP)
 	$(call step,Train the quickstart recipe,$(BIN)/saq-qat train configs/quickstart.yaml)
-	$(call step,Export the newest run as integers,$(BIN)/saq-qat export)
+	$(call step,Export the newest run as integers and build its TensorRT engine,$(BIN)/saq-qat export --onnx --trt)
 	$(call step,Verify that the exported integers are the trained ones,$(BIN)/saq-qat verify)
 	$(call step,Measure latency and throughput,$(BIN)/saq-qat bench)
 	$(call step,Write the report,$(BIN)/saq-qat report)

@@ -72,7 +72,7 @@ def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool 
         view,
         targets,
         export_onnx(view, shape, deploy),
-        export_tensorrt(view, shape) if "tensorrt" in targets else None,
+        export_tensorrt(view, shape, deploy.tensorrt) if "tensorrt" in targets else None,
     )
 
 

@@ -13,10 +13,11 @@ from onnx_ir.passes import common
 from torch import fx
 
 from saq_qat.quant.integer_modules import IntegerLayer
-from saq_qat.recipe.schema import Deploy
+from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.passes.bounds import drop_idle_relus
 from saq_qat_export.passes.carriers import dequantize_before_carriers
 from saq_qat_export.passes.constants import fold_into_floats
+from saq_qat_export.passes.float16 import to_float16
 from saq_qat_export.passes.names import code_tensors, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
 from saq_qat_export.passes.zero_points import add_weight_zero_points
@@ -53,20 +54,28 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     return _finished(model)
 
 
-def export_tensorrt(view: fx.GraphModule, image_shape: tuple[int, int, int]) -> OnnxGraph:
+def export_tensorrt(
+    view: fx.GraphModule, image_shape: tuple[int, int, int], settings: TensorRt | None = None
+) -> OnnxGraph:
     """The graph for TensorRT: the same integers with zero point 0, float biases and bounds, weights as int8.
 
     Args:
         view: float32 deploy view.
         image_shape: (C, H, W).
+        settings: whether float32 or float16 stands between the quantized layers.
 
     Two exports of one checkpoint are byte-identical.
+
+    Raises:
+        LegalityError: float16 cannot hold a scale.
     """
     model = _torch_export(view, image_shape, tensorrt.OPSET, tensorrt.translation_table())
     dequantize_before_carriers(model)
     name_after_modules(model)
     drop_idle_relus(model)
     fold_into_floats(model, _weights_without_codes(view))
+    if settings is not None and settings.precision == "float16":
+        to_float16(model)
     return _finished(model)
 
 

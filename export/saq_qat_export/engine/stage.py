@@ -1,0 +1,63 @@
+"""The engine of a bundle: built from its graph for TensorRT on the machine at hand, and written beside it."""
+
+from pathlib import Path
+
+from saq_qat.errors import ArtifactError, GateError
+from saq_qat.recipe.schema import TensorRt
+from saq_qat_export.engine.build import BuiltEngine, build_engine, write_engine
+from saq_qat_export.engine.options import BuildOptions, WantedFlavour
+from saq_qat_runtime.engine_record import Audit
+from saq_qat_runtime.manifest import Manifest
+
+__all__ = ["add_engine", "build_options"]
+
+_MISSED_SHOWN = 5
+
+
+def build_options(
+    settings: TensorRt, flavour: WantedFlavour, timing_cache: Path | None = None
+) -> BuildOptions:
+    """A recipe's section ``deploy.tensorrt`` as options of one build."""
+    return BuildOptions(
+        flavour=flavour,
+        precision=settings.precision,
+        batch=(settings.batch.minimum, settings.batch.optimum, settings.batch.maximum),
+        workspace_mib=settings.workspace_mib,
+        optimization_level=settings.optimization_level,
+        hardware_compatibility=settings.hardware_compatibility,
+        version_compatible=settings.version_compatible,
+        timing_cache=timing_cache,
+    )
+
+
+def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool = False) -> BuiltEngine:
+    """Build the engine of the bundle in ``folder`` and write it there with its record.
+
+    Raises:
+        ArtifactError: the bundle has no graph for TensorRT.
+        GateError: a layer with quantized inputs did not become int8, and ``allow_failed_audit`` is false.
+        ModelError: the bundle is damaged. SetupError: no TensorRT library can build here.
+        EngineError: the library refused the graph, crashed, or took too long.
+    """
+    manifest = Manifest.load(folder)
+    model = manifest.models.get("tensorrt")
+    if model is None:
+        raise ArtifactError(
+            f"{folder}: an engine is built from the bundle's graph for TensorRT, and this bundle is for "
+            f"{', '.join(manifest.models)} only. Write one that has it: saq-qat export RUN --trt."
+        )
+    built = build_engine(folder / model.name, options)
+    if built.record.audit.missed and not allow_failed_audit:
+        raise GateError(_failure(built.record.audit))
+    write_engine(folder, built)
+    return built
+
+
+def _failure(audit: Audit) -> str:
+    missed = audit.missed
+    listed = "\n".join(f"  {layer.node}: {layer.reason}" for layer in missed[:_MISSED_SHOWN])
+    return (
+        f"{len(missed)} of {audit.total} convolutions and products have quantized inputs, yet run in float, "
+        f"so the engine was not kept:\n{listed}\nThe rules of 'saq-qat check MODEL.onnx' may name the cause; "
+        "--allow-failed-gate keeps the engine all the same."
+    )
