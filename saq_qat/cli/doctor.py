@@ -16,6 +16,8 @@ def doctor(
     import json
     from dataclasses import asdict
 
+    from rich.markup import escape
+
     from saq_qat.cli.console import table
     from saq_qat.cli.environment import examine
     from saq_qat.errors import SetupError
@@ -25,7 +27,12 @@ def doctor(
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         rows = [
-            (f"[{_COLOURS[f.state]}]{f.state}[/]", f.name, f.detail + (f"; {f.remedy}" if f.remedy else ""))
+            (
+                f"[{_COLOURS[f.state]}]{f.state}[/]",
+                f.name,
+                # Extras stand in brackets, as in saq-qat[rtx], which rich would take for markup.
+                escape(f.detail + (f"; {f.remedy}" if f.remedy else "")),
+            )
             for f in findings
         ]
         table(("state", "what", "found"), rows)

@@ -14,7 +14,19 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-__all__ = ["Finding", "examine", "installed_version", "package_findings", "pair_finding", "processor_finding"]
+from saq_qat_export.engine.flavours import FlavourState, available_flavours
+from saq_qat_runtime.driver import DriverStatus, driver_status
+
+__all__ = [
+    "Finding",
+    "driver_finding",
+    "examine",
+    "flavour_finding",
+    "installed_version",
+    "package_findings",
+    "pair_finding",
+    "processor_finding",
+]
 
 PROBES = {
     "torch": "from torch import cuda; print('CUDA:', cuda.is_available() and cuda.get_device_name())",
@@ -22,7 +34,7 @@ PROBES = {
     "onnxruntime": "import onnxruntime as o; print('providers: ' + ', '.join(o.get_available_providers()))",
     "onnx": "import onnx.checker; print(onnx.__version__)",
 }
-ENGINES = {"tensorrt": "pip install tensorrt", "openvino": "pip install openvino"}
+ENGINES = {"openvino": "pip install openvino"}
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 PROBE_SECONDS = 120
 _PAIR = "install both from one package index: pip install --force-reinstall torch torchvision"
@@ -46,6 +58,7 @@ def examine() -> list[Finding]:
         return [Finding("saq-qat", "broken", "not installed", "run: pip install -e .")]
     with ThreadPoolExecutor() as pool:
         imports = list(pool.map(lambda item: _import_finding(*item), PROBES.items()))
+    driver = driver_status()
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         processor_finding(_processor_text()),
@@ -53,6 +66,8 @@ def examine() -> list[Finding]:
         *_pair_findings(installed_version),
         *imports,
         *_engine_findings(installed_version),
+        driver_finding(driver),
+        *map(flavour_finding, available_flavours(driver)),
     ]
 
 
@@ -127,13 +142,34 @@ def _import_finding(package: str, program: str) -> Finding:
 
 
 def _engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
-    """Engines beside ONNX Runtime, all optional."""
+    """Other engines that networks can be compared on, all optional."""
     for engine, install in ENGINES.items():
         version = version_of(engine)
         if version is None:
             yield Finding(engine, "absent", "not installed (optional)", f"to use it: {install}")
         else:
             yield Finding(engine, "ok", version)
+
+
+def driver_finding(driver: DriverStatus) -> Finding:
+    """The GPU that TensorRT would run on, and its driver."""
+    if not driver.usable:
+        return Finding("CUDA driver", "absent", driver.reason)
+    versions = f"supports CUDA {driver.cuda}, version {driver.driver or 'unknown'}"
+    return Finding(
+        "CUDA driver", "ok", f"{driver.gpu}, compute capability {driver.compute_capability}; {versions}"
+    )
+
+
+def flavour_finding(state: FlavourState) -> Finding:
+    """What one TensorRT library can do here."""
+    if state.version is None:
+        return Finding(state.flavour, "absent", f"{state.reason} (optional)", f"to use it: {state.install}")
+    if state.runs:
+        return Finding(state.flavour, "ok", f"{state.version} builds and runs engines here")
+    if state.builds:
+        return Finding(state.flavour, "ok", f"{state.version} builds engines here; running them takes a GPU")
+    return Finding(state.flavour, "ok", f"{state.version}, which takes a GPU to build and to run engines")
 
 
 def processor_finding(text: str) -> Finding:

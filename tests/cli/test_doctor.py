@@ -8,7 +8,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from saq_qat.cli import environment
-from saq_qat.cli.environment import Finding, package_findings, pair_finding, processor_finding
+from saq_qat.cli.environment import (
+    Finding,
+    driver_finding,
+    flavour_finding,
+    package_findings,
+    pair_finding,
+    processor_finding,
+)
+from saq_qat_export.engine.flavours import FlavourState
+from saq_qat_runtime.driver import DriverStatus
 
 SaqQat = Callable[..., int]
 
@@ -57,6 +66,42 @@ def test_the_processor_is_described(flags: str, detail: str) -> None:
     assert detail in processor_finding(flags).detail
 
 
+@pytest.mark.parametrize(
+    ("state", "finding"),
+    [
+        (
+            FlavourState("tensorrt", None, builds=False, runs=False, reason="not installed"),
+            Finding(
+                "tensorrt", "absent", "not installed (optional)", "to use it: pip install 'saq-qat[trt]'"
+            ),
+        ),
+        (
+            FlavourState("tensorrt", "11.4.0", builds=False, runs=False, reason="no driver"),
+            Finding("tensorrt", "ok", "11.4.0, which takes a GPU to build and to run engines"),
+        ),
+        (
+            FlavourState("tensorrt", "11.4.0", builds=True, runs=True, reason=""),
+            Finding("tensorrt", "ok", "11.4.0 builds and runs engines here"),
+        ),
+        (
+            FlavourState("tensorrt-rtx", "1.7.1", builds=True, runs=False, reason="no driver"),
+            Finding("tensorrt-rtx", "ok", "1.7.1 builds engines here; running them takes a GPU"),
+        ),
+    ],
+)
+def test_a_tensorrt_library_is_told_by_what_it_allows_here(state: FlavourState, finding: Finding) -> None:
+    assert flavour_finding(state) == finding
+
+
+def test_the_gpu_is_named_with_its_driver_or_the_reason_why_there_is_none() -> None:
+    driver = DriverStatus(True, "", "NVIDIA L4", "8.9", "13.0", "580.65.06")
+    found = driver_finding(driver)
+    assert (found.state, found.name) == ("ok", "CUDA driver")
+    assert found.detail == "NVIDIA L4, compute capability 8.9; supports CUDA 13.0, version 580.65.06"
+    absent = driver_finding(DriverStatus(False, "There is no CUDA driver: no file. Get one."))
+    assert absent == Finding("CUDA driver", "absent", "There is no CUDA driver: no file. Get one.")
+
+
 def test_a_package_that_does_not_import_is_broken(
     saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +124,7 @@ def test_a_package_that_does_not_import_is_broken(
     assert states["import onnx"] == ("broken", "the process ended with -6")
     assert states["import onnxruntime"] == ("ok", "fine")
     assert states["python"][0] == states["processor"][0] == "ok"
+    assert {"CUDA driver", "tensorrt", "tensorrt-rtx"} <= states.keys()
     assert (
         "import torchvision: RuntimeError: operator torchvision::nms does not exist; install both"
         in shown.err
@@ -90,7 +136,7 @@ def test_a_sound_machine_gets_a_table_and_exit_code_0(
     saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        environment, "examine", lambda: [Finding("numpy", "ok", "2"), Finding("x", "absent", "no")]
+        environment, "examine", lambda: [Finding("numpy", "ok", "2"), Finding("x", "absent", "no[rtx]")]
     )
     assert saq_qat("doctor") == 0
     assert capsys.readouterr().out.split() == [
@@ -102,5 +148,5 @@ def test_a_sound_machine_gets_a_table_and_exit_code_0(
         "2",
         "absent",
         "x",
-        "no",
+        "no[rtx]",
     ]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from saq_qat_export.engine.flavours import FLAVOUR_NAMES
 from saq_qat_export.engine.journal import tail
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["Finished", "build_in_child"]
+__all__ = ["Finished", "build_in_child", "read_outcome", "run_to_end"]
 
 _WORKER = "saq_qat_export.engine.worker"
 _SHOWN_LINES = 12
@@ -49,52 +50,65 @@ def build_in_child(request: Request, timeout_seconds: float) -> Finished:
     with tempfile.TemporaryDirectory(prefix="saq-qat-engine-") as folder:
         place = Workplace(Path(folder))
         request.save(place.request)
-        code = _run(place, request, timeout_seconds)
-        if code != 0:
-            raise EngineError(_crash_text(place, request, code))
+        command = [sys.executable, "-P", "-m", _WORKER, folder]
         try:
-            if place.refusal.exists():
-                raise EngineError(_refusal_text(Refusal.load(place.refusal), request))
-            return Finished(place.engine.read_bytes(), Answer.load(place.answer))
-        except (ModelError, OSError) as error:
-            what = f"the building process ended well but gave no answer that can be read ({error})"
-            raise EngineError(_failure_text(place, request, what)) from error
-
-
-def _run(place: Workplace, request: Request, timeout_seconds: float) -> int:
-    """Exit status of the building process; negative for a signal."""
-    command = [sys.executable, "-P", "-m", _WORKER, str(place.folder)]
-    with place.output.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            return process.wait(timeout_seconds)
+            code = run_to_end(command, place.output, timeout_seconds)
         except subprocess.TimeoutExpired:
             what = (
                 f"the build took more than {timeout_seconds:g} s and was ended; allow more time or lower "
                 "deploy.tensorrt.optimization_level"
             )
             raise EngineError(_failure_text(place, request, what)) from None
+        return read_outcome(place, request, code)
+
+
+def run_to_end(command: Sequence[str], output: Path, timeout_seconds: float) -> int:
+    """Run a process, what it prints going to a file; its exit status, negative for a signal.
+
+    The process is ended if an exception arises here.
+
+    Raises:
+        TimeoutExpired: of the module subprocess.
+    """
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            return process.wait(timeout_seconds)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
 
 
-def _crash_text(place: Workplace, request: Request, code: int) -> str:
-    if code >= 0:
-        return _failure_text(place, request, f"the building process failed with exit status {code}")
-    name = signal.Signals(-code).name
-    if name == "SIGKILL":
-        what = (
+def read_outcome(place: Workplace, request: Request, code: int) -> Finished:
+    """What a process that ended with status ``code`` left behind.
+
+    Raises:
+        EngineError: it crashed, was refused by the library, or left no answer that can be read.
+    """
+    if code != 0:
+        raise EngineError(_failure_text(place, request, _crash(code, request)))
+    try:
+        if place.refusal.exists():
+            raise EngineError(_refusal_text(Refusal.load(place.refusal), request))
+        return Finished(place.engine.read_bytes(), Answer.load(place.answer))
+    except (ModelError, OSError) as error:
+        what = f"the building process ended well but left no answer that can be read ({error})"
+        raise EngineError(_failure_text(place, request, what)) from error
+
+
+def _crash(code: int, request: Request) -> str:
+    if code > 0:
+        return f"the building process failed with exit status {code}"
+    if code == -signal.SIGKILL:
+        return (
             "the building process was killed (SIGKILL), which is what happens when memory runs out; "
             "free some, or build on a larger machine"
         )
-    else:
-        what = (
-            f"the library crashed (signal {name}), which a graph that breaks a rule can do; "
-            f"`saq-qat check {request.source}` names the rule"
-        )
-    return _failure_text(place, request, what)
+    return (
+        f"the library crashed ({signal.strsignal(-code)}, signal {-code}), which a graph that breaks a rule "
+        f"can do; `saq-qat check {request.source}` names the rule"
+    )
 
 
 def _failure_text(place: Workplace, request: Request, what: str) -> str:
