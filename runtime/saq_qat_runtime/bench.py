@@ -1,112 +1,28 @@
-"""Latency to be believed: raw samples, order statistics, comparisons side by side in one run."""
+"""Latency to be believed: functions measured after a warm-up, side by side in one run."""
 
-import math
-import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from saq_qat_runtime.environment import Environment
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.latency import Comparison, Latency, LatencySummary, compare, sample_cautions
 
-__all__ = ["Comparison", "Latency", "LatencySummary", "cautions", "interleave", "measure"]
+__all__ = [
+    "Comparison",
+    "Latency",
+    "LatencySummary",
+    "cautions",
+    "check_extent",
+    "compare",
+    "interleave",
+    "measure",
+]
 
 Call = Callable[[], object]
 Clock = Callable[[], int]
 
 _NANOSECONDS = 1_000_000_000
-_SAMPLES_BEYOND = 10  # a percentile with fewer samples beyond it is an anecdote: p99 needs 1000 samples
-_ENOUGH_SAMPLES = 100
-_DRIFT = 0.1
-
-
-@dataclass(frozen=True)
-class LatencySummary:
-    """Latency of one call in milliseconds; None where the samples are too few to say.
-
-    median_low_ms and median_high_ms bound the median with 95 % confidence. calls_per_second counts
-    measured calls alone.
-    """
-
-    count: int
-    mean_ms: float
-    deviation_ms: float
-    min_ms: float
-    median_ms: float
-    median_low_ms: float | None
-    median_high_ms: float | None
-    p90_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    p999_ms: float | None
-    max_ms: float
-    calls_per_second: float
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Durations of calls in nanoseconds, in the order they were made; at least one."""
-
-    samples: tuple[int, ...]
-
-    @property
-    def median(self) -> float:
-        """Median in nanoseconds."""
-        return float(statistics.median(self.samples))
-
-    def percentile(self, per_mille: int) -> int | None:
-        """The smallest sample, in nanoseconds, with `per_mille` thousandths of all at or below it.
-
-        None with fewer than ten samples beyond it: p90 (900) needs 100 samples, p99 1000, p99.9 (999) 10 000.
-        """
-        count = len(self.samples)
-        if count * (1000 - per_mille) < 1000 * _SAMPLES_BEYOND:
-            return None
-        return sorted(self.samples)[-(-count * per_mille // 1000) - 1]
-
-    def median_interval(self) -> tuple[int, int] | None:
-        """Two samples that hold the true median between them in at least 95 of 100 measurements.
-
-        Ranks of a binomial with probability one half: nothing is assumed of the distribution, only that
-        samples are independent. None for fewer than six samples.
-        """
-        rank = _lower_rank(len(self.samples))
-        if rank is None:
-            return None
-        ordered = sorted(self.samples)
-        return ordered[rank], ordered[-1 - rank]
-
-    def summary(self) -> LatencySummary:
-        """The conventional figures."""
-        interval = self.median_interval()
-        return LatencySummary(
-            count=len(self.samples),
-            mean_ms=statistics.fmean(self.samples) / 1e6,
-            deviation_ms=statistics.pstdev(self.samples) / 1e6,
-            min_ms=min(self.samples) / 1e6,
-            median_ms=self.median / 1e6,
-            median_low_ms=None if interval is None else interval[0] / 1e6,
-            median_high_ms=None if interval is None else interval[1] / 1e6,
-            p90_ms=_milliseconds(self.percentile(900)),
-            p95_ms=_milliseconds(self.percentile(950)),
-            p99_ms=_milliseconds(self.percentile(990)),
-            p999_ms=_milliseconds(self.percentile(999)),
-            max_ms=max(self.samples) / 1e6,
-            calls_per_second=len(self.samples) * _NANOSECONDS / max(sum(self.samples), 1),
-        )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Latencies from one run in which the functions took turns.
-
-    speedups: median of the baseline divided by the function's own.
-    """
-
-    baseline: str
-    latencies: dict[str, Latency]
-    speedups: dict[str, float]
 
 
 def measure(
@@ -138,10 +54,7 @@ def interleave(
     first = next(iter(functions), None) if baseline is None else baseline
     if first is None or first not in functions:
         raise InputError(f"The baseline must be one of {sorted(functions)}, got {baseline!r}.")
-    latencies = _take_turns(functions, warmup_seconds, iterations, seconds, clock)
-    reference = latencies[first].median
-    speedups = {name: reference / max(latency.median, 1.0) for name, latency in latencies.items()}
-    return Comparison(first, latencies, speedups)
+    return compare(_take_turns(functions, warmup_seconds, iterations, seconds, clock), first)
 
 
 def cautions(
@@ -155,16 +68,7 @@ def cautions(
 
     environment: read before the measurement, so that its load is that of others. integer: if quantized.
     """
-    found = []
-    count, half = len(latency.samples), len(latency.samples) // 2
-    if count < _ENOUGH_SAMPLES:
-        found.append(f"only {count} samples: quote the median alone, with its interval")
-    if half >= _SAMPLES_BEYOND:
-        early, late = (statistics.median(part) for part in (latency.samples[:half], latency.samples[half:]))
-        if abs(late - early) > _DRIFT * early:
-            found.append(
-                f"not steady: the median moved by {late / early - 1:+.0%} between first and second half"
-            )
+    found = list(sample_cautions(latency))
     free = max(0.0, environment.usable_cores - (environment.load_average or 0.0))
     if free < (threads or 1):
         cores = f"{free:.1f} of {environment.usable_cores:g} cores free"
@@ -176,6 +80,14 @@ def cautions(
     return tuple(found)
 
 
+def check_extent(iterations: int | None, seconds: float | None) -> None:
+    """Raise InputError unless a measurement is to last either some iterations or some seconds."""
+    if (iterations is None) == (seconds is None) or (iterations is not None and iterations < 1):
+        raise InputError(
+            f"Give iterations (at least 1) or seconds, not both; got {iterations} and {seconds}."
+        )
+
+
 def _take_turns(
     functions: Mapping[str, Call],
     warmup_seconds: float,
@@ -183,10 +95,7 @@ def _take_turns(
     seconds: float | None,
     clock: Clock,
 ) -> dict[str, Latency]:
-    if (iterations is None) == (seconds is None) or (iterations is not None and iterations < 1):
-        raise InputError(
-            f"Give iterations (at least 1) or seconds, not both; got {iterations} and {seconds}."
-        )
+    check_extent(iterations, seconds)
     for function in functions.values():
         _call_for(function, warmup_seconds / len(functions), clock)
     samples: dict[str, list[int]] = {name: [] for name in functions}
@@ -206,21 +115,3 @@ def _call_for(function: Call, seconds: float, clock: Clock) -> None:
     function()
     while clock() < end:
         function()
-
-
-def _lower_rank(count: int) -> int | None:
-    """Largest index r with P(Binomial(count, 1/2) <= r) <= 2.5 %; None if there is none."""
-    # Beyond eight deviations below the mean, nothing of the tail is left to add.
-    rank = max(0, round(count / 2 - 4 * math.sqrt(count)))
-    tail, found = 0.0, None
-    while rank < count:
-        log_ways = math.lgamma(count + 1) - math.lgamma(rank + 1) - math.lgamma(count - rank + 1)
-        tail += math.exp(log_ways - count * math.log(2))
-        if tail > 0.025:
-            break
-        found, rank = rank, rank + 1
-    return found
-
-
-def _milliseconds(nanoseconds: int | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / 1e6

@@ -15,20 +15,23 @@ __all__ = ["H100", "FakeDevice"]
 
 H100 = DriverStatus(True, "", "NVIDIA H100 80GB HBM3", "9.0", "13.0", "580.65.06")
 _COPY_NANOSECONDS = 2_000
+_LAUNCH_NANOSECONDS = 5_000
 
 
 @dataclass
 class Operation:
-    """nanoseconds: what it takes on the GPU's clock."""
+    """nanoseconds: what it takes on the GPU. enqueued: when the host asked for it, in nanoseconds."""
 
     run: Callable[[], None]
     nanoseconds: int
+    enqueued: int
 
 
 class FakeDevice:
     """Implements Device; every misuse that a GPU would answer with wrong numbers raises here.
 
     memory: bytes that may be allocated on the device. captures: whether graphs can be recorded.
+    now, host_now: clocks of GPU and host in nanoseconds, moved on by work and by waiting alone.
     """
 
     def __init__(self, status: DriverStatus = H100, *, memory: int = 1 << 30, captures: bool = True) -> None:
@@ -36,6 +39,7 @@ class FakeDevice:
         self.runtime_version = "13.0"
         self.captures = captures
         self.now = 0
+        self.host_now = 0
         self.launches = 0
         self.synchronizations = 0
         self.sticky: str | None = None
@@ -61,7 +65,7 @@ class FakeDevice:
         with self._lock:
             self._check("cudaLaunchKernel")
             target = self._recording.get(stream, self._queues[stream])
-            target.append(Operation(run, nanoseconds))
+            target.append(Operation(run, nanoseconds, self.host_now))
 
     def check_range(self, address: int, size: int, kind: str) -> None:
         found, block = self._blocks[address]
@@ -109,9 +113,9 @@ class FakeDevice:
             operations, self._queues[stream] = self._queues[stream], []
             for operation in operations:
                 self._check("cudaStreamSynchronize")
-                self.now += operation.nanoseconds
-                operation.run()
+                self._run(operation)
             self._check("cudaStreamSynchronize")
+            self.host_now = max(self.host_now, self.now)
 
     def copy_to_device(self, target: Address, source: Address, size: int, stream: Stream) -> None:
         self.check_range(source, size, "host")
@@ -144,9 +148,8 @@ class FakeDevice:
         with self._lock:
             for queue in self._queues.values():
                 while self._events[event] is None and queue:
-                    operation = queue.pop(0)
-                    self.now += operation.nanoseconds
-                    operation.run()
+                    self._run(queue.pop(0))
+            self.host_now = max(self.host_now, self._events[event] or 0)
 
     def elapsed(self, start: Event, end: Event) -> float:
         first, last = self._events[start], self._events[end]
@@ -171,11 +174,18 @@ class FakeDevice:
         with self._lock:
             self._check("cudaGraphLaunch")
             self.launches += 1
-            self._queues[stream] += self._graphs[graph]
+            self.host_now += _LAUNCH_NANOSECONDS
+            for operation in self._graphs[graph]:
+                self.enqueue(stream, operation.run, operation.nanoseconds)
 
     def destroy_graph(self, graph: Graph) -> None:
         self._check("cudaGraphExecDestroy")
         del self._graphs[graph]
+
+    def _run(self, operation: Operation) -> None:
+        """The GPU begins when it is free, and not before it was asked."""
+        self.now = max(self.now, operation.enqueued) + operation.nanoseconds
+        operation.run()
 
     def _block(self, kind: str, size: int) -> Address:
         block = np.full(size, 0xFF, np.uint8)  # NaN, until something is written

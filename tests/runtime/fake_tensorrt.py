@@ -69,7 +69,8 @@ class FakeTensorRt:
     """What `import tensorrt` gives; its attributes say what the engine is like and what goes wrong.
 
     batch: smallest and largest of the engine's profile. capturable: a graph can be made of it. executes: it
-    can be enqueued. kernel_error: what its kernels fail with. nanoseconds: what a run takes.
+    can be enqueued. kernel_error: what its kernels fail with. nanoseconds, enqueue_nanoseconds: what
+    a run takes on the GPU, and on the host.
     """
 
     __name__ = "tensorrt"
@@ -90,6 +91,7 @@ class FakeTensorRt:
         self.executes = True
         self.kernel_error: str | None = None
         self.nanoseconds = 100_000
+        self.enqueue_nanoseconds = 40_000
         self.runtimes: list[FakeRuntime] = []
         self.contexts: list[FakeContext] = []
         self.Runtime: Callable[[Any], Any] = self._runtime
@@ -194,6 +196,7 @@ class FakeContext:
                 return False
         else:
             self._settled = self._generation
+        device.host_now += self._library.enqueue_nanoseconds
         batch, generation = self._shape[0], self._generation
         device.enqueue(stream, lambda: self._compute(batch, generation), self._library.nanoseconds)
         return True
