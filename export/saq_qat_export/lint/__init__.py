@@ -1,0 +1,18 @@
+"""Rules of TensorRT over any ONNX file: what builds, what runs as integers, what is fast."""
+
+from saq_qat_export.lint.linter import has_quantization, lint, lint_file, lint_model
+from saq_qat_export.lint.reading import read_model
+from saq_qat_export.lint.rules import RULES, Rule
+from saq_qat_export.lint.settings import LintSettings, batch_profiles
+
+__all__ = [
+    "RULES",
+    "LintSettings",
+    "Rule",
+    "batch_profiles",
+    "has_quantization",
+    "lint",
+    "lint_file",
+    "lint_model",
+    "read_model",
+]

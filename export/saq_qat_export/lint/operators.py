@@ -1,0 +1,68 @@
+"""Which operators TensorRT's ONNX parser reads, and how operators treat the values that pass through them.
+
+The supported list follows the parser's own table for TensorRT 11.1 (onnx-tensorrt, docs/operators.md).
+"""
+
+__all__ = [
+    "ACTIVATIONS",
+    "CODE_MOVERS",
+    "INTEGER_OPERATORS",
+    "LAYOUT",
+    "MOVERS",
+    "PLUGIN_DOMAINS",
+    "QUANTIZATION_DOMAINS",
+    "STANDARD_DOMAINS",
+    "SUPPORTED",
+    "WEIGHTED",
+]
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+QUANTIZATION_DOMAINS = STANDARD_DOMAINS | {"com.microsoft"}
+PLUGIN_DOMAINS = frozenset({"trt", "trt.plugins", "TRT"})
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+# The same numbers in another shape.
+LAYOUT = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+# Outputs hold only numbers of the input (or the padding), so that DequantizeLinear may stand on either side.
+MOVERS = LAYOUT | {
+    "Concat", "DepthToSpace", "Dropout", "Expand", "Gather", "MaxPool", "Pad", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Tile",
+}  # fmt: skip
+
+# What TensorRT also computes on int8 without changing its scale.
+CODE_MOVERS = MOVERS | {"Clip", "Relu"}
+
+ACTIVATIONS = frozenset({
+    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
+    "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+})  # fmt: skip
+
+# Operators of ONNX and ONNX Runtime that compute on integers themselves; the rest begin with "QLinear".
+INTEGER_OPERATORS = frozenset({
+    "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger",
+    "MatMulInteger16", "MatMulIntegerToFloat", "QAttention", "QEmbedLayerNormalization", "QGemm", "QMoE",
+})  # fmt: skip
+
+SUPPORTED = frozenset({
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention",
+    "AveragePool", "BatchNormalization", "BlackmanWindow", "Cast", "CastLike", "Ceil", "Celu", "Clip",
+    "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "Cos", "Cosh", "CumSum", "DeformConv",
+    "DepthToSpace", "DequantizeLinear", "Div", "Dropout", "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand",
+    "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
+    "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
+    "GroupNormalization", "GRU", "HammingWindow", "HannWindow", "HardSigmoid", "HardSwish", "Hardmax",
+    "Identity", "If", "ImageScaler", "InstanceNormalization", "IsInf", "IsNaN", "LayerNormalization",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop", "LRN", "LSTM", "LpNormalization",
+    "LpPool", "MatMul", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "Min", "Mish", "Mod", "Mul",
+    "Neg", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "Pad", "ParametricSoftplus", "Pow",
+    "PRelu", "QuantizeLinear", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Resize",
+    "ReverseSequence", "RMSNormalization", "RNN", "RoiAlign", "RotaryEmbedding", "Round", "STFT",
+    "ScaledTanh", "Scan", "Scatter", "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Sigmoid",
+    "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split",
+    "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tan", "Tanh", "TensorScatter", "ThresholdedRelu", "Tile",
+    "TopK", "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where", "Xor",
+})  # fmt: skip
