@@ -104,13 +104,8 @@ class CudaDevice:
             succeeded = enqueue()
         finally:
             # Also after a failure: a stream left in capture would refuse everything that follows.
-            template = self._end_capture(stream)
-        if template is None:
-            return None
-        try:
-            return self._instantiate(template) if succeeded else None
-        finally:
-            self._call(self._cudart.cudaGraphDestroy, template)
+            graph = self._instantiate(self._end_capture(stream), succeeded)
+        return graph
 
     def launch(self, graph: Graph, stream: Stream) -> None:
         """See Device."""
@@ -128,8 +123,15 @@ class CudaDevice:
                 return None
             raise
 
-    def _instantiate(self, template: int) -> Graph:
-        return Graph(int(self._call(self._cudart.cudaGraphInstantiate, template, 0)))
+    def _instantiate(self, template: int | None, complete: bool) -> Graph | None:
+        """The executable graph of what was recorded, None unless it is complete; `template` is released."""
+        if template is None:
+            return None
+        try:
+            graph = self._call(self._cudart.cudaGraphInstantiate, template, 0) if complete else None
+        finally:
+            self._call(self._cudart.cudaGraphDestroy, template)
+        return None if graph is None else Graph(int(graph))
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """The function's result; raises CudaError with its name and the status."""
