@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -289,30 +287,3 @@ def test_a_fault_of_the_gpu_ends_the_session(workshop: Workshop, load: Callable[
     with pytest.raises(RuntimeFault, match="broke down earlier"):
         session(images(1))
     session.close()
-
-
-REAL = """
-import sys
-from saq_qat_runtime.errors import BackendUnavailable
-from saq_qat_runtime.session import Session
-try:
-    Session.load(sys.argv[1], backend=sys.argv[2])
-except BackendUnavailable as error:
-    print(type(error).__name__, error)
-print("alive", *(name for name in sys.modules if name.startswith("tensorrt")))
-with Session.load(sys.argv[1]) as session:
-    print(session.info.backend, len(session.info.skipped))
-"""
-
-
-def test_a_machine_without_a_driver_survives_a_real_library(workshop: Workshop) -> None:
-    """In a process of its own, since the library would take this one along."""
-    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    workshop.build("tensorrt-rtx")
-    command = [sys.executable, "-c", REAL, str(workshop.folder), "tensorrt-rtx"]
-    environment = {"PYTHONPATH": ":".join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    first, second, third = done.stdout.splitlines()
-    assert first.startswith("BackendUnavailable TensorRT engines need a GPU. ")
-    assert (second, third) == ("alive", "onnxruntime 1")

@@ -39,7 +39,8 @@ def lean(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "module", ["manifest", "records", "decode", "files", "errors", "kernels", "onnx_file"]
+    "module",
+    ["manifest", "records", "engine_record", "decode", "driver", "files", "errors", "kernels", "onnx_file"],
 )
 def test_reads_manifests_with_the_standard_library_alone(module: str) -> None:
     run_isolated(f"import saq_qat_runtime.{module}", PACKAGE.parent)
@@ -47,7 +48,8 @@ def test_reads_manifests_with_the_standard_library_alone(module: str) -> None:
 
 def test_imports_no_engine_and_nothing_of_training_by_itself(lean: Path) -> None:
     imports = "".join(f"import saq_qat_runtime.{module}\n" for module in MODULES)
-    loaded = f"print(*(set(sys.modules) & set({(*FORBIDDEN, 'onnxruntime', 'PIL')!r})))"
+    engines = ("onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_rtx", "cuda", "PIL")
+    loaded = f"print(*(set(sys.modules) & set({(*FORBIDDEN, *engines)!r})))"
     assert run_isolated(imports + loaded, lean).strip() == ""
 
 
