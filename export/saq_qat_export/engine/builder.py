@@ -69,10 +69,12 @@ def parse(library: Any, network: Any, logger: Any, source: str) -> None:
         BuildFailure: with each of the parser's errors: node, operator, what is wrong.
     """
     parser = library.OnnxParser(network, logger)
-    if parser.parse_from_file(source):
-        return
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    raise BuildFailure("parse", tuple(_parser_error(error) for error in errors))
+    if not parser.parse_from_file(source):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise BuildFailure("parse", tuple(_parser_error(error) for error in errors))
+    if network.num_outputs == 0:
+        # The parser skips bytes that it does not know; of some files that leaves an empty graph.
+        raise BuildFailure("parse", ("the file holds no graph with an output: it is not an ONNX model.",))
 
 
 def _parser_error(error: Any) -> str:

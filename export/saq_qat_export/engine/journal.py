@@ -6,7 +6,7 @@ The building process imports this module: standard library only.
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Journal", "create_logger", "tail"]
 
@@ -17,7 +17,7 @@ _FILE_BYTES = 1 << 22
 
 
 class Journal:
-    """Collects what a library says.
+    """Collects what a library says, within a ``with``.
 
     Attributes:
         warnings, errors: its messages of these severities, the first few hundred.
@@ -28,14 +28,20 @@ class Journal:
         self.warnings: list[str] = []
         self.errors: list[str] = []
         self.layers = ""
-        handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        self._file = logging.Logger("tensorrt")
-        self._file.addHandler(handler)
+        self._file = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(message)s"))
+        self._lines = logging.Logger("tensorrt")
+        self._lines.addHandler(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def note(self, severity: str, message: str) -> None:
         """Take one message; it is in the file when this returns, whatever happens next."""
-        self._file.info("%s: %s", severity, message)
+        self._lines.info("%s: %s", severity, message)
         if message.startswith(_LAYERS):
             self.layers = message
         elif severity in _PROBLEMS:

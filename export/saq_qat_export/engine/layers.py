@@ -12,7 +12,7 @@ __all__ = ["EngineLayer", "EngineLayers", "layers_of_inspector", "layers_of_log"
 
 _LINE = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: (?P<inputs>\[.*?\])"
-    r"(?:, Constants: (?P<constants>\[.*?\]))?, Outputs: .*?, Metadata: (?P<metadata>.*)"
+    r"(?:, Constants: (?P<constants>\[.*?\]))?, Outputs: .*?, Metadata:(?P<metadata>.*)"
 )
 _TYPE_IN_LINE = re.compile(r"Datatype: (\w+)")
 _INT8 = re.compile(r"\bint8\b", re.IGNORECASE)

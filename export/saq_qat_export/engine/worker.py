@@ -23,7 +23,8 @@ def main(folder: Path) -> None:
     try:
         library = _import_library(request)
         version = library.__version__
-        answer = build(library, request, Journal(place.journal), place.engine)
+        with Journal(place.journal) as journal:
+            answer = build(library, request, journal, place.engine)
     except BuildFailure as failure:
         Refusal(failure.stage, version, failure.messages).save(place.refusal)
     else:
