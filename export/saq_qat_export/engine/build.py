@@ -6,11 +6,11 @@ from pathlib import Path
 import onnx
 
 from saq_qat import __version__
-from saq_qat.errors import ArtifactError
+from saq_qat.errors import ArtifactError, EngineError
 from saq_qat.train.files import write_whole
 from saq_qat_export.engine.audit import audit_layers
 from saq_qat_export.engine.child import Finished, build_in_child
-from saq_qat_export.engine.exchange import Request
+from saq_qat_export.engine.exchange import Answer, Request
 from saq_qat_export.engine.flavours import available_flavours, choose_flavour
 from saq_qat_export.engine.layers import read_layers
 from saq_qat_export.engine.options import BuildOptions
@@ -18,6 +18,7 @@ from saq_qat_runtime.driver import DriverStatus, driver_status
 from saq_qat_runtime.engine_record import (
     ENGINE_FILES,
     ENGINE_SCHEMA_VERSION,
+    Audit,
     EngineRecord,
     Flavour,
     record_name,
@@ -47,14 +48,15 @@ def build_engine(source: Path, options: BuildOptions, driver: DriverStatus | Non
         SetupError: no TensorRT library can build here.
         RecipeError: the flavour cannot do what the options ask for.
         ArtifactError: there is no such file, or its name has blanks or the like in it.
-        EngineError: the library refused the graph, crashed, or took too long.
+        EngineError: the library refused the graph, crashed, or took too long; or the file changed meanwhile.
     """
     origin = _file_record(source)
     status = driver_status() if driver is None else driver
     flavour = choose_flavour(options.flavour, available_flavours(status))
     options.require_supported_by(flavour)
     finished = build_in_child(_request(source, options, flavour), options.timeout_seconds)
-    record = _record(finished, options, flavour, status, source, origin)
+    audit = _audit(source, origin, finished.answer)
+    record = _record(finished, options, flavour, status, origin, audit)
     return BuiltEngine(finished.content, record, finished.answer.notes)
 
 
@@ -83,16 +85,22 @@ def _request(source: Path, options: BuildOptions, flavour: Flavour) -> Request:
     )
 
 
+def _audit(source: Path, origin: FileRecord, answer: Answer) -> Audit:
+    content = source.read_bytes()
+    if sha256(content) != origin.sha256:
+        raise EngineError(f"{source}: the file was changed while its engine was being built. Build it again.")
+    return audit_layers(onnx.load_from_string(content), read_layers(answer.layer_source, answer.layers))
+
+
 def _record(
     finished: Finished,
     options: BuildOptions,
     flavour: Flavour,
     driver: DriverStatus,
-    source: Path,
     origin: FileRecord,
+    audit: Audit,
 ) -> EngineRecord:
     answer = finished.answer
-    model = onnx.load(source, load_external_data=False)
     return EngineRecord(
         schema_version=ENGINE_SCHEMA_VERSION,
         created_by=f"saq-qat {__version__}",
@@ -112,7 +120,7 @@ def _record(
         inputs=answer.inputs,
         outputs=answer.outputs,
         profiles=answer.profiles,
-        audit=audit_layers(model, read_layers(answer.layer_source, answer.layers)),
+        audit=audit,
         build_seconds=answer.seconds,
     )
 

@@ -33,6 +33,7 @@ def build(library: Any, request: Request, journal: Journal, engine: Path) -> Ans
     parse(library, network, logger, request.source)
     inputs, outputs = _tensors(library, network)
     profiles = batch_profiles(inputs, request.batch)
+    specs = tensor_specs("input", inputs), tensor_specs("output", outputs)
     config = builder.create_builder_config()
     configure(library, config, request)
     _add_profiles(builder, config, profiles)
@@ -43,8 +44,8 @@ def build(library: Any, request: Request, journal: Journal, engine: Path) -> Ans
     source, layers = _list_layers(library, logger, request, plan, journal)
     return Answer(
         version=library.__version__,
-        inputs=tensor_specs("input", inputs),
-        outputs=tensor_specs("output", outputs),
+        inputs=specs[0],
+        outputs=specs[1],
         profiles=profiles,
         compute_capabilities=capabilities,
         layer_source=source,
