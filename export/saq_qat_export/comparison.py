@@ -12,16 +12,22 @@ from torch import Tensor, fx
 from saq_qat.quant import graph, ops
 from saq_qat.quant.integer_modules import IntegerLayer, Quantize
 from saq_qat_export.reference import run_reference, tensor_name
+from saq_qat_export.ties import TieWindow
 
-__all__ = ["Producer", "TensorComparison", "compare_reference", "compare_view", "merge", "producers"]
+__all__ = [
+    "Producer",
+    "TensorComparison",
+    "compare_evaluation",
+    "compare_reference",
+    "compare_view",
+    "count",
+    "merge",
+    "producers",
+]
 
 Producer = Literal["integer", "float"]
 Stored = Mapping[str, npt.NDArray[np.uint8]]
-
-# Kernels scale an accumulator by float32 multipliers: at most four roundings of relative size 2^-24 stand
-# between the real number that is rounded to a code and the one the kernel rounds. Twice that is the width
-# within which a tie may fall either way.
-_TIE_WIDTH = 8 * 2.0**-24
+Codes = Mapping[str, npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,12 @@ def compare_reference(
     """Integer reference against the engine's codes, each tensor on the engine's codes before it; exact."""
     kinds = producers(view)
     own = run_reference(view, images, taught=engine).codes
-    return [
-        _count(name, kinds[name], codes.astype(np.int64), engine[name].astype(np.int64))
-        for name, codes in own.items()
-    ]
+    return [count(name, kinds[name], codes, engine[name]) for name, codes in own.items()]
 
 
-def _count(
-    name: str, producer: Producer, own: npt.NDArray[Any], engine: npt.NDArray[Any]
-) -> TensorComparison:
-    step = np.abs(own - engine.reshape(own.shape))
+def count(name: str, producer: Producer, own: npt.NDArray[Any], other: npt.NDArray[Any]) -> TensorComparison:
+    """Every difference between two arrays of codes is a mismatch."""
+    step = np.abs(own.astype(np.int64) - other.reshape(own.shape).astype(np.int64))
     return TensorComparison(
         name, producer, own.size, int(np.count_nonzero(step)), 0, 0, int(step.max(initial=0))
     )
@@ -95,18 +97,46 @@ def _count(
 @torch.no_grad()
 def compare_view(view: fx.GraphModule, images: Tensor, engine: Stored) -> list[TensorComparison]:
     """Deploy view, in the dtype of ``images``, against the engine's codes, each tensor on those before it."""
-    student = _Student(view, engine)
+    student = _Student(view, engine, TieWindow())
+    student.run(images)
+    return student.comparisons
+
+
+@torch.no_grad()
+def compare_evaluation(
+    view: fx.GraphModule, images: Tensor, taught: Stored, window: TieWindow, expected: Codes, found: Codes
+) -> list[TensorComparison]:
+    """Two sets of codes, both computed from ``taught`` ones, against each other.
+
+    Args:
+        view: in float64, with ``images`` of that dtype: it tells how far each value lies from a tie.
+        window: within which of a tie codes may differ.
+        expected, found: by tensor name, without zero points.
+    """
+    student = _Student(view, taught, window, (expected, found))
     student.run(images)
     return student.comparisons
 
 
 class _Student(fx.Interpreter):
-    """Computes every code itself, notes the difference, and goes on with the engine's."""
+    """Computes every code itself, notes the difference, and goes on with the taught ones.
 
-    def __init__(self, view: fx.GraphModule, engine: Stored) -> None:
+    Args:
+        pair: what to compare in place of its own codes and the taught ones.
+    """
+
+    def __init__(
+        self,
+        view: fx.GraphModule,
+        taught: Stored,
+        window: TieWindow,
+        pair: tuple[Codes, Codes] | None = None,
+    ) -> None:
         super().__init__(view, garbage_collect_values=False)
         self.view = view
-        self.engine = engine
+        self.taught = taught
+        self.window = window
+        self.pair = pair
         self.kinds = producers(view)
         self.comparisons: list[TensorComparison] = []
 
@@ -115,43 +145,25 @@ class _Student(fx.Interpreter):
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
         if not isinstance(module, Quantize):
             return result
-        taught = torch.from_numpy(self.engine[tensor_name(str(n.target))]).reshape(result.shape)
-        self.comparisons.append(self._compare(n, module, result, taught))
+        name = tensor_name(str(n.target))
+        taught = torch.from_numpy(self.taught[name]).reshape(result.shape)
+        own, other = result, taught
+        if self.pair is not None:
+            own, other = (torch.from_numpy(codes[name]).reshape(result.shape) for codes in self.pair)
+        self.comparisons.append(self._compare(n, own, other))
         return taught
 
-    def _compare(self, node: fx.Node, module: Quantize, own: Tensor, taught: Tensor) -> TensorComparison:
+    def _compare(self, node: fx.Node, own: Tensor, other: Tensor) -> TensorComparison:
         name = tensor_name(str(node.target))
-        source = node.all_input_nodes[0]
-        step = (own.int() - taught.int()).abs()
+        step = (own.int() - other.int()).abs()
         differ = step > 0
-        ties = differ & self._near_tie(name, source, module) if bool(differ.any()) else differ
+        ties = differ & self.window.holds(self.view, self.env, node) if bool(differ.any()) else differ
         # To float32: equal accumulators at different places differ in the last bits of a float64 convolution.
-        values = self.env[source][ties].float().unique().numel()
+        values = self.env[node.all_input_nodes[0]][ties].float().unique().numel()
         mismatches, tied = int((differ & ~ties).sum()), int(ties.sum())
         return TensorComparison(
             name, self.kinds[name], own.numel(), mismatches, tied, values, int(step.max())
         )
-
-    def _near_tie(self, tensor: str, source: fx.Node, module: Quantize) -> Tensor:
-        """Where float32 arithmetic of the size that occurred cannot tell the value from a rounding tie."""
-        value = self.env[source] / module.scale
-        size = value.abs()
-        layer = graph.module_of(self.view, source)
-        if isinstance(layer, IntegerLayer):
-            # products and bias may cancel, and the scale of the bias was rounded before
-            bias = layer.float_bias().abs() / module.scale
-            size = size + bias.reshape(-1, *[1] * (size.dim() - 2))
-        if graph.is_add(self.view, source) and self.kinds[tensor] == "integer":
-            # the kernel adds stored codes, zero points included
-            terms = [self._stored_size(term) / module.scale for term in source.args]
-            size = terms[0] + terms[1] + module.zero_point
-        distance = (value - value.floor() - 0.5).abs()
-        return torch.le(distance, _TIE_WIDTH * size)
-
-    def _stored_size(self, dequantize: Any) -> Tensor:
-        """Magnitudes of dequantized codes and of their zero point."""
-        _, scale, zero_point = dequantize.args
-        return torch.add(self.env[dequantize].abs(), self.env[scale] * zero_point)
 
 
 def merge(parts: Iterable[Iterable[TensorComparison]]) -> list[TensorComparison]:

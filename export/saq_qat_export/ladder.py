@@ -15,32 +15,15 @@ from torch import Tensor, fx, nn
 
 from saq_qat.quant.integer_modules import Quantize
 from saq_qat.recipe.schema import Thresholds
-from saq_qat_export.comparison import TensorComparison, compare_reference, compare_view, merge
+from saq_qat_export.comparison import compare_reference, compare_view, merge
 from saq_qat_export.onnx_graph import OnnxGraph
 from saq_qat_export.probe import Probe
+from saq_qat_export.rungs import Rung, exact_rung, tied_rung
 
 __all__ = ["Agreement", "Flip", "Rung", "agree", "agreement_rungs", "code_rungs", "tie_images"]
 
-# A float32 multiplier is off by about 1e-7 of a value of up to 255 codes, so one value in some hundred
-# thousand may lie that near a tie. More would be another arithmetic. The floor spares small proofs bad luck.
-_TIES = 1e-5
-_FEWEST_TIES = 8
 _FLOAT32_MISMATCHES = 1e-5
-_FLOAT_OPERATION_MISMATCHES = 1e-4
 _FLIPS_LISTED = 50
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One comparison of the ladder; ``tensors`` is empty where logits are compared, not codes."""
-
-    name: str
-    hard: bool
-    passed: bool
-    compared: int
-    mismatches: int
-    detail: str
-    tensors: tuple[TensorComparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,48 +91,12 @@ def code_rungs(
         double.append(compare_view(wide, images.double(), codes))
         single.append(compare_view(view, images, codes))
     return [
-        _exact_rung("integer reference", merge(reference)),
-        _tied_rung("deploy view in float64", merge(double), hard=True, mismatches=0.0),
-        _tied_rung("deploy view in float32", merge(single), hard=False, mismatches=_FLOAT32_MISMATCHES),
+        exact_rung("integer reference = ONNX Runtime", merge(reference)),
+        tied_rung("deploy view in float64 = ONNX Runtime", merge(double), hard=True),
+        tied_rung(
+            "deploy view in float32 = ONNX Runtime", merge(single), hard=False, mismatches=_FLOAT32_MISMATCHES
+        ),
     ]
-
-
-def _exact_rung(name: str, tensors: list[TensorComparison]) -> Rung:
-    """Passed if no code behind integer kernels differs."""
-    exact = not any(t.mismatches for t in tensors if t.producer == "integer")
-    return _rung(name, tensors, hard=True, passed=exact and _float_within_bounds(tensors))
-
-
-def _tied_rung(name: str, tensors: list[TensorComparison], *, hard: bool, mismatches: float) -> Rung:
-    """Passed if codes behind integer kernels differ by one step, and almost all of them at rare ties."""
-    integer = [t for t in tensors if t.producer == "integer"]
-    compared = sum(t.compared for t in tensors)
-    passed = (
-        sum(t.mismatches for t in integer) <= mismatches * compared
-        and sum(t.tie_values for t in integer) <= max(_TIES * compared, _FEWEST_TIES)
-        and all(t.largest_step <= 1 for t in integer)
-        and _float_within_bounds(tensors)
-    )
-    return _rung(name, tensors, hard=hard, passed=passed)
-
-
-def _float_within_bounds(tensors: list[TensorComparison]) -> bool:
-    """Whether codes behind float operations, which engines round differently, differ rarely, by one step."""
-    behind = [t for t in tensors if t.producer == "float"]
-    differing = sum(t.mismatches + t.ties for t in behind)
-    compared = sum(t.compared for t in tensors)
-    return differing <= _FLOAT_OPERATION_MISMATCHES * compared and all(t.largest_step <= 1 for t in behind)
-
-
-def _rung(name: str, tensors: list[TensorComparison], *, hard: bool, passed: bool) -> Rung:
-    compared = sum(t.compared for t in tensors)
-    tied = sum(t.ties for t in tensors)
-    details = [f"first at {t.name}: {t.mismatches} of {t.compared}" for t in tensors if t.mismatches][:1]
-    if tied:
-        details.append(f"{tied} of {compared} at a rounding tie")
-    differing = sum(t.mismatches for t in tensors)
-    name = f"{name} = ONNX Runtime"
-    return Rung(name, hard, passed, compared, differing, "; ".join(details), tuple(tensors))
 
 
 @torch.no_grad()

@@ -1,17 +1,16 @@
-"""Codes as the engine computes them: the same ONNX graph with every code tensor as a further output."""
+"""Codes as an engine computes them: the same ONNX graph with every code tensor as a further output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from saq_qat_export.integer_math import Codes, Float32
 from saq_qat_export.onnx_graph import INPUT, OnnxGraph
 
-__all__ = ["Probe", "with_code_outputs"]
-
-Float32 = npt.NDArray[np.float32]
+__all__ = ["Probe", "TaughtProbe", "with_code_outputs"]
 
 
 def with_code_outputs(graph: OnnxGraph) -> bytes:
@@ -26,17 +25,49 @@ class Probe:
     """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default."""
 
     def __init__(self, graph: OnnxGraph, *, optimize: bool = True, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        if not optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._names: Sequence[str] = graph.code_tensors
-        self._session = onnxruntime.InferenceSession(
-            with_code_outputs(graph), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _session(with_code_outputs(graph), optimize=optimize, threads=threads)
 
     def run(self, images: Float32) -> tuple[dict[str, npt.NDArray[np.uint8]], Float32]:
         """Stored codes by tensor name, and logits, of float32 images (N, C, H, W)."""
         logits, *codes = self._session.run(None, {INPUT: images})
         return dict(zip(self._names, codes, strict=True)), logits
+
+
+class TaughtProbe:
+    """A graph for TensorRT on ONNX Runtime, node by node as written, every code tensor cut in two.
+
+    What follows a quantizer reads given codes, and what the quantizer computes is an output: one run compares
+    every tensor, and a difference does not reach the next.
+    """
+
+    def __init__(self, graph: OnnxGraph, *, threads: int = 0) -> None:
+        model = onnx.load_from_string(graph.content)
+        names = set(graph.code_tensors)
+        for node in model.graph.node:
+            node.output[:] = [f"{name}.own" if name in names else name for name in node.output]
+        own = [f"{name}.own" for name in graph.code_tensors]
+        for entries, added in ((model.graph.input, graph.code_tensors), (model.graph.output, own)):
+            entries.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT8, None) for n in added)
+        del model.graph.value_info[:]
+        self._names, self._own = graph.code_tensors, own
+        self._session = _session(model.SerializeToString(), optimize=False, threads=threads)
+
+    def run(self, images: Float32, taught: Mapping[str, Codes]) -> dict[str, Codes]:
+        """Codes (int32) by tensor name, each tensor computed from the ``taught`` ones before it.
+
+        Args:
+            images: float32 (N, C, H, W).
+        """
+        feeds = {name: taught[name].astype(np.int8) for name in self._names}
+        results = self._session.run(self._own, {INPUT: images, **feeds})
+        return {name: codes.astype(np.int32) for name, codes in zip(self._names, results, strict=True)}
+
+
+def _session(content: bytes, *, optimize: bool, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

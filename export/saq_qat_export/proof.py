@@ -14,6 +14,7 @@ from saq_qat.quant.plan import Plan
 from saq_qat.recipe.schema import Thresholds
 from saq_qat_export.ladder import Agreement, Rung, agree, agreement_rungs, code_rungs, tie_images
 from saq_qat_export.onnx_graph import INPUT, OUTPUT, OnnxGraph
+from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.ort import OnnxRuntimeBackend
 
@@ -57,16 +58,22 @@ def prove(
     thresholds: Thresholds,
     size: ProofSize,
     on_step: Callable[[str], None] = lambda _: None,
+    tensorrt: TensorRtGraphs | None = None,
 ) -> Proof:
     """Climb the ladder with ONNX Runtime as the engine.
 
     Args:
+        tensorrt: the graph for TensorRT, to be compared too.
         on_step: told in words what is being compared.
     """
     shape = (images.preprocessing.channels, images.preprocessing.image_size, images.preprocessing.image_size)
     on_step(f"codes of {size.code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
-    code_batches = (batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH))
-    rungs = code_rungs(view, graph, code_batches, tie_images(view, shape, _ADVERSARIAL_IMAGES))
+    code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
+    adversarial = tie_images(view, shape, _ADVERSARIAL_IMAGES)
+    rungs = code_rungs(view, graph, code_batches, adversarial)
+    if tensorrt is not None:
+        on_step("the graph for TensorRT, read as integers and evaluated in floats")
+        rungs += tensorrt_rungs(view, graph, tensorrt, code_batches, adversarial)
     backend = OnnxRuntimeBackend(graph.content)
 
     def engine(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -79,8 +79,8 @@ def bias_codes(
     if not exact.any(axis=0).all() or np.abs(nearest).max(initial=0) > np.iinfo(np.int32).max:
         channel = int(np.argmin(exact.any(axis=0)))
         raise ArtifactError(
-            f"{layer}: the bias {bias[channel]!r} of channel {channel} is no integer times input scale times "
-            f"weight scale, {grid[channel]!r}. Round the bias to that grid, as the deploy view does."
+            f"{layer}: the bias {bias[channel]:.9g} of channel {channel} is no integer times input scale "
+            f"times weight scale, {grid[channel]:.9g}. Round the bias to that grid, as the deploy view does."
         )
     chosen: Codes = np.take_along_axis(candidates, exact.argmax(axis=0)[None], axis=0)[0].astype(np.int32)
     return chosen

@@ -60,7 +60,7 @@ def dequantize(
     """A DequantizeLinear of codes with one scale, or of constants with one scale per channel."""
     if isinstance(entry, StoredTensor):
         shift = entry.zero_point - (0 if offset is None else int(offset.reshape(-1)[0]))
-        codes = entry.tensor.codes + np.int32(shift)
+        codes = entry.tensor.codes + np.int32(shift) if shift else entry.tensor.codes
         return replace(entry.tensor, codes=codes, scale=np.float32(scale.reshape(-1)[0]))
     axis = attributes_of(node).get("axis", 1) % max(entry.ndim, 1)
     codes = entry.astype(np.int32)

@@ -61,11 +61,13 @@ class QdqReading:
         tensors: by name of the tensor that holds the codes: the output of a QuantizeLinear, or of the Clip
             which alone reads it.
         layers: integer operands of each convolution and product, by name of its weight tensor.
+        rescaled: each DequantizeLinear with another scale or zero point than the quantizer it reads.
         logits: the first graph output, float32.
     """
 
     tensors: dict[str, QuantizedTensor]
     layers: dict[str, IntegerOperands]
+    rescaled: tuple[str, ...]
     logits: Float32
 
 
@@ -106,6 +108,7 @@ class _Interpreter:
         self.unclipped = unclipped(self.graph)
         self.tensors: dict[str, QuantizedTensor] = {}
         self.layers: dict[str, IntegerOperands] = {}
+        self.rescaled: list[str] = []
         self.handlers: dict[str, Callable[[onnx.NodeProto], Entry | None]] = {
             "QuantizeLinear": self._quantize,
             "DequantizeLinear": self._dequantize,
@@ -130,7 +133,8 @@ class _Interpreter:
                 self._evaluate(node)
             else:
                 self.values[node.output[0]] = result
-        return QdqReading(self.tensors, self.layers, self._array(self.graph.output[0].name))
+        logits = self._array(self.graph.output[0].name)
+        return QdqReading(self.tensors, self.layers, tuple(self.rescaled), logits)
 
     def _array(self, name: str) -> Array:
         entry = self.values[name]
@@ -187,7 +191,11 @@ class _Interpreter:
         scale = self._array(node.input[1]).astype(np.float32)
         is_activation = isinstance(entry, StoredTensor) and scale.size == 1
         stored = entry if is_activation and isinstance(entry, StoredTensor) else self._array(node.input[0])
-        return dequantize(node, stored, scale, self._optional(node, 2))
+        value = dequantize(node, stored, scale, self._optional(node, 2))
+        if isinstance(stored, StoredTensor) and isinstance(value, CodeTensor):
+            same = value.scale == stored.tensor.scale and value.codes is stored.tensor.codes
+            self.rescaled += [] if same else [node.output[0]]
+        return value
 
     def _product(self, node: onnx.NodeProto) -> Value | None:
         x, weight = (self.values[name] for name in node.input[:2])

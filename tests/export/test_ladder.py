@@ -1,7 +1,6 @@
 """The ladder of proof fails where it must: one wrong integer anywhere in the graph, named by tensor."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,7 +10,6 @@ from onnx import numpy_helper
 
 from saq_qat.quant.integer_modules import Quantize
 from saq_qat.recipe.schema import Deploy, Thresholds
-from saq_qat_export.comparison import TensorComparison
 from saq_qat_export.ladder import Rung, agree, agreement_rungs, code_rungs, tie_images
 from saq_qat_export.onnx_graph import OnnxGraph
 from saq_qat_export.probe import Probe
@@ -104,30 +102,6 @@ def test_tie_images_hold_exact_ties_their_neighbours_and_saturation() -> None:
     assert steps.abs().max() > 255
     assert (images == 0).any()
     assert torch.equal(images, tie_images(view, SHAPE))
-
-
-def comparison(producer: str, **counts: int) -> TensorComparison:
-    base = TensorComparison("a.codes", "integer", 10**6, 0, 0, 0, 0)
-    return replace(base, **{"producer": producer, **counts})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("tensor", "passed"),
-    [
-        (comparison("integer"), True),
-        (comparison("integer", ties=5000, tie_values=5, largest_step=1), True),
-        (comparison("integer", ties=5000, tie_values=5000, largest_step=1), False),
-        (comparison("integer", ties=1, tie_values=1, largest_step=2), False),
-        (comparison("integer", mismatches=1, largest_step=1), False),
-        (comparison("float", mismatches=90, largest_step=1), True),
-        (comparison("float", mismatches=110, largest_step=1), False),
-        (comparison("float", mismatches=1, largest_step=2), False),
-    ],
-)
-def test_bounds_of_the_float64_rung(tensor: TensorComparison, passed: bool) -> None:
-    from saq_qat_export.ladder import _tied_rung
-
-    assert _tied_rung("deploy view in float64", [tensor], hard=True, mismatches=0.0).passed is passed
 
 
 def test_agreement_counts_lists_and_judges_flips() -> None:
