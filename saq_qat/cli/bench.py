@@ -1,7 +1,7 @@
 """`saq-qat bench`: latency of a bundle beside its baselines, or the cost of a recipe's training steps."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -9,7 +9,7 @@ from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
-    from saq_qat.report.bench import BenchSize
+    from saq_qat.report.bench import BenchSize, Engine
 
 __all__ = ["bench"]
 
@@ -25,10 +25,17 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size; may be given again. 1 and 8 if left out.", min=1)
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each engine.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of each engine on the CPU.", min=1)] = 1,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
+    engine: Annotated[
+        Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"],
+        typer.Option("--engine", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."),
+    ] = "auto",
     baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Measure float32 and static int8 side by side.")
+        bool,
+        typer.Option(
+            "--baselines/--no-baselines", help="Measure float and static int8 forms of the network beside it."
+        ),
     ] = True,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Measure this bundle alone, without its run.")
@@ -38,7 +45,10 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Measure latency in turns with float32 and static int8 on the same engine; --train: training steps."""
+    """Measure latency in turns with other forms of the network on the same engine; --train: training steps.
+
+    Exit code 4 if the engine that --engine names cannot run here.
+    """
     given = arguments or []
     if train is not None:
         _bench_training(train, given, as_json=as_json)
@@ -49,11 +59,17 @@ def bench(
 
     size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads, seconds=seconds)
     run = Path(given[0]) if given else None
-    _bench_latency(run, bundle, size, baselines=baselines, as_json=as_json)
+    _bench_latency(run, bundle, size, engine, baselines=baselines, as_json=as_json)
 
 
 def _bench_latency(
-    run: Path | None, bundle: Path | None, size: "BenchSize", *, baselines: bool, as_json: bool
+    run: Path | None,
+    bundle: Path | None,
+    size: "BenchSize",
+    engine: "Engine",
+    *,
+    baselines: bool,
+    as_json: bool,
 ) -> None:
     import json
     from dataclasses import asdict
@@ -69,9 +85,11 @@ def _bench_latency(
             shown.advance(note=step)
 
         if folder is None:
-            found, samples = bench_bundle(bundle or Path(), size, on_step)
+            found, samples = bench_bundle(bundle or Path(), size, on_step, engine=engine)
         else:
-            found, samples = bench_run(folder, folder / "export", size, baselines=baselines, on_step=on_step)
+            found, samples = bench_run(
+                folder, folder / "export", size, engine=engine, baselines=baselines, on_step=on_step
+            )
     written = None if folder is None else write_bench(found, samples, folder / "bench")
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))

@@ -1,42 +1,43 @@
-"""Latency of a bundle beside its baselines: every contestant in turns, in one process and one run."""
+"""Latency of a bundle beside its baselines: who takes part, measured in one process and one run."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
-from saq_qat.errors import ArtifactError
-from saq_qat.report.bench_record import (
-    BUNDLE,
-    FLOAT,
-    SCHEMA_VERSION,
-    STATIC_INT8,
-    Bench,
-    Ratio,
-    Samples,
-    Timing,
+from saq_qat.errors import ArtifactError, SetupError
+from saq_qat.report.bench_record import SCHEMA_VERSION, Bench, Samples, Timing, bundle_digest
+from saq_qat.report.contestants import (
+    Entrant,
+    baseline_entrants,
+    bundle_entrants,
+    float_network,
+    with_accuracy,
 )
-from saq_qat.report.contestants import Entrant, baseline_entrants, bundle_entrants, with_accuracy
-from saq_qat.train.restore import restore
-from saq_qat_runtime.bench import Comparison, Latency, cautions, interleave
+from saq_qat.report.cpu_bench import BenchSize, measure_cpu
+from saq_qat.report.gpu_bench import measure_engines, too_large
+from saq_qat.report.gpu_entrants import GpuBundle, GpuEntrant, float_engines, open_gpu_bundle
+from saq_qat.report.gpu_machine import read_gpu_machine
+from saq_qat.report.gpu_record import GpuBench
+from saq_qat.train.restore import Restored, restore
+from saq_qat_runtime.bench import Latency
 from saq_qat_runtime.bundle import read_golden
-from saq_qat_runtime.environment import Environment, read_environment
+from saq_qat_runtime.environment import read_environment
 from saq_qat_runtime.manifest import MANIFEST_FILE, Manifest
+from saq_qat_runtime.trt import Machine
 
-__all__ = ["BenchSize", "bench_bundle", "bench_run"]
+__all__ = ["BenchSize", "Engine", "bench_bundle", "bench_run"]
 
 OnStep = Callable[[str], None]
+Engine = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 
-_PACKAGES = ("saq-qat", "torch", "numpy", "onnx", "onnxruntime", "openvino")
-_CONTEXT_SHARE = 0.25
+_PACKAGES = ("saq-qat", "torch", "numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 _LATENCY_NOTE = (
     "Latency is that of the engine's call alone: images lie in memory, preprocessing is not counted."
 )
@@ -47,22 +48,10 @@ _FLOAT_NOTE = (
     "The baselines have the run's own weights with the quantizers taken out. Their latency is that of any "
     "weights; they were never trained in float, so their top-1 is not what a float training would reach."
 )
-
-
-@dataclass(frozen=True)
-class BenchSize:
-    """How much to measure.
-
-    Attributes:
-        seconds: for each batch size, shared by the engines; PyTorch, for context, gets a quarter on top.
-        accuracy_images: validation images that the engines classify; None takes all.
-    """
-
-    batches: tuple[int, ...] = (1,)
-    threads: int = 1
-    seconds: float = 10.0
-    warmup_seconds: float = 1.0
-    accuracy_images: int | None = 1000
+_GPU_NOTE = (
+    "GPU times are taken by CUDA events after trtexec's method, engines in turns: the computation alone, or "
+    "with the copies to the GPU and back. float32 is computed in float32, without TF32."
+)
 
 
 @dataclass(frozen=True)
@@ -71,55 +60,129 @@ class _Subject:
 
     Attributes:
         images: float32 (N, C, H, W), repeated to fill a batch. accuracy_images: how many gave the top-1.
+        not_run: engines that could not take part, each with the reason.
     """
 
     manifest: Manifest
     entrants: Sequence[Entrant]
+    gpu: GpuBundle | None
+    gpu_entrants: Sequence[GpuEntrant]
     images: npt.NDArray[np.float32]
     accuracy_images: int
+    not_run: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def bench_bundle(folder: Path, size: BenchSize, on_step: OnStep = lambda _: None) -> tuple[Bench, Samples]:
+def bench_bundle(
+    folder: Path,
+    size: BenchSize,
+    on_step: OnStep = lambda _: None,
+    *,
+    engine: Engine = "auto",
+    machine: Machine | None = None,
+) -> tuple[Bench, Samples]:
     """Measure a bundle alone, on its golden images.
 
+    Args:
+        engine: see ``bench_run``.
+        machine: how to reach GPU and engine libraries; this one, if left out.
+
     Raises:
-        ModelError: it is missing or damaged.
+        ModelError: it is missing or damaged. SetupError, BackendUnavailable: see ``bench_run``.
     """
     manifest = Manifest.load(folder)
     images, _ = read_golden(folder, manifest)
     on_step("loading the bundle")
-    entrants = bundle_entrants(folder, manifest, size.threads)
-    return _measure(_Subject(manifest, entrants, images, 0, (_LATENCY_NOTE, _BITS_NOTE)), size, on_step)
+    subject = _open(folder, manifest, images, size, engine, machine)
+    return _measure(subject, size, on_step)
 
 
 def bench_run(
-    run: Path, folder: Path, size: BenchSize, *, baselines: bool = True, on_step: OnStep = lambda _: None
+    run: Path,
+    folder: Path,
+    size: BenchSize,
+    *,
+    engine: Engine = "auto",
+    baselines: bool = True,
+    machine: Machine | None = None,
+    on_step: OnStep = lambda _: None,
 ) -> tuple[Bench, Samples]:
     """Measure a run's bundle, in ``folder``, on its validation images and beside its network in other forms.
 
     Args:
+        engine: "auto" takes every engine that the bundle has a model for and that can run here, and notes why
+            others did not; any other takes that one alone.
         baselines: whether to measure the other forms.
+        machine: how to reach GPU and engine libraries; this one, if left out.
 
     Raises:
         ArtifactError: there is no bundle, or the run is in full precision. ModelError: the bundle is damaged.
+        BackendUnavailable: the engine that was asked for cannot run here. SetupError: none can.
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise ArtifactError(f"{folder}: no bundle to measure. Write it with: saq-qat export {run}")
     manifest = Manifest.load(folder)
     restored = restore(run)
     on_step("loading the bundle")
-    entrants = bundle_entrants(folder, manifest, size.threads)
-    notes: tuple[str, ...] = (_LATENCY_NOTE, _BITS_NOTE)
-    if baselines:
-        on_step("exporting the same network in float32 and static int8")
-        entrants += baseline_entrants(restored, size.threads)
-        notes = (*notes, _FLOAT_NOTE)
     sample = sample_validation(restored.images, size.accuracy_images)
-    on_step(f"top-1 of the engines on {len(sample.val)} images")
-    entrants = [e if e.context else with_accuracy(e, val_batches(sample, batch_size=32)) for e in entrants]
     images = next(iter(val_batches(sample, batch_size=max(size.batches))))[0].numpy()
-    return _measure(_Subject(manifest, entrants, images, len(sample.val), notes), size, on_step)
+    subject = _open(folder, manifest, images, size, engine, machine)
+    if baselines:
+        on_step("making the same network in float32, float16 and static int8")
+        subject = _with_baselines(subject, restored, size)
+    on_step(f"top-1 of the engines on {len(sample.val)} images")
+
+    def judged(entrant: Entrant) -> Entrant:
+        return entrant if entrant.context else with_accuracy(entrant, val_batches(sample, batch_size=32))
+
+    subject = replace(
+        subject,
+        entrants=[judged(entrant) for entrant in subject.entrants],
+        gpu_entrants=[replace(e, entrant=judged(e.entrant)) for e in subject.gpu_entrants],
+        accuracy_images=len(sample.val),
+    )
+    return _measure(subject, size, on_step)
+
+
+def _open(
+    folder: Path,
+    manifest: Manifest,
+    images: npt.NDArray[np.float32],
+    size: BenchSize,
+    engine: Engine,
+    machine: Machine | None,
+) -> _Subject:
+    """The bundle on every engine that is wanted and can run."""
+    entrants: list[Entrant] = []
+    if engine == "onnxruntime" or (engine == "auto" and "onnxruntime" in manifest.models):
+        entrants = bundle_entrants(folder, manifest, size.threads)
+    gpu: GpuBundle | None = None
+    reasons: tuple[str, ...] = ()
+    if engine != "onnxruntime":
+        gpu, reasons = open_gpu_bundle(folder, manifest, engine, machine or Machine())
+    if not entrants and gpu is None:
+        targets = ", ".join(manifest.models)
+        why = "\n".join(reasons)
+        raise SetupError(
+            f"{folder}: this bundle is for {targets} only, and no engine can run it here.\n{why}\n"
+            "Measure it on a machine with a GPU, or add onnxruntime to deploy.targets and export again."
+        )
+    gpu_entrants = [] if gpu is None else [gpu.entrant]
+    notes = (_LATENCY_NOTE, _BITS_NOTE) if gpu is None else (_LATENCY_NOTE, _BITS_NOTE, _GPU_NOTE)
+    return _Subject(manifest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
+
+
+def _with_baselines(subject: _Subject, restored: Restored, size: BenchSize) -> _Subject:
+    """The same network in other forms, on each engine that takes part."""
+    network = float_network(restored)
+    entrants, gpu_entrants, reasons = [*subject.entrants], [*subject.gpu_entrants], subject.not_run
+    if entrants:
+        entrants += baseline_entrants(restored, network, size.threads)
+    if subject.gpu is not None:
+        found, missing = float_engines(network.onnx, subject.gpu)
+        gpu_entrants, reasons = [*gpu_entrants, *found], (*reasons, *missing)
+    notes = (*subject.notes, _FLOAT_NOTE)
+    return replace(subject, entrants=entrants, gpu_entrants=gpu_entrants, not_run=reasons, notes=notes)
 
 
 def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench, Samples]:
@@ -127,86 +190,49 @@ def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench
     manifest = subject.manifest
     timings: list[Timing] = []
     samples: dict[int, dict[str, Latency]] = {}
-    with _torch_threads(size.threads):
-        for batch in size.batches:
-            on_step(f"latency at batch {batch}")
-            samples[batch] = {}
-            for comparison in _comparisons(subject, batch, size):
-                timings += _timings(comparison, batch, subject, size, environment)
-                samples[batch] = {**comparison.latencies, **samples[batch]}
+    if subject.entrants:
+        timings, samples = measure_cpu(subject.entrants, subject.images, size, environment, on_step)
+    gpu, gpu_samples, reasons = _measure_gpu(subject, size, on_step)
+    entrants = (*subject.entrants, *(own.entrant for own in subject.gpu_entrants))
     bench = Bench(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         name=manifest.name,
-        model_sha256=manifest.models["onnxruntime"].sha256,
+        model_sha256=bundle_digest(manifest),
         gate_passed=manifest.gate.passed,
         threads=size.threads,
         seconds=size.seconds,
         accuracy_images=subject.accuracy_images,
-        contestants=tuple(entrant.contestant for entrant in subject.entrants),
+        contestants=tuple(entrant.contestant for entrant in entrants),
         timings=tuple(timings),
+        gpu=gpu,
+        not_run=(*subject.not_run, *reasons),
         sizes=manifest.sizes,
         environment=environment,
         notes=subject.notes,
     )
-    return bench, samples
+    batches = dict.fromkeys((*samples, *gpu_samples))
+    return bench, {batch: {**samples.get(batch, {}), **gpu_samples.get(batch, {})} for batch in batches}
 
 
-def _comparisons(subject: _Subject, batch: int, size: BenchSize) -> Iterator[Comparison]:
-    """Engines in turns; then what is there for context, in turns with float32 on ONNX Runtime."""
-    images = np.resize(subject.images, (batch, *subject.images.shape[1:]))
-    entrants = {entrant.contestant.name: entrant for entrant in subject.entrants}
-    engines = {name: entrant for name, entrant in entrants.items() if not entrant.context}
-    baseline = FLOAT if FLOAT in entrants else BUNDLE
-    turns = [(engines, size.seconds)]
-    if len(engines) < len(entrants):
-        context = {name: entrant for name, entrant in entrants.items() if entrant.context}
-        turns.append(({baseline: entrants[baseline], **context}, size.seconds * _CONTEXT_SHARE))
-    for group, seconds in turns:
-        functions = {name: partial(entrant.run, images) for name, entrant in group.items()}
-        yield interleave(functions, baseline=baseline, warmup_seconds=size.warmup_seconds, seconds=seconds)
-
-
-def _timings(
-    comparison: Comparison, batch: int, subject: _Subject, size: BenchSize, environment: Environment
-) -> Iterator[Timing]:
-    context = {entrant.contestant.name for entrant in subject.entrants if entrant.context}
-    integer = {entrant.contestant.name: entrant.contestant.integer for entrant in subject.entrants}
-    for name, latency in comparison.latencies.items():
-        if name == comparison.baseline and context & comparison.latencies.keys():
-            continue
-        summary = latency.summary()
-        quantized = integer[name] if name != FLOAT else None
-        yield Timing(
-            contestant=name,
-            batch=batch,
-            latency=summary,
-            images_per_second=batch * 1000.0 / summary.median_ms,
-            over_float=_ratio(comparison, FLOAT, latency),
-            over_int8=_ratio(comparison, STATIC_INT8, latency),
-            cautions=cautions(latency, environment, threads=size.threads, integer=quantized),
-        )
-
-
-def _ratio(comparison: Comparison, other: str, own: Latency) -> Ratio | None:
-    """Turn by turn, because a turn's neighbours share what the machine did at that moment."""
-    theirs = comparison.latencies.get(other)
-    if theirs is None:
-        return None
-    # Order statistics hold for any quantity; these samples are ratios, in millionths.
-    paired = Latency(
-        tuple(round(1e6 * a / max(b, 1)) for a, b in zip(theirs.samples, own.samples, strict=True))
+def _measure_gpu(
+    subject: _Subject, size: BenchSize, on_step: OnStep
+) -> tuple[GpuBench | None, dict[int, dict[str, Latency]], tuple[str, ...]]:
+    """Timings and samples of the engines on the GPU, and the batch sizes that they do not take."""
+    gpu = subject.gpu
+    if gpu is None:
+        return None, {}, ()
+    reasons = too_large(subject.gpu_entrants, size.batches)
+    timings, samples = measure_engines(
+        subject.gpu_entrants, subject.images, size.batches, size.seconds, on_step
     )
-    interval = paired.median_interval()
-    low, high = (None, None) if interval is None else (interval[0] / 1e6, interval[1] / 1e6)
-    return Ratio(paired.median / 1e6, low, high)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    backend = gpu.entrant.backend
+    found = GpuBench(
+        backend=backend.name,
+        version=backend.version,
+        engine=gpu.entrant.name,
+        engine_sha256=gpu.record.file.sha256,
+        machine=read_gpu_machine(gpu.machine.device().status),
+        timings=tuple(timings),
+    )
+    return found, samples, reasons

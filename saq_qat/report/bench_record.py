@@ -6,12 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from saq_qat.errors import ArtifactError
+from saq_qat.report.gpu_record import GpuBench
+from saq_qat.report.paired import Ratio
 from saq_qat.train.files import write_whole
 from saq_qat_runtime.bench import Latency, LatencySummary
-from saq_qat_runtime.decode import decode, parse_json
+from saq_qat_runtime.decode import decode, parse_json, require
 from saq_qat_runtime.environment import Environment
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.records import Sizes
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Ratio",
     "Samples",
     "Timing",
+    "bundle_digest",
     "read_bench",
     "write_bench",
 ]
@@ -31,7 +35,7 @@ BUNDLE = "bundle, ONNX Runtime"
 FLOAT = "float32, ONNX Runtime"
 STATIC_INT8 = "static int8, ONNX Runtime"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Samples = Mapping[int, Mapping[str, Latency]]
 """Raw latencies by batch size and contestant."""
@@ -54,19 +58,6 @@ class Contestant:
     file_bytes: int | None
     integer: IntegerCount | None
     top1: float | None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as fast: the median over turns of the other's time by the own, both of the same turn.
-
-    Attributes:
-        low, high: 95 % interval of that median; None for fewer than six turns.
-    """
-
-    median: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,10 @@ class Bench:
     """A whole measurement, made by one process in one go.
 
     Attributes:
-        created: UTC, ISO 8601. model_sha256: of the bundle's model file.
-        threads: of each engine. seconds: of measuring, per batch size and group of contestants.
+        created: UTC, ISO 8601. model_sha256: see ``bundle_digest``.
+        threads: of each engine on the CPU. seconds: of measuring, per batch size and group of contestants.
+        timings: on the CPU. gpu: None if no engine ran there.
+        not_run: engines that could not take part, each with the reason.
         environment: of the machine, read before measuring.
     """
 
@@ -108,6 +101,8 @@ class Bench:
     accuracy_images: int
     contestants: tuple[Contestant, ...]
     timings: tuple[Timing, ...]
+    gpu: GpuBench | None
+    not_run: tuple[str, ...]
     sizes: Sizes
     environment: Environment
     notes: tuple[str, ...]
@@ -124,6 +119,12 @@ class Bench:
     def batches(self) -> tuple[int, ...]:
         """Batch sizes in the order they were measured."""
         return tuple(dict.fromkeys(timing.batch for timing in self.timings))
+
+
+def bundle_digest(manifest: Manifest) -> str:
+    """SHA-256 of the model that stands for a bundle: that for ONNX Runtime, where there is one."""
+    models = manifest.models
+    return next(models[target] for target in ("onnxruntime", *models) if target in models).sha256
 
 
 def write_bench(bench: Bench, samples: Samples, folder: Path) -> Path:
@@ -146,7 +147,10 @@ def read_bench(path: Path) -> Bench:
         ArtifactError: it is damaged or of another version.
     """
     try:
-        return decode(Bench, parse_json(path.read_text(encoding="utf-8"), path.name), path.name)
+        value = parse_json(path.read_text(encoding="utf-8"), path.name)
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        require(version == SCHEMA_VERSION, f"it has schema_version {version}, this reads {SCHEMA_VERSION}.")
+        return decode(Bench, value, path.name)
     except (OSError, UnicodeDecodeError, ModelError) as error:
         raise ArtifactError(
             f"{path} cannot be read as a measurement: {error} Run 'saq-qat bench' again."

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from saq_qat.report.bench_record import BUNDLE, Bench, Contestant, Ratio, Timing
+from saq_qat.report.bench_record import BUNDLE, Bench, Contestant, Timing
+from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
+from saq_qat.report.paired import Ratio
 from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
 from saq_qat_runtime.environment import Environment
 from saq_qat_runtime.records import Sizes
@@ -37,9 +39,11 @@ def bench_text(bench: Bench) -> list[str]:
     return [
         *speed_verdicts(bench),
         *latency_tables(bench),
+        *gpu_lines(bench),
         *section("What ran", contestant_lines(bench)),
         *section("Size", size_lines(bench.sizes)),
         *section("Machine", describe_machine(bench.environment, bench.threads)),
+        *(section("GPU", gpu_machine_lines(bench.gpu)) if bench.gpu else []),
         *section("Warnings", bench_warnings(bench) or ["none"]),
         *section("Notes", bench.notes),
     ]
@@ -47,7 +51,7 @@ def bench_text(bench: Bench) -> list[str]:
 
 def speed_verdicts(bench: Bench) -> list[str]:
     """One line for each batch size: how fast the bundle is, with a word for what kind of network it is."""
-    return [_verdict(bench, batch) for batch in bench.batches]
+    return [*(_verdict(bench, batch) for batch in bench.batches), *gpu_verdicts(bench)]
 
 
 def _verdict(bench: Bench, batch: int) -> str:
@@ -161,6 +165,7 @@ def bench_warnings(bench: Bench) -> list[str]:
 def _warnings(bench: Bench) -> Iterator[str]:
     if not bench.gate_passed:
         yield "the bundle failed its exactness gate: its integers are not proved to be the trained ones"
+    yield from gpu_warnings(bench)
     for timing in bench.timings:
         ratio = timing.over_float
         if timing.contestant == BUNDLE and ratio is not None and ratio.median < 1:

@@ -8,7 +8,8 @@ from typing import Any
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.report.bench_record import Bench, read_bench
+from saq_qat.report.bench_record import Bench, bundle_digest, read_bench
+from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.train.log import read_log
 from saq_qat_export.proof import Proof
 from saq_qat_runtime.decode import decode, parse_json
@@ -24,6 +25,7 @@ class Collected:
 
     Attributes:
         environment: of the training, as written to env.json. log: lines of log.jsonl.
+        engines: of the bundle, by their records.
         proof: what verify found. stale: names of files that are older than the bundle they speak of.
     """
 
@@ -32,6 +34,7 @@ class Collected:
     environment: dict[str, Any] | None
     log: tuple[dict[str, Any], ...]
     manifest: Manifest | None
+    engines: tuple[BuiltFile, ...]
     proof: Proof | None
     bench: Bench | None
     stale: tuple[str, ...]
@@ -57,7 +60,7 @@ def collect(run: Path) -> Collected:
     manifest = Manifest.load(bundle.parent) if bundle.is_file() else None
     measured = read_bench(bench) if bench.is_file() else None
     stale = []
-    if manifest is not None and measured is not None and _digest(manifest) != measured.model_sha256:
+    if manifest is not None and measured is not None and bundle_digest(manifest) != measured.model_sha256:
         stale.append("bench")
     if manifest is not None and verify.is_file() and verify.stat().st_mtime_ns < bundle.stat().st_mtime_ns:
         stale.append("verify")
@@ -67,14 +70,11 @@ def collect(run: Path) -> Collected:
         environment=_read_json(environment) if environment.is_file() else None,
         log=tuple(read_log(log)) if log.is_file() else (),
         manifest=manifest,
+        engines=() if manifest is None else built_engines(bundle.parent, manifest),
         proof=_read_proof(verify) if verify.is_file() else None,
         bench=measured,
         stale=tuple(stale),
     )
-
-
-def _digest(manifest: Manifest) -> str:
-    return manifest.models["onnxruntime"].sha256
 
 
 def _read_json(path: Path) -> dict[str, Any]:

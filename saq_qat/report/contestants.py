@@ -22,7 +22,15 @@ from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.ort import OnnxRuntimeBackend
 
-__all__ = ["Entrant", "baseline_entrants", "bundle_entrants", "with_accuracy"]
+__all__ = [
+    "Entrant",
+    "FloatNetwork",
+    "Images",
+    "baseline_entrants",
+    "bundle_entrants",
+    "float_network",
+    "with_accuracy",
+]
 
 Images = npt.NDArray[np.float32]
 Run = Callable[[Images], npt.NDArray[np.float32]]
@@ -71,8 +79,21 @@ def bundle_entrants(folder: Path, manifest: Manifest, threads: int) -> list[Entr
     return found
 
 
-def baseline_entrants(restored: Restored, threads: int) -> list[Entrant]:
-    """Float32 and static int8 on ONNX Runtime; fake-quant and float in PyTorch, for context.
+@dataclass(frozen=True)
+class FloatNetwork:
+    """A run's network without quantizers.
+
+    Attributes:
+        calibration: float32 images (N, C, H, W) that its statistics were taken from.
+    """
+
+    network: fx.GraphModule
+    onnx: bytes
+    calibration: list[Images]
+
+
+def float_network(restored: Restored) -> FloatNetwork:
+    """Take the quantizers out of a run's network.
 
     Raises:
         ArtifactError: the run is in full precision.
@@ -86,13 +107,18 @@ def baseline_entrants(restored: Restored, threads: int) -> list[Entrant]:
     calibration = [images for images, _ in islice(batches, _CALIBRATION_BATCHES)]
     network = float_form(restored.network, calibration)
     content = float_onnx(network, (settings.channels, settings.image_size, settings.image_size))
-    static = static_int8_onnx(content, [images.numpy() for images in calibration])
+    return FloatNetwork(network, content, [images.numpy() for images in calibration])
+
+
+def baseline_entrants(restored: Restored, form: FloatNetwork, threads: int) -> list[Entrant]:
+    """Float32 and static int8 on ONNX Runtime; fake-quant and float in PyTorch, for context."""
+    static = static_int8_onnx(form.onnx, form.calibration)
     unquantized = "the run's weights without quantizers"
     return [
-        _onnx_entrant(FLOAT, unquantized, content, threads),
+        _onnx_entrant(FLOAT, unquantized, form.onnx, threads),
         _onnx_entrant(STATIC_INT8, f"{unquantized}, quantized by onnxruntime.quantization", static, threads),
         _torch_entrant("fake-quant, PyTorch", "as trained", restored.network),
-        _torch_entrant("float32, PyTorch", unquantized, network),
+        _torch_entrant("float32, PyTorch", unquantized, form.network),
     ]
 
 

@@ -31,5 +31,6 @@ def report_json(known: Collected) -> dict[str, Any]:
         "epochs": [line for line in known.log if line.get("event") in ("epoch", "end")],
         "bundle": None if known.manifest is None else asdict(known.manifest),
         "proof": None if known.proof is None else asdict(known.proof),
+        "engines": [asdict(engine) for engine in known.engines],
         "bench": None if known.bench is None else asdict(known.bench),
     }

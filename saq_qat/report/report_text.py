@@ -9,6 +9,8 @@ from saq_qat.report.bench_text import (
     speed_verdicts,
 )
 from saq_qat.report.collect import Collected
+from saq_qat.report.engines import engine_lines
+from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines
 from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
 from saq_qat.report.verdict import integer_products, judge_run, missing_steps, rungs, warnings_of
 from saq_qat_runtime.records import LayerRecord
@@ -28,6 +30,7 @@ def report_text(known: Collected) -> list[str]:
         *section("Proof", _proof(known)),
         *_latency(known),
         *section("Integer products", [_integer(known)]),
+        *_engines(known),
         *section("Size", ["no bundle yet"] if known.manifest is None else size_lines(known.manifest.sizes)),
         *section("Training", _training(known)),
         *section("Layers", _layers(known)),
@@ -92,9 +95,17 @@ def _latency(known: Collected) -> list[str]:
     return [
         *section("Latency", speed_verdicts(bench)),
         *latency_tables(bench),
+        *gpu_lines(bench),
         *section("What ran", contestant_lines(bench)),
         *section("Notes on latency", bench.notes),
     ]
+
+
+def _engines(known: Collected) -> list[str]:
+    if known.manifest is None or "tensorrt" not in known.manifest.models:
+        return []
+    lines = engine_lines(known.engines, known.bench)
+    return section("TensorRT engines", lines or [f"none was built: saq-qat build {known.run / 'export'}"])
 
 
 def _integer(known: Collected) -> str:
@@ -163,4 +174,5 @@ def _made_by(known: Collected) -> list[str]:
     if known.bench is not None:
         machine = " | ".join(describe_machine(known.bench.environment, known.bench.threads))
         lines.append(f"bench ({known.bench.created}): {machine}")
+        lines += gpu_machine_lines(known.bench.gpu)
     return lines or ["unknown"]

@@ -7,6 +7,8 @@ from typing import Literal
 from saq_qat.report.bench_record import BUNDLE
 from saq_qat.report.bench_text import bench_warnings, pace
 from saq_qat.report.collect import Collected
+from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
+from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
 from saq_qat_export.ladder import Rung
 from saq_qat_runtime.kernels import IntegerCount
@@ -28,11 +30,11 @@ class Verdict:
 
 def judge_run(known: Collected) -> Verdict:
     """The verdict on what was collected; speed is told, and fails nothing."""
-    failed = [rung for rung in rungs(known) if not rung.passed]
+    failed = [
+        f"{rung.name} ({rung.detail or rung.mismatches})" for rung in rungs(known) if not rung.passed
+    ] + missed_layers(known.engines)
     if failed:
-        return Verdict(
-            "FAIL", "; ".join(f"{rung.name} ({rung.detail or rung.mismatches})" for rung in failed)
-        )
+        return Verdict("FAIL", "; ".join(failed))
     missing = missing_steps(known)
     if known.manifest is None:
         return Verdict("INCOMPLETE", "; ".join(missing))
@@ -87,6 +89,7 @@ def warnings_of(known: Collected) -> list[str]:
     found.append(
         f"accuracies are those of one training (seed {known.recipe.seed}): small differences may be chance"
     )
+    found += engine_warnings(known.engines)
     return found + ([] if known.bench is None else bench_warnings(known.bench))
 
 
@@ -100,12 +103,16 @@ def _facts(known: Collected) -> Iterator[str]:
             f"deployed top-1 {percent(found.engine_top1)} % (fake-quant {percent(found.fake_quant_top1)} %, "
             f"{found.flips} of {found.images} predictions flip)"
         )
-    timing = None if known.bench is None else known.bench.timing(BUNDLE, known.bench.batches[0])
-    if timing is not None:
-        yield f"batch {timing.batch}: {pace(timing)}"
+    if known.bench is not None:
+        timings = [known.bench.timing(BUNDLE, batch) for batch in known.bench.batches[:1]]
+        yield from (f"batch {timing.batch}: {pace(timing)}" for timing in timings if timing is not None)
+        yield from gpu_verdicts(known.bench)[:1]
+    for engine in known.engines:
+        yield f"{engine.record.flavour} engine {audit_label(engine.record.audit)}"
     count = integer_products(known)
     if count is not None:
         yield count.label
     if known.manifest is not None:
         sizes = known.manifest.sizes
-        yield f"file {times(sizes.float_bytes / max(sum(sizes.file_bytes.values()), 1))} smaller"
+        smaller = {target: times(sizes.float_bytes / max(n, 1)) for target, n in sizes.file_bytes.items()}
+        yield "file " + ", ".join(f"for {target} {ratio} smaller" for target, ratio in smaller.items())

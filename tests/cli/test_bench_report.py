@@ -8,7 +8,10 @@ import pytest
 
 from saq_qat_export.proof import ProofSize
 from saq_qat_export.run import export_run
+from saq_qat_runtime.driver import driver_status
+from saq_qat_runtime.manifest import Manifest
 from tests.report.networks import RECIPE, trained_run
+from tests.runtime.fake_tensorrt import PLAN, record_of
 
 SaqQat = Callable[..., int]
 QUICK = ("--seconds", "0.02", "--batch", "2")
@@ -79,3 +82,30 @@ def test_training_steps_are_timed_beside_their_targets(
     shown = capsys.readouterr().out
     for part in ("SAQ, efficient (tau 4)", "1.35x", "2.10x", "1.30x", "batches of 4 images"):
         assert part in shown
+
+
+def test_an_engine_that_the_bundle_has_no_model_for_exits_with_3(
+    saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("bench", str(run), "--engine", "tensorrt", *QUICK) == 3
+    assert "deploy.targets" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(driver_status().usable, reason="there is a GPU here")
+def test_a_bundle_for_tensorrt_on_a_machine_without_a_gpu_exits_with_4_and_the_reason(
+    saq_qat: SaqQat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = ("deploy.thresholds.max_top1_drop=100.0", "deploy.thresholds.max_flip_rate=1.0")
+    folder = trained_run(tmp_path / "gpu", *wide, "deploy.targets=[tensorrt]")
+    export_run(folder, folder / "export", size=ProofSize(2, 40), allow_failed_gate=True)
+    for engine in ("auto", "tensorrt", "tensorrt-rtx"):
+        assert saq_qat("bench", str(folder), "--engine", engine, *QUICK) == 4
+        assert "saq-qat build" in capsys.readouterr().err
+    record = record_of(source=Manifest.load(folder / "export").models["tensorrt"])
+    (folder / "export" / "model.plan").write_bytes(PLAN)
+    (folder / "export" / "model.plan.json").write_text(record.to_json())
+    for engine in ("auto", "tensorrt"):
+        assert saq_qat("bench", str(folder), "--engine", engine, *QUICK) == 4
+        assert "There is no CUDA driver" in capsys.readouterr().err
+    assert saq_qat("report", str(folder)) == 0
+    assert "TensorRT engines" in capsys.readouterr().out

@@ -12,9 +12,9 @@ from saq_qat.report.bench_record import (
     STATIC_INT8,
     Bench,
     Contestant,
-    Ratio,
     Timing,
 )
+from saq_qat.report.paired import Ratio
 from saq_qat_export.proof import ProofSize
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bench import Latency
@@ -66,6 +66,8 @@ def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: s
         accuracy_images=40,
         contestants=contestants,
         timings=timings,
+        gpu=None,
+        not_run=(),
         sizes=Sizes(1000, 4000, 5000, {"onnxruntime": 1000}),
         environment=Environment("CPU", "x86_64", "Linux", "3.11", 2, (0, 1), None, 0.1, None, {"numpy": "2"}),
         notes=("a note",),
