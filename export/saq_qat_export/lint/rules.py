@@ -7,11 +7,10 @@ TensorRT-RTX.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from saq_qat_export.lint.checks import codes, operators, placement, scales, size, speed, weights
 from saq_qat_export.lint.settings import LintSettings
-from saq_qat_export.lint.view import GraphView, Violation
+from saq_qat_export.lint.view import GraphView, Level, Violation
 
 __all__ = ["RULES", "Check", "Rule"]
 
@@ -23,7 +22,7 @@ class Rule:
     """One rule. ``level`` is that of its findings, but for cases that the docstring of ``check`` names."""
 
     id: str
-    level: Literal["error", "warning", "note"]
+    level: Level
     title: str
     check: Check
 

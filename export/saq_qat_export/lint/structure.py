@@ -26,6 +26,7 @@ def check_structure(model: onnx.ModelProto, where: str) -> None:
 
 
 def _check_graph(graph: onnx.GraphProto, outer: Set[str], where: str) -> None:
+    _check_text(graph, where)
     for tensor in graph.initializer:
         _check_size(tensor, where)
     written = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -45,6 +46,18 @@ def _check_graph(graph: onnx.GraphProto, outer: Set[str], where: str) -> None:
     _require_written(
         (value.name for value in graph.output), written | outer, "the graph's output list", where
     )
+
+
+def _check_text(graph: onnx.GraphProto, where: str) -> None:
+    """Names with bytes that are no UTF-8 come out of the message as bytes."""
+    names: list[object] = [graph.name, *(tensor.name for tensor in graph.initializer)]
+    names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    damaged = [name for name in names if not isinstance(name, str)]
+    if damaged:
+        raise _broken(where, f"the name {damaged[0]!r} is no text")
 
 
 def _require_written(names: Iterable[str], written: Set[str], reader: str, where: str) -> None:

@@ -13,7 +13,9 @@ from saq_qat_export.lint.quantization import QuantizationNode, find_quantization
 from saq_qat_export.lint.trace import Origin, downstream, find_origin
 from saq_qat_export.lint.weighted import WeightedNode, find_weighted
 
-__all__ = ["GraphView", "Violation", "graph_view", "keeps_scale"]
+__all__ = ["GraphView", "Level", "Violation", "graph_view", "keeps_scale"]
+
+Level = Literal["error", "warning", "note"]
 
 _OLDEST = 1
 
@@ -25,7 +27,7 @@ class Violation:
     at: ir.Node | str
     message: str
     remedy: str
-    level: Literal["error", "warning", "note"] | None = None
+    level: Level | None = None
 
     @property
     def where(self) -> str:
@@ -83,6 +85,15 @@ class GraphView:
     def array(self, value: ir.Value | None) -> Array | None:
         """Numbers of a constant; None if it is none or they are not at hand."""
         return self.constants.array(value)
+
+    def agree(self, first: ir.Value | None, second: ir.Value | None) -> bool | None:
+        """Whether two constants hold the same bits; None if that is not known."""
+        if first is second:
+            return True
+        left, right = self.array(first), self.array(second)
+        if left is None or right is None:
+            return None
+        return left.dtype == right.dtype and left.size == right.size and left.tobytes() == right.tobytes()
 
     def is_activation(self, found: QuantizationNode) -> bool:
         """Whether a Q or DQ node works on data rather than on constants."""

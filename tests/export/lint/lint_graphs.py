@@ -32,7 +32,7 @@ class Net:
         return name
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        name = f"constant{len(self.constants)}"
+        name = f"stored{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
         return name
 
@@ -68,7 +68,10 @@ class Net:
 
     def pair(self, x: str, scale: Any = 0.1, **options: Any) -> str:
         """QuantizeLinear, DequantizeLinear."""
-        return self.dequantize(self.quantize(x, scale, **options), scale, **options)
+        shared = (
+            scale if isinstance(scale, str) else self.constant(scale, options.get("precision", np.float32))
+        )
+        return self.dequantize(self.quantize(x, shared, **options), shared, **options)
 
     def weight(self, *shape: int, axis: int = 0, precision: Any = np.float32) -> str:
         """int8 weights and their DequantizeLinear, one scale for each index of ``axis``."""

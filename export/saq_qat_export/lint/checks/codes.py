@@ -11,7 +11,7 @@ from saq_qat_export.lint.nodes import dimensions, is_standard, moves
 from saq_qat_export.lint.quantization import QUANTIZED_TYPES, QuantizationNode, data_type
 from saq_qat_export.lint.settings import LintSettings
 from saq_qat_export.lint.trace import downstream
-from saq_qat_export.lint.view import GraphView, Violation, keeps_scale
+from saq_qat_export.lint.view import GraphView, Level, Violation, keeps_scale
 
 __all__ = [
     "bias_dequantizers",
@@ -70,9 +70,8 @@ def _zero_point_fault(view: GraphView, found: QuantizationNode) -> str:
     if kind is not None and found.stored is not None and kind != found.stored:
         return f"is {kind} where the codes are {found.stored}"
     numbers = view.array(found.zero_point)
-    nonzero = [] if numbers is None else numbers[numbers.astype(np.float32) != 0].tolist()
-    if nonzero:
-        return f"is {nonzero[0]}; TensorRT adds none, so it must be 0"
+    if numbers is not None and np.any(numbers.astype(np.float32) != 0):
+        return "is not 0, and TensorRT adds none"
     if shape is None or scale is None or None in shape or None in scale:
         return ""
     counts = prod(size or 0 for size in shape), prod(size or 0 for size in scale)
@@ -138,10 +137,15 @@ def _block(found: QuantizationNode) -> int:
 
 
 def scalar_data(view: GraphView, _: LintSettings) -> Iterator[Violation]:
-    """TRT015: what is quantized or dequantized has at least one dimension."""
+    """TRT015: what is quantized or dequantized has at least one dimension.
+
+    Error, but a warning for constants: parsers of today give them one.
+    """
     for found in view.quantization.values():
-        if dimensions(found.data) == ():
-            yield Violation(found.node, "its data is a scalar.", "Give it a dimension, or leave it in float.")
+        if dimensions(found.data) == () and (found.quantizes or view.source_of(found) is None):
+            level: Level = "error" if view.is_activation(found) else "warning"
+            remedy = "Give it a dimension, or leave it in float."
+            yield Violation(found.node, "its data is a scalar.", remedy, level)
 
 
 def narrow_weights(view: GraphView, settings: LintSettings) -> Iterator[Violation]:

@@ -98,9 +98,7 @@ def double_pair(view: GraphView, _: LintSettings) -> Iterator[Violation]:
         source = view.quantization.get(found.data)
         if source is None or source.quantizes or not view.is_activation(found):
             continue
-        before, after = view.array(source.scale), view.array(found.scale)
-        same = source.scale is found.scale or (before is not None and after is not None and before == after)
-        if same:
+        if view.agree(source.scale, found.scale):
             message, remedy = (
                 "codes are dequantized and quantized again at the same scale.",
                 "Remove this pair.",
@@ -112,15 +110,26 @@ def double_pair(view: GraphView, _: LintSettings) -> Iterator[Violation]:
 
 
 def concat_scales(view: GraphView, _: LintSettings) -> Iterator[Violation]:
-    """TRT107: what is concatenated has one scale."""
+    """TRT107: what is concatenated has one scale.
+
+    Warning, but an error where a layer with quantized weights reads the Concat directly: with two scales in
+    its data, it runs in float.
+    """
+    direct = {node for item in view.weighted if item.quantized for node in item.origin.through}
     for node in view.nodes("Concat"):
         pairs = [view.quantization.get(value) for value in node.inputs if value is not None]
-        arrays = [view.array(pair.scale) for pair in pairs if pair is not None and not pair.quantizes]
-        if len({array.tobytes() for array in arrays if array is not None}) > 1:
+        scales = [pair.scale for pair in pairs if pair is not None and not pair.quantizes]
+        if any(view.agree(scales[0], scale) is False for scale in scales[1:]):
+            float_layer = node in direct
             yield Violation(
                 node,
-                "its inputs are dequantized with different scales: they are requantized to be joined.",
-                "Let all inputs of the Concat share one scale.",
+                "its inputs are dequantized with different scales: "
+                + (
+                    "the layer that reads it runs in float." if float_layer else "they are requantized first."
+                ),
+                "Let all inputs of the Concat share one scale"
+                + (", or quantize what it writes." if float_layer else "."),
+                "error" if float_layer else None,
             )
 
 

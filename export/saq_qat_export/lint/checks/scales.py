@@ -65,10 +65,11 @@ def _scale_fault(numbers: Array) -> str:
 
 
 def _scaled_once(view: GraphView) -> Iterator[QuantizationNode]:
-    """Every Q and DQ node, but none that shares its scale tensor with the Q it reads."""
+    """Every Q and DQ node, but none that has the scale of the Q it reads."""
     for found in view.quantization.values():
         source = None if found.quantizes else view.source_of(found)
-        if source is None or source.scale is not found.scale:
+        same = source is not None and source.scale_shape == found.scale_shape
+        if source is None or not same or view.agree(source.scale, found.scale) is not True:
             yield found
 
 
@@ -139,7 +140,7 @@ def same_scale(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT105: DequantizeLinear has the very scale of its QuantizeLinear."""
     for found in view.quantizers:
         for reader in view.dequantizers_of(found.output):
-            if _differ(view, found.scale, reader.scale):
+            if view.agree(found.scale, reader.scale) is False:
                 yield Violation(
                     reader.node,
                     "its scale is not that of the QuantizeLinear whose codes it reads.",
@@ -154,19 +155,11 @@ def several_scales(view: GraphView, _: LintSettings) -> Iterator[Violation]:
         if found.data in seen or not view.is_activation(found):
             continue
         seen.add(found.data)
-        others = view.quantizers_of(found.data)
-        if any(_differ(view, others[0].scale, other.scale) for other in others[1:]):
+        others = [other for other in view.quantizers_of(found.data) if other.node.graph is found.node.graph]
+        if any(view.agree(others[0].scale, other.scale) is False for other in others[1:]):
             yield Violation(
                 found.node,
                 f"{found.data.name} is quantized {len(others)} times with different scales; each costs a "
                 "kernel, and its readers see different numbers.",
                 "Let all readers share one QuantizeLinear.",
             )
-
-
-def _differ(view: GraphView, first: ir.Value | None, second: ir.Value | None) -> bool:
-    """Whether two scales are known to differ in a bit."""
-    left, right = view.array(first), view.array(second)
-    if first is second or left is None or right is None:
-        return False
-    return left.dtype != right.dtype or left.size != right.size or left.tobytes() != right.tobytes()

@@ -55,7 +55,7 @@ def large_file(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT117: a model over 2 GB, or with weights in other files, is parsed from its path, not from memory."""
     constants = [value.const_value for graph in view.model.graphs() for value in graph.initializers.values()]
     external = [tensor for tensor in constants if isinstance(tensor, ir.ExternalTensor)]
-    size = sum(tensor.nbytes for tensor in constants if tensor is not None)
+    size = sum(t.nbytes for t in constants if t is not None and t.dtype != ir.DataType.STRING)
     if external or size >= _MESSAGE_LIMIT:
         reason = (
             f"{len(external)} weights lie in other files" if external else f"its weights take {size} bytes"

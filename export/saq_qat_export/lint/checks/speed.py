@@ -32,7 +32,8 @@ _SCORES = ("Add", "Cast", "Clip", "Div", "Max", "Mul", "Sub", "Where")
 def small_layers(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT109: quantized layers have enough channels for int8 to pay (limits of NVIDIA's ModelOptimizer).
 
-    Warning, but a note for products of a single row: with a larger batch they are none.
+    Warning, but a note for products of a single row, which are none with a larger batch, and for those that
+    write the graph's output: a network has as many classes as it has.
     """
     for item in view.weighted:
         channels = item.channels
@@ -46,7 +47,8 @@ def small_layers(view: GraphView, _: LintSettings) -> Iterator[Violation]:
             yield Violation(item.node, message, remedy)
         elif not item.is_convolution and min(inputs, outputs) < _SMALLEST:
             message = f"a product with {inputs} by {outputs} weights is too small for int8 to beat float16."
-            yield Violation(item.node, message, remedy)
+            head = any(value in view.graph.outputs for value in item.node.outputs)
+            yield Violation(item.node, message, "" if head else remedy, "note" if head else None)
         elif not item.is_convolution and rows == (1,):
             message = "its data has one row: a matrix times a vector reads weights more than it computes."
             yield Violation(item.node, message, "Expect little from int8 at batch 1.", "note")
@@ -109,7 +111,7 @@ def attention(view: GraphView, _: LintSettings) -> Iterator[Violation]:
             continue
         inner = any(view.written_by(passed) is not None for passed in (*above, *below))
         quantized = [
-            any(view.origin(value).quantized for value in _inputs(found)) for found in (first[0], second[0])
+            all(view.origin(value).quantized for value in _inputs(found)) for found in (first[0], second[0])
         ]
         if inner or quantized[0] != quantized[1]:
             yield Violation(

@@ -163,10 +163,9 @@ def static_channels(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT016: channels of a quantized convolution are known when the engine is built."""
     for item in view.weighted:
         sizes = dimensions(item.data)
-        dynamic = sizes is not None and len(sizes) > 1 and sizes[1] is None
-        if item.quantized and item.is_convolution and (dynamic or item.shape is None):
+        if item.quantized and item.is_convolution and sizes is not None and sizes[1:2] == (None,):
             yield Violation(
                 item.node,
-                f"the number of channels of its {'data' if dynamic else 'weights'} is dynamic.",
+                "the number of channels of its data is dynamic.",
                 "Export with a fixed number of channels; only batch, height and width may vary.",
             )
