@@ -10,8 +10,10 @@ from saq_qat.errors import ArtifactError, LegalityError
 from saq_qat.quant.deploy import deploy_view
 from saq_qat.quant.legality import judge
 from saq_qat.quant.plan import Plan
+from saq_qat.recipe.schema import TensorRt
 from saq_qat.train.restore import Restored, restore
 from saq_qat_export.onnx_graph import OnnxGraph, export_onnx, export_tensorrt
+from saq_qat_export.tensorrt_proof import TensorRtGraphs
 
 __all__ = ["Lowered", "lower_run"]
 
@@ -24,6 +26,7 @@ class Lowered:
         targets: those the graphs are for.
         graph: for ONNX Runtime, the engine of the proof whatever the targets are.
         tensorrt: for TensorRT, if that is a target.
+        shipped: the graph of each target.
     """
 
     restored: Restored
@@ -32,13 +35,14 @@ class Lowered:
     view: fx.GraphModule
     targets: tuple[str, ...]
     graph: OnnxGraph
-    tensorrt: OnnxGraph | None
+    tensorrt: TensorRtGraphs | None
 
     @property
     def shipped(self) -> dict[str, OnnxGraph]:
-        """The graph of each target."""
-        graphs = {"onnxruntime": self.graph, "tensorrt": self.tensorrt}
-        return {target: graph for target in self.targets if (graph := graphs[target]) is not None}
+        graphs = {"onnxruntime": self.graph}
+        if self.tensorrt is not None:
+            graphs["tensorrt"] = self.tensorrt.float16 or self.tensorrt.float32
+        return {target: graphs[target] for target in self.targets}
 
 
 def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool = False) -> Lowered:
@@ -72,8 +76,14 @@ def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool 
         view,
         targets,
         export_onnx(view, shape, deploy),
-        export_tensorrt(view, shape, deploy.tensorrt) if "tensorrt" in targets else None,
+        _tensorrt_graphs(view, shape, deploy.tensorrt) if "tensorrt" in targets else None,
     )
+
+
+def _tensorrt_graphs(view: fx.GraphModule, shape: tuple[int, int, int], settings: TensorRt) -> TensorRtGraphs:
+    """In float32 always, for the proof; in float16 too where that is what ships."""
+    halved = export_tensorrt(view, shape, settings) if settings.precision == "float16" else None
+    return TensorRtGraphs(export_tensorrt(view, shape), halved)
 
 
 def _judged_for(targets: tuple[str, ...], plan: Plan, restored: Restored) -> Plan:

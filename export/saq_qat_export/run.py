@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
-from saq_qat.errors import GateError
+from saq_qat.errors import GateError, LegalityError
+from saq_qat.quant.plan import Finding
+from saq_qat.recipe.schema import Recipe
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle import check_destination, make_bundle, write_bundle
 from saq_qat_export.lowered import Lowered, lower_run
+from saq_qat_export.own_graphs import lint_graph
 from saq_qat_export.proof import Proof, ProofSize, prove
 from saq_qat_runtime.manifest import Manifest
 
@@ -24,11 +27,13 @@ _GOLDEN_IMAGES = 2
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``export_run`` wrote, and the proof of it."""
+    """What ``export_run`` wrote, the proof of it, and what the rules of TensorRT say of its graph."""
 
     folder: Path
+    recipe: Recipe
     manifest: Manifest
     proof: Proof
+    findings: tuple[Finding, ...]
 
 
 def prove_run(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None]) -> Proof:
@@ -42,6 +47,7 @@ def prove_run(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None])
         lowered.restored.recipe.deploy.thresholds,
         size,
         on_step,
+        lowered.tensorrt,
     )
 
 
@@ -62,11 +68,13 @@ def export_run(
 
     Raises:
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
-        GateError: a hard rung failed and ``allow_failed_gate`` is false; nothing is written.
+        LegalityError, GateError: the graph for TensorRT breaks a rule, or a hard rung failed, and
+            ``allow_failed_gate`` is false; nothing is written.
     """
     check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
     lowered = lower_run(run, checkpoint, tensorrt=tensorrt)
+    findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove_run(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
         raise GateError(_failure(proof))
@@ -74,7 +82,19 @@ def export_run(
     golden = _golden_images(lowered.restored)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
-    return Exported(folder, bundle.manifest, proof)
+    return Exported(folder, lowered.restored.recipe, bundle.manifest, proof, findings)
+
+
+def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding, ...]:
+    graph = lowered.shipped.get("tensorrt")
+    if graph is None:
+        return ()
+    findings = lint_graph(graph, lowered.restored.recipe.deploy.tensorrt)
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors and not allow_failed_gate:
+        listed = "\n".join(f"  {error}" for error in errors)
+        raise LegalityError(f"The graph for TensorRT breaks its rules, so no bundle was written:\n{listed}")
+    return findings
 
 
 def _failure(proof: Proof) -> str:

@@ -1,4 +1,4 @@
-"""`saq-qat check`: the plan of a recipe and what its targets say to it, before anything is trained."""
+"""`saq-qat check`: what the targets say to a recipe before anything is trained, or to any ONNX file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saq_qat.cli.console import table
-from saq_qat.errors import LegalityError
+from saq_qat.cli.findings import count_levels, print_findings
+from saq_qat.errors import LegalityError, RecipeError
 
 if TYPE_CHECKING:
-    from saq_qat.quant.plan import Plan
-    from saq_qat.recipe.schema import Quant, Recipe
+    from torch import nn
+
+    from saq_qat.quant.plan import Finding, Plan
+    from saq_qat.recipe.schema import Recipe
 
 __all__ = ["check"]
 
 
 def check(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's file.")],
+    file: Annotated[Path, typer.Argument(help="A recipe, or an ONNX file (.onnx) for TensorRT.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to set for this check.")
     ] = None,
@@ -24,49 +27,97 @@ def check(
         int | None,
         typer.Option("--classes", help="Number of classes; taken from the data if left out.", min=1),
     ] = None,
+    batch: Annotated[
+        tuple[int, int, int],
+        typer.Option(
+            "--batch", metavar="MIN OPT MAX", help="Batch sizes an ONNX file with a dynamic batch shall run."
+        ),
+    ] = (1, 8, 32),
 ) -> None:
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
-    Exit code 2 if a target cannot run the plan. Weights are not loaded and nothing is trained.
+    With an ONNX file: hold its quantization against the rules of TensorRT. Exit code 2 if a target cannot
+    run it. Weights are not loaded and nothing is trained.
     """
+    if file.suffix == ".onnx":
+        if overrides:
+            raise RecipeError(f"An ONNX file has no values to set; got {' '.join(overrides)}.")
+        _check_graph(file, batch)
+    else:
+        _check_recipe(file, overrides or [], classes)
+
+
+def _check_graph(file: Path, batch: tuple[int, int, int]) -> None:
+    from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint_model, read_model
+
+    model = read_model(file)
+    profiles = batch_profiles(model, *batch)
+    findings = lint_model(model, LintSettings(profiles=profiles))
+    print_findings(findings)
+    for profile in profiles:
+        typer.echo(
+            f"{profile.input}: dynamic batch, judged for {', '.join(map(str, batch))} (minimum, optimum, "
+            "maximum); --batch sets others."
+        )
+    if not has_quantization(model):
+        typer.echo("The file has no quantized tensor: TensorRT runs it in float.")
+    typer.echo(f"{file}: {count_levels(findings)} for target tensorrt.")
+    _refuse(file, findings)
+
+
+def _check_recipe(file: Path, overrides: list[str], classes: int | None) -> None:
     from saq_qat.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
-    if loaded.quant is None:
+    recipe = load_recipe(file, overrides)
+    if recipe.quant is None:
         typer.echo(
-            f"{recipe}: valid; trains {loaded.model.name} in full precision, so there is no plan to check."
+            f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check."
         )
         return
-    plan = _plan(loaded, loaded.quant, classes)
+    from saq_qat.quant.network import plan_network
+
+    model = _untrained(recipe, classes)
+    _, plan = plan_network(model, recipe.quant, recipe.deploy.targets)
     _print_layers(plan)
     _print_tensors(plan)
-    for finding in plan.findings:
-        typer.echo(str(finding))
-    typer.echo(f"\n{_summary(plan, loaded.deploy.targets)}")
-    if plan.errors:
-        raise LegalityError(
-            f"{recipe}: {len(plan.errors)} finding(s) above stop this plan from being deployed."
-        )
+    findings = [*plan.findings, *_graph_findings(model, recipe, plan)]
+    print_findings(findings)
+    typer.echo(f"\n{_summary(plan, recipe.deploy.targets)}")
+    _refuse(file, findings)
+
+
+def _graph_findings(model: "nn.Module", recipe: "Recipe", plan: "Plan") -> "tuple[Finding, ...]":
+    """What the rules over graphs say of the graph this plan leads to."""
+    if "tensorrt" not in recipe.deploy.targets or plan.errors or recipe.quant is None:
+        return ()
+    from saq_qat_export.own_graphs import lint_planned
+
+    return lint_planned(model, recipe, recipe.quant)
+
+
+def _refuse(file: Path, findings: "list[Finding] | tuple[Finding, ...]") -> None:
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        raise LegalityError(f"{file}: {errors} error(s) above stop it from being deployed.")
 
 
 def _summary(plan: "Plan", targets: tuple[str, ...]) -> str:
     if not targets:
         return f"{len(plan.layers)} quantized layers; no deployment target asks for integers."
-    integer = sum(layer.integer for layer in plan.layers)
-    count = f"{integer}/{len(plan.layers)}"
-    return f"{count} convolutions and linear layers planned as integer for {', '.join(targets)}."
+    counts = (
+        f"{sum(layer.integer_on(target) for layer in plan.layers)}/{len(plan.layers)} for {target}"
+        for target in targets
+    )
+    return f"Convolutions and linear layers planned as integer: {', '.join(counts)}."
 
 
-def _plan(recipe: "Recipe", quant: "Quant", classes: int | None) -> "Plan":
+def _untrained(recipe: "Recipe", classes: int | None) -> "nn.Module":
     from saq_qat.data.open import open_data
     from saq_qat.models.build import build_model
-    from saq_qat.quant.network import plan_network
 
     if classes is None:
         classes = len(open_data(recipe.data, recipe.seed).classes)
-    untrained = recipe.model.model_copy(update={"pretrained": None})
-    _, plan = plan_network(build_model(untrained, classes), quant, recipe.deploy.targets)
-    return plan
+    return build_model(recipe.model.model_copy(update={"pretrained": None}), classes)
 
 
 def _print_layers(plan: "Plan") -> None:

@@ -10,6 +10,7 @@ import typer
 
 from saq_qat import __version__
 from saq_qat.cli.bench import bench
+from saq_qat.cli.build import build
 from saq_qat.cli.check import check
 from saq_qat.cli.doctor import doctor
 from saq_qat.cli.eval import evaluate_run
@@ -39,6 +40,7 @@ app.command()(schema)
 app.command()(train)
 app.command("eval")(evaluate_run)
 app.command()(export)
+app.command()(build)
 app.command()(verify)
 app.command()(bench)
 app.command()(report)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
-_STEPS = 4
-
 
 def verify(
     run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
@@ -42,7 +40,7 @@ def verify(
     from saq_qat_runtime.manifest import Manifest
 
     folder = resolve_run(run)
-    with progress(f"verify {folder}", _STEPS) as shown:
+    with progress(f"verify {folder}") as shown:
         shown.advance(note="lowering the checkpoint again")
         place = bundle or folder / "export"
         manifest = Manifest.load(place)

@@ -1,0 +1,90 @@
+"""`saq-qat build`: the TensorRT engine of a bundle, built on the machine at hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from saq_qat.cli.console import progress, resolve_run
+from saq_qat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from saq_qat.recipe.schema import TensorRt
+    from saq_qat_export.engine.build import BuiltEngine
+    from saq_qat_runtime.manifest import Manifest
+
+__all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_engine"]
+
+_PLACES_SHOWN = 10
+
+FLAVOUR = typer.Option(
+    "--flavour", help="Which library builds. auto: TensorRT where it and a GPU are there, else TensorRT-RTX."
+)
+TIMING_CACHE = typer.Option("--timing-cache", help="File of kernel times, read and written; for TensorRT.")
+
+
+def build(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Folder of the bundle; that of the newest run if left out.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Values of the recipe: deploy.tensorrt.batch.maximum=64."),
+    ] = None,
+    flavour: Annotated[Literal["auto", "tensorrt", "tensorrt-rtx"], FLAVOUR] = "auto",
+    timing_cache: Annotated[Path | None, TIMING_CACHE] = None,
+    allow_failed_gate: Annotated[
+        bool, typer.Option("--allow-failed-gate", help="Keep the engine even if a layer runs in float.")
+    ] = False,
+) -> None:
+    """Build the engine of a bundle for this machine's GPU, and check that its layers are int8.
+
+    An engine belongs to one TensorRT version and one kind of GPU: copy the bundle to where it will run, and
+    build there. Exit code 4 if no TensorRT library can build here.
+    """
+    from saq_qat_export.engine.stage import add_engine, build_options
+    from saq_qat_runtime.manifest import Manifest
+
+    folder = bundle or resolve_run(None) / "export"
+    settings = _settings(Manifest.load(folder), overrides or [])
+    with progress(f"build {folder}", 1) as shown:
+        shown.advance(note="building and auditing the engine")
+        built = add_engine(
+            folder, build_options(settings, flavour, timing_cache), allow_failed_audit=allow_failed_gate
+        )
+    print_engine(folder, built)
+
+
+def _settings(manifest: "Manifest", overrides: list[str]) -> "TensorRt":
+    """The section deploy.tensorrt of the bundle's recipe, after overrides."""
+    from saq_qat.recipe.load import parse_recipe
+
+    own = parse_recipe(manifest.recipe.text, "the bundle's recipe").deploy.tensorrt
+    settings = parse_recipe(manifest.recipe.text, "the bundle's recipe", overrides).deploy.tensorrt
+    if settings.precision != own.precision:
+        raise RecipeError(
+            f"deploy.tensorrt.precision: the bundle's graph was written in {own.precision}, and an engine "
+            "takes its types from there. Set it in the recipe and export again."
+        )
+    return settings
+
+
+def print_engine(folder: Path, built: "BuiltEngine") -> None:
+    """What was built, with what, and how much of it is int8."""
+    record = built.record
+    for note in built.log:
+        typer.echo(f"note: {note}")
+    for layer in [layer for layer in record.audit.layers if not layer.integer][:_PLACES_SHOWN]:
+        typer.echo(f"float: {layer.node}: {layer.reason}")
+    gpu = record.gpu or "no GPU here"
+    where = f", for compute capability {', '.join(record.compute_capabilities)}" if record.gpu is None else ""
+    library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[record.flavour]
+    typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({gpu}{where})")
+    typer.echo(
+        f"{record.audit.integer}/{record.audit.total} convolutions and products are int8 layers, says the "
+        f"{record.audit.source}"
+    )
+    for profile in record.profiles:
+        sizes = (profile.minimum[0], profile.optimum[0], profile.maximum[0])
+        typer.echo(f"{profile.input}: batch {sizes[0]} to {sizes[2]}, fastest at {sizes[1]}")
+    typer.echo(f"engine: {folder / record.file.name} ({record.file.bytes / 1e6:.2f} MB)")

@@ -1,0 +1,38 @@
+"""How findings of legality rules look on a terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from saq_qat.quant.plan import Finding
+
+__all__ = ["count_levels", "print_findings"]
+
+_LEVELS = ("error", "warning", "note")
+_PLACES_SHOWN = 6
+
+
+def print_findings(findings: "Sequence[Finding]") -> None:
+    """Errors first; findings that say the same of several places are one."""
+    for level in _LEVELS:
+        alike: dict[tuple[str, str, str], list[str]] = {}
+        for finding in findings:
+            if finding.level == level:
+                alike.setdefault((finding.rule, finding.message, finding.remedy), []).append(finding.where)
+        for (rule, message, remedy), places in alike.items():
+            typer.echo(f"{level} {rule} {_listed(places)}: {message} {remedy}".rstrip())
+
+
+def _listed(places: Sequence[str]) -> str:
+    more = len(places) - _PLACES_SHOWN
+    shown = ", ".join(places[:_PLACES_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def count_levels(findings: "Iterable[Finding]") -> str:
+    """Such as ``2 errors, 1 warning, no notes``."""
+    levels = [finding.level for finding in findings]
+    counts = ((level, sum(found == level for found in levels)) for level in _LEVELS)
+    return ", ".join(f"{count or 'no'} {level}{'' if count == 1 else 's'}" for level, count in counts)

@@ -1,0 +1,51 @@
+"""Whole networks as engines: every convolution and product int8 in what TensorRT-RTX really builds."""
+
+from pathlib import Path
+
+import pytest
+
+from saq_qat.recipe.schema import TensorRt
+from saq_qat_export.engine.build import build_engine
+from saq_qat_export.engine.options import BuildOptions
+from saq_qat_export.onnx_graph import export_tensorrt
+from saq_qat_export.own_graphs import lint_graph
+from tests.export.networks import built_in
+
+pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
+
+OPTIONS = BuildOptions(flavour="tensorrt-rtx", batch=(1, 4, 16))
+PRODUCTS = {"resnet18": 21, "resnet50": 54, "mobilenet_v2": 53, "resnet20": 22}
+
+
+def check_engine(name: str, weight_bits: int, activation_bits: int, side: int, folder: Path) -> None:
+    graph = export_tensorrt(built_in(name, weight_bits, activation_bits, side).view, (3, side, side))
+    source = folder / "model.tensorrt.onnx"
+    source.write_bytes(graph.content)
+    record = build_engine(source, OPTIONS).record
+    assert record.audit.missed == ()
+    assert (record.audit.integer, record.audit.total) == (PRODUCTS[name], PRODUCTS[name])
+    (profile,) = record.profiles
+    assert (profile.minimum, profile.maximum) == ((1, 3, side, side), (16, 3, side, side))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_every_product_of_a_w4a4_network_is_an_int8_layer(name: str, tmp_path: Path) -> None:
+    check_engine(name, 4, 4, 64, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet20"])
+def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(name: str) -> None:
+    side = 32 if name == "resnet20" else 64
+    graph = export_tensorrt(built_in(name, 4, 4, side).view, (3, side, side))
+    findings = lint_graph(graph, TensorRt())
+    assert [finding for finding in findings if finding.level == "error"] == []
+    assert {finding.rule for finding in findings if finding.level == "warning"} <= {"TRT109", "TRT114"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("bits", [(2, 2), (4, 8), (8, 8)])
+def test_every_product_is_int8_at_any_bits_and_full_size(
+    name: str, bits: tuple[int, int], tmp_path: Path
+) -> None:
+    check_engine(name, *bits, 224, tmp_path)
