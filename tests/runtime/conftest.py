@@ -9,52 +9,14 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from saq_qat_runtime.files import sha256
 from saq_qat_runtime.manifest import (
-    SCHEMA_VERSION,
-    FileRecord,
-    Gate,
-    Golden,
-    LayerRecord,
     Manifest,
-    Preprocessing,
-    RecipeRecord,
-    RungRecord,
-    ScaleSummary,
-    Sizes,
-    TensorRecord,
-    TensorSpec,
 )
-from tests.runtime.networks import LABELS, SIDE, images, quantized_network
-
-
-def file_record(path: Path) -> FileRecord:
-    content = path.read_bytes()
-    return FileRecord(path.name, sha256(content), len(content))
-
-
-def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
-    recipe = "version: 1\nname: tiny\n"
-    rung = RungRecord("integer reference = onnxruntime", True, True, 1000, 0, "")
-    layer = LayerRecord("conv1", "Conv", 4, "saq", ScaleSummary(6, 0.01, 0.02), 8, "symmetric", True, "")
-    tensor = TensorRecord("x1", 4, 0, 15, 0, "uint8", float(np.float32(0.05)), "x1_codes", False)
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        name="tiny",
-        created_by="saq-qat 0.1.0",
-        inputs=(TensorSpec("image", "float32", ("N", 3, SIDE, SIDE)),),
-        outputs=(TensorSpec("logits", "float32", ("N", LABELS)),),
-        preprocessing=Preprocessing(SIDE, None, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)),
-        labels=("ant", "bee", "cat", "dog", "elk"),
-        models={"onnxruntime": model},
-        golden=Golden(golden, {"onnxruntime": 0.0}),
-        layers=(layer,),
-        tensors=(tensor,),
-        sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
-        gate=Gate(True, False, (rung,)),
-        recipe=RecipeRecord(recipe, sha256(recipe.encode())),
-        versions={"onnxruntime": ort.__version__},
-    )
+from tests.runtime.bundles import build_manifest, file_record
+from tests.runtime.fake_cuda import FakeDevice
+from tests.runtime.fake_tensorrt import FakeTensorRt
+from tests.runtime.networks import images, quantized_network
+from tests.runtime.workshop import TENSORRT_MODEL, Workshop
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +66,22 @@ def replace_model(bundle: Path, change_manifest: Callable[..., None]) -> Callabl
         change_manifest(models={"onnxruntime": file_record(bundle / "model.onnx")})
 
     return replace
+
+
+@pytest.fixture
+def workshop(bundle: Path, change_manifest: Callable[..., None]) -> Workshop:
+    (bundle / TENSORRT_MODEL).write_bytes(b"the tensorrt graph")
+    manifest = Manifest.load(bundle)
+    models = {**manifest.models, "tensorrt": file_record(bundle / TENSORRT_MODEL)}
+    golden = dataclasses.replace(manifest.golden, logits_tolerance={"onnxruntime": 0.0, "tensorrt": 0.5})
+    change_manifest(models=models, golden=golden)
+    return Workshop(bundle, FakeTensorRt(FakeDevice()), {"tensorrt", "tensorrt-lean", "tensorrt-rtx"})
+
+
+@pytest.fixture
+def tensorrt_only(workshop: Workshop, change_manifest: Callable[..., None]) -> Workshop:
+    """A bundle of a recipe whose only target is tensorrt."""
+    manifest = Manifest.load(workshop.folder)
+    golden = dataclasses.replace(manifest.golden, logits_tolerance={"tensorrt": 0.5})
+    change_manifest(models={"tensorrt": manifest.models["tensorrt"]}, golden=golden)
+    return workshop

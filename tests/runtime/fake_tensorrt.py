@@ -14,12 +14,13 @@ from saq_qat_runtime.records import FileRecord, TensorSpec
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.networks import LABELS, SIDE
 
-__all__ = ["FakeTensorRt", "expected", "record_of"]
+__all__ = ["PLAN", "DataType", "FakeTensorRt", "Severity", "expected", "record_of"]
 
 PLAN = b"a serialized engine"
 IMAGE = (3, SIDE, SIDE)
 _FLOATS = 3 * SIDE * SIDE
-_WEIGHTS = np.random.default_rng(5).normal(size=(_FLOATS, LABELS)).astype(np.float32)
+_MOST_LABELS = 16
+_WEIGHTS = np.random.default_rng(5).normal(size=(_FLOATS, _MOST_LABELS)).astype(np.float32)
 _SCRATCH_BYTES = 1024
 
 DataType = Enum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "FP4"])
@@ -28,9 +29,9 @@ Strategy = Enum("Strategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"])
 Severity = Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING"])
 
 
-def expected(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def expected(images: NDArray[np.float32], labels: int = LABELS) -> NDArray[np.float32]:
     """What the engine computes."""
-    return images.reshape(len(images), -1) @ _WEIGHTS
+    return images.reshape(len(images), -1) @ _WEIGHTS[:, :labels]
 
 
 def record_of(content: bytes = PLAN, *, source: FileRecord | None = None, **changes: Any) -> EngineRecord:
@@ -83,6 +84,7 @@ class FakeTensorRt:
         self.__version__ = "10.16.1.11"
         self.device = device
         self.batch = (1, 8)
+        self.labels = LABELS
         self.dtype = DataType.FLOAT
         self.image_shape: tuple[int, ...] = (-1, *IMAGE)
         self.profiles = 1
@@ -138,7 +140,7 @@ class FakeEngine:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         shape = self.library.image_shape
-        return shape if name == "image" else (shape[0], LABELS)
+        return shape if name == "image" else (shape[0], self.library.labels)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert (name, profile) == ("image", 0), "outputs have no profile"
@@ -207,6 +209,7 @@ class FakeContext:
             return
         image, logits = (Address(self._addresses[name]) for name in ("image", "logits"))
         self._library.device.check_range(image, batch * _FLOATS * 4, "device")
-        values = expected(host_array(image, (batch, *IMAGE)))
+        labels = self._library.labels
+        values = expected(host_array(image, (batch, *IMAGE)), labels)
         stale = generation != self._generation
-        host_array(logits, (batch, LABELS))[:] = np.nan if stale else values
+        host_array(logits, (batch, labels))[:] = np.nan if stale else values

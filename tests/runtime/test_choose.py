@@ -1,87 +1,17 @@
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from saq_qat_runtime import session as session_module
-from saq_qat_runtime.choose import BACKENDS, OpenedBundle, open_bundle
-from saq_qat_runtime.engine_record import ENGINE_FILES, Flavour, record_name
-from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault
+from saq_qat_runtime.choose import BACKENDS
+from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError
 from saq_qat_runtime.manifest import Manifest
-from saq_qat_runtime.session import Session
-from saq_qat_runtime.trt import Machine
-from saq_qat_runtime.trt_library import EngineLibrary
-from tests.runtime.conftest import file_record
-from tests.runtime.fake_cuda import FakeDevice
-from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, expected, record_of
-from tests.runtime.networks import LABELS, images
-
-TENSORRT_MODEL = "model.tensorrt.onnx"
-
-
-@dataclass
-class Workshop:
-    """A bundle for both targets, its engines, and a machine to run them on.
-
-    installed: backends whose library can be imported.
-    """
-
-    folder: Path
-    library: FakeTensorRt
-    installed: set[str]
-    gpu: bool = True
-
-    @property
-    def machine(self) -> Machine:
-        return Machine(self._device, self._import)
-
-    def build(self, flavour: Flavour = "tensorrt", **changes: Any) -> None:
-        """Put an engine and its record into the bundle."""
-        name = ENGINE_FILES[flavour]
-        (self.folder / name).write_bytes(PLAN)
-        fields = {"source": file_record(self.folder / TENSORRT_MODEL), "flavour": flavour, **changes}
-        record = record_of(**fields)
-        record = replace(record, file=replace(record.file, name=name))
-        (self.folder / record_name(name)).write_text(record.to_json())
-
-    def open(self, backend: str = "auto", *, threads: int | None = None, verify: bool = True) -> OpenedBundle:
-        manifest = Manifest.load(self.folder)
-        return open_bundle(
-            self.folder, manifest, backend, threads=threads, verify=verify, machine=self.machine
-        )
-
-    def _device(self) -> FakeDevice:
-        if not self.gpu:
-            raise BackendUnavailable("TensorRT engines need a GPU. There is no CUDA driver.")
-        return self.library.device
-
-    def _import(self, library: EngineLibrary) -> FakeTensorRt:
-        if library.backend not in self.installed:
-            raise BackendUnavailable(f"Backend {library.backend!r} cannot be imported. {library.install}")
-        return self.library
-
-
-@pytest.fixture
-def workshop(bundle: Path, change_manifest: Callable[..., None]) -> Workshop:
-    (bundle / TENSORRT_MODEL).write_bytes(b"the tensorrt graph")
-    manifest = Manifest.load(bundle)
-    models = {**manifest.models, "tensorrt": file_record(bundle / TENSORRT_MODEL)}
-    golden = replace(manifest.golden, logits_tolerance={"onnxruntime": 0.0, "tensorrt": 0.5})
-    change_manifest(models=models, golden=golden)
-    return Workshop(bundle, FakeTensorRt(FakeDevice()), {"tensorrt", "tensorrt-lean", "tensorrt-rtx"})
-
-
-@pytest.fixture
-def tensorrt_only(workshop: Workshop, change_manifest: Callable[..., None]) -> Workshop:
-    """A bundle of a recipe whose only target is tensorrt."""
-    manifest = Manifest.load(workshop.folder)
-    golden = replace(manifest.golden, logits_tolerance={"tensorrt": 0.5})
-    change_manifest(models={"tensorrt": manifest.models["tensorrt"]}, golden=golden)
-    return workshop
+from tests.runtime.bundles import file_record
+from tests.runtime.fake_tensorrt import PLAN, expected
+from tests.runtime.networks import images
+from tests.runtime.workshop import Workshop
 
 
 def test_takes_the_first_engine_that_can_run(workshop: Workshop) -> None:
@@ -208,7 +138,12 @@ def test_a_bundle_for_tensorrt_alone_says_what_to_do_without_an_engine(tensorrt_
         tensorrt_only.open()
     tensorrt_only.build()
     assert tensorrt_only.open().backend.name == "tensorrt"
+    tensorrt_only.build("tensorrt-rtx")
+    (tensorrt_only.folder / "model.plan").unlink()
     tensorrt_only.gpu = False
+    with pytest.raises(BackendUnavailable, match=r"^TensorRT engines need a GPU"):
+        tensorrt_only.open()
+    tensorrt_only.build()
     with pytest.raises(BackendUnavailable, match=r"tensorrt: .*no CUDA driver.* tensorrt-lean: "):
         tensorrt_only.open()
 
@@ -219,71 +154,3 @@ def test_threads_are_for_the_cpu(workshop: Workshop) -> None:
         with pytest.raises(InputError, match="threads is for 'onnxruntime'"):
             workshop.open(backend, threads=2)
     assert workshop.open(threads=2).threads is None
-
-
-@pytest.fixture
-def load(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
-    """Session.load on the workshop's machine."""
-
-    def open_here(*arguments: Any, **settings: Any) -> OpenedBundle:
-        return open_bundle(*arguments, **settings, machine=workshop.machine)
-
-    monkeypatch.setattr(session_module, "open_bundle", open_here)
-    return lambda **settings: Session.load(workshop.folder, **settings)
-
-
-def test_a_session_runs_an_engine_and_says_so(workshop: Workshop, load: Callable[..., Session]) -> None:
-    workshop.build()
-    with load(threads=2, max_batch=20) as session:
-        info = session.info
-        assert (info.target, info.backend, info.backend_version) == ("tensorrt", "tensorrt", "10.16.1.11")
-        assert (info.model.name, info.threads, info.skipped) == ("model.plan", None, ())
-        np.testing.assert_allclose(session(images(20)), expected(images(20)), rtol=1e-4, atol=1e-4)
-        assert session(images(0)).shape == (0, LABELS)
-        assert session.integer_count().label == "partly integer (2/3 products on integer kernels)"
-        with pytest.raises(InputError, match="max_batch"):
-            session(images(21))
-    assert workshop.library.device.live == 0
-
-
-def test_a_session_tells_what_it_passed_over(workshop: Workshop, load: Callable[..., Session]) -> None:
-    workshop.build()
-    workshop.gpu = False
-    with load() as session:
-        assert session.info.backend == "onnxruntime"
-        assert [reason.split(":")[0] for reason in session.info.skipped] == ["tensorrt", "tensorrt-lean"]
-        session.self_test()
-
-
-def test_the_self_test_uses_the_tolerance_of_its_target(
-    workshop: Workshop, load: Callable[..., Session], change_manifest: Callable[..., None]
-) -> None:
-    workshop.build()
-
-    def write_golden(logits: NDArray[np.float32]) -> None:
-        np.savez(workshop.folder / "golden.npz", inputs=images(4), logits=logits)
-        golden = replace(
-            Manifest.load(workshop.folder, verify_files=False).golden,
-            file=file_record(workshop.folder / "golden.npz"),
-        )
-        change_manifest(golden=golden)
-
-    write_golden(expected(images(4)) + np.float32(0.4))
-    with load() as session:
-        assert session.self_test().largest_difference == pytest.approx(0.4, abs=1e-3)
-    write_golden(expected(images(4)) + np.float32(0.6))
-    with load() as session, pytest.raises(RuntimeFault, match=r"may differ by 0\.5, but differ by 0\.6"):
-        session.self_test()
-
-
-def test_a_fault_of_the_gpu_ends_the_session(workshop: Workshop, load: Callable[..., Session]) -> None:
-    workshop.build()
-    session = load()
-    session(images(1))
-    workshop.library.kernel_error = "cudaErrorIllegalAddress"
-    with pytest.raises(RuntimeFault, match="cudaErrorIllegalAddress"):
-        session(images(1))
-    assert not session.healthy
-    with pytest.raises(RuntimeFault, match="broke down earlier"):
-        session(images(1))
-    session.close()

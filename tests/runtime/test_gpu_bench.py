@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
 from saq_qat_runtime.bench import Latency, compare
@@ -9,8 +10,9 @@ from saq_qat_runtime.gpu_bench import GpuLatency, TimedRun, gpu_cautions, interl
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.trt import Machine, TensorRtBackend
 from saq_qat_runtime.trt_library import ENGINE_LIBRARIES
+from saq_qat_runtime.trt_stream import EngineStream
 from tests.runtime.fake_cuda import FakeDevice
-from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, record_of
+from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, expected, record_of
 from tests.runtime.networks import images
 
 COPY = 2_000
@@ -58,6 +60,15 @@ def test_copies_can_be_left_out(device: FakeDevice, lend: Lend) -> None:
     assert (latency.upload, latency.download) == (None, None)
     assert latency.total is latency.compute
     assert latency.compute.samples == (100_000,) * 25
+
+
+def test_without_copies_the_batch_is_there_all_the_same(device: FakeDevice, lend: Lend) -> None:
+    stream = lend(100_000)
+    measure_gpu(stream, transfers=False, iterations=1, clock=clock_of(device))
+    stream.download()
+    device.synchronize(stream.stream)
+    assert isinstance(stream, EngineStream)
+    np.testing.assert_allclose(stream._outputs[0].values[:2], expected(images(2)), rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_graph_the_host_enqueues_each_time(device: FakeDevice, lend: Lend) -> None:

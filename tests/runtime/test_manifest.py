@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.files import sha256
 from saq_qat_runtime.manifest import FileRecord, Gate, Manifest, RungRecord, TensorRecord, TensorSpec
-from tests.runtime.conftest import build_manifest
+from tests.runtime.bundles import build_manifest
 
 RECORD = FileRecord("model.onnx", sha256(b""), 0)
 MANIFEST = build_manifest(RECORD, replace(RECORD, name="golden.npz"))

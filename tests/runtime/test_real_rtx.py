@@ -12,7 +12,7 @@ from saq_qat_export.engine.build import build_engine, write_engine
 from saq_qat_export.engine.options import BuildOptions
 from saq_qat_runtime.driver import driver_status
 from saq_qat_runtime.manifest import Manifest
-from tests.runtime.conftest import file_record
+from tests.runtime.bundles import file_record
 from tests.runtime.networks import float_network
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")

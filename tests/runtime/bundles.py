@@ -1,0 +1,55 @@
+"""Records of a small bundle."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from saq_qat_runtime.files import sha256
+from saq_qat_runtime.manifest import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Gate,
+    Golden,
+    LayerRecord,
+    Manifest,
+    Preprocessing,
+    RecipeRecord,
+    RungRecord,
+    ScaleSummary,
+    Sizes,
+    TensorRecord,
+    TensorSpec,
+)
+from tests.runtime.networks import LABELS, SIDE
+
+__all__ = ["build_manifest", "file_record"]
+
+
+def file_record(path: Path) -> FileRecord:
+    content = path.read_bytes()
+    return FileRecord(path.name, sha256(content), len(content))
+
+
+def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
+    recipe = "version: 1\nname: tiny\n"
+    rung = RungRecord("integer reference = onnxruntime", True, True, 1000, 0, "")
+    layer = LayerRecord("conv1", "Conv", 4, "saq", ScaleSummary(6, 0.01, 0.02), 8, "symmetric", True, "")
+    tensor = TensorRecord("x1", 4, 0, 15, 0, "uint8", float(np.float32(0.05)), "x1_codes", False)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name="tiny",
+        created_by="saq-qat 0.1.0",
+        inputs=(TensorSpec("image", "float32", ("N", 3, SIDE, SIDE)),),
+        outputs=(TensorSpec("logits", "float32", ("N", LABELS)),),
+        preprocessing=Preprocessing(SIDE, None, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)),
+        labels=("ant", "bee", "cat", "dog", "elk"),
+        models={"onnxruntime": model},
+        golden=Golden(golden, {"onnxruntime": 0.0}),
+        layers=(layer,),
+        tensors=(tensor,),
+        sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
+        gate=Gate(True, False, (rung,)),
+        recipe=RecipeRecord(recipe, sha256(recipe.encode())),
+        versions={"onnxruntime": ort.__version__},
+    )
