@@ -23,6 +23,8 @@ _UNIT_ROUNDOFF = 2.0**-24
 # between the real number that is rounded to a code and the one the kernel rounds. Twice that is the width
 # within which a tie may fall either way.
 _KERNEL_ROUNDINGS = 8
+# In floats, each product reads two dequantized values and is rounded itself.
+_PRODUCT_ROUNDINGS = 3
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class TieWindow:
     """How near a half, in codes, a value may lie before arithmetic of the size that occurred turns it.
 
     Attributes:
-        accumulation: 0 for integer accumulators. In float32, K terms round to within ``accumulation * sqrt(K)
-            * 2^-24`` times the sum of their magnitudes with overwhelming probability (lambda in Higham and
-            Mary, A New Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
+        accumulation: 0 for integer accumulators. The sum of K terms in float32 is off by no more than
+            ``accumulation * sqrt(K) * 2^-24`` times the sum of their magnitudes, but for a probability that
+            falls with the square of ``accumulation`` in the exponent (lambda in Higham and Mary, A New
+            Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
     """
 
     accumulation: float = 0.0
@@ -50,7 +53,8 @@ class TieWindow:
         width = _KERNEL_ROUNDINGS * _kernel_size(view, values, source, module)
         if self.accumulation:
             terms, size = _accumulated(view, values, source)
-            width = width + self.accumulation * sqrt(terms) * size / module.scale
+            roundings = _PRODUCT_ROUNDINGS + self.accumulation * sqrt(terms)
+            width = width + roundings * size / module.scale
         distance = (value - value.floor() - 0.5).abs()
         return torch.le(distance, _UNIT_ROUNDOFF * width)
 
