@@ -21,7 +21,7 @@ from saq_qat.report.contestants import (
     with_accuracy,
 )
 from saq_qat.report.cpu_bench import BenchSize, measure_cpu
-from saq_qat.report.gpu_bench import measure_engines, too_large
+from saq_qat.report.gpu_bench import golden_difference, measure_engines, too_large
 from saq_qat.report.gpu_entrants import GpuBundle, GpuEntrant, float_engines, open_gpu_bundle
 from saq_qat.report.gpu_machine import read_gpu_machine
 from saq_qat.report.gpu_record import GpuBench
@@ -63,6 +63,7 @@ class _Subject:
         not_run: engines that could not take part, each with the reason.
     """
 
+    folder: Path
     manifest: Manifest
     entrants: Sequence[Entrant]
     gpu: GpuBundle | None
@@ -169,7 +170,7 @@ def _open(
         )
     gpu_entrants = [] if gpu is None else [gpu.entrant]
     notes = (_LATENCY_NOTE, _BITS_NOTE) if gpu is None else (_LATENCY_NOTE, _BITS_NOTE, _GPU_NOTE)
-    return _Subject(manifest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
+    return _Subject(folder, manifest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
 
 
 def _with_baselines(subject: _Subject, restored: Restored, size: BenchSize) -> _Subject:
@@ -222,6 +223,7 @@ def _measure_gpu(
     gpu = subject.gpu
     if gpu is None:
         return None, {}, ()
+    difference = golden_difference(gpu.entrant, subject.folder, subject.manifest)
     reasons = too_large(subject.gpu_entrants, size.batches)
     timings, samples = measure_engines(
         subject.gpu_entrants, subject.images, size.batches, size.seconds, on_step
@@ -232,6 +234,8 @@ def _measure_gpu(
         version=backend.version,
         engine=gpu.entrant.name,
         engine_sha256=gpu.record.file.sha256,
+        golden_difference=difference,
+        golden_tolerance=subject.manifest.golden.logits_tolerance["tensorrt"],
         machine=read_gpu_machine(gpu.machine.device().status),
         timings=tuple(timings),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,12 @@ from saq_qat.report.gpu_entrants import GpuEntrant
 from saq_qat.report.gpu_record import GpuTiming
 from saq_qat.report.paired import Ratio, paired_ratio
 from saq_qat_runtime.bench import Latency
+from saq_qat_runtime.bundle import read_golden
+from saq_qat_runtime.decode import require
 from saq_qat_runtime.gpu_bench import GpuLatency, TimedRun, gpu_cautions, interleave_gpu
+from saq_qat_runtime.manifest import Manifest
 
-__all__ = ["measure_engines", "too_large"]
+__all__ = ["golden_difference", "measure_engines", "too_large"]
 
 Images = npt.NDArray[np.float32]
 _MODES = (False, True)
@@ -27,6 +31,20 @@ def too_large(entrants: Sequence[GpuEntrant], batches: Sequence[int]) -> tuple[s
         for batch in batches
         if batch > largest
     )
+
+
+def golden_difference(entrant: GpuEntrant, folder: Path, manifest: Manifest) -> float:
+    """Largest absolute difference of an engine's golden logits from those in the bundle, which are finite.
+
+    Raises:
+        ModelError: the golden file is damaged, or the engine gives logits of another shape.
+    """
+    inputs, expected = read_golden(folder, manifest)
+    found = entrant.entrant.run(inputs).astype(np.float64)
+    rule = f"{folder}: the engine gives logits {found.shape}, the bundle {expected.shape}"
+    require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat build.")
+    difference = float(np.abs(found - expected).max())
+    return difference if np.isfinite(difference) else float(np.finfo(np.float64).max)
 
 
 def measure_engines(

@@ -18,6 +18,7 @@ from saq_qat_export.engine.build import BuiltEngine, build_engine
 from saq_qat_export.engine.flavours import FLAVOUR_NAMES
 from saq_qat_export.engine.options import BuildOptions
 from saq_qat_export.passes.float16 import to_float16
+from saq_qat_runtime.bundle import check_interface
 from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.engine_record import ENGINE_FILES, EngineRecord
 from saq_qat_runtime.errors import BackendUnavailable
@@ -98,6 +99,7 @@ def _open(folder: Path, manifest: Manifest, library: EngineLibrary, machine: Mac
     record = EngineRecord.load(folder, ENGINE_FILES[library.flavour])
     if not isinstance(opened.backend, TensorRtBackend):
         raise TypeError(f"{library.backend} must open a TensorRT engine")
+    check_interface(manifest, opened.backend)
     between = "" if record.precision == "float32" else ", float16 between"
     network = f"the bundle's integers{between}"
     return GpuBundle(_entrant("bundle", network, opened.backend, record), record, library, machine)

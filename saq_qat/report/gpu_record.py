@@ -41,14 +41,23 @@ class GpuBench:
     Attributes:
         backend, version: of the library that ran them all. engine: name of the bundle's contestant.
         engine_sha256: of its file.
+        golden_difference: largest absolute difference of its golden logits from the bundle's.
+        golden_tolerance: what the bundle allows.
     """
 
     backend: str
     version: str
     engine: str
     engine_sha256: str
+    golden_difference: float
+    golden_tolerance: float
     machine: GpuMachine
     timings: tuple[GpuTiming, ...]
+
+    @property
+    def computes_golden(self) -> bool:
+        """Whether the bundle's engine gives the golden logits; what is not a number does not."""
+        return self.golden_difference <= self.golden_tolerance
 
     def timing(self, contestant: str, batch: int, *, transfers: bool) -> GpuTiming | None:
         """Of this contestant, if it was measured so."""

@@ -95,6 +95,12 @@ def gpu_warnings(bench: Bench) -> Iterator[str]:
     """What to know before quoting a figure of the GPU."""
     if bench.gpu is None:
         return
+    if not bench.gpu.computes_golden:
+        found, allowed = bench.gpu.golden_difference, bench.gpu.golden_tolerance
+        yield (
+            f"{bench.gpu.engine}: golden logits differ by {found:.3g}, {allowed:.3g} is allowed: the engine "
+            "computes something else than the bundle"
+        )
     for timing in bench.gpu.timings:
         copies = "with" if timing.transfers else "without"
         for caution in timing.cautions:

@@ -48,7 +48,7 @@ EXPECTED_USES = {
 
 @cache
 def our_modules() -> dict[str, Module]:
-    folders = ("export/saq_qat_export", "runtime/saq_qat_runtime", "saq_qat/report")
+    folders = ("export/saq_qat_export", "runtime/saq_qat_runtime", "saq_qat")
     return relevant(read_modules(ROOT / folder for folder in folders))
 
 

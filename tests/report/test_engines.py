@@ -76,7 +76,9 @@ def test_only_the_engine_that_was_measured_is_called_run(
     summary = bench.timings[0].latency
     timing = GpuTiming("bundle, TensorRT", 8, False, summary, 1.0, 0.1, True, None, None, ())
     machine = GpuMachine("NVIDIA H100", "9.0", None, None, None)
-    gpu = GpuBench("tensorrt", "10.16.1.11", timing.contestant, whole().file.sha256, machine, (timing,))
+    gpu = GpuBench(
+        "tensorrt", "10.16.1.11", timing.contestant, whole().file.sha256, 0.0, 0.1, machine, (timing,)
+    )
     (engine,) = built_engines(tmp_path, manifest)
     run = engine_lines((engine,), dataclasses.replace(bench, gpu=gpu))
     assert "run on NVIDIA H100: median 10.1 ms at batch 8, without transfers" in run[2]

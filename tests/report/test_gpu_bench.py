@@ -27,6 +27,7 @@ from saq_qat_export.engine.build import BuiltEngine
 from saq_qat_export.engine.options import BuildOptions
 from saq_qat_export.proof import ProofSize
 from saq_qat_export.run import export_run
+from saq_qat_runtime.driver import DriverStatus
 from saq_qat_runtime.engine_record import EngineRecord
 from saq_qat_runtime.errors import BackendUnavailable, ModelError
 from saq_qat_runtime.manifest import Manifest
@@ -58,7 +59,14 @@ def without_gpu() -> Machine:
 
 @pytest.fixture
 def gpu() -> FakeTensorRt:
-    return FakeTensorRt(FakeDevice())
+    return fake_library(H100)
+
+
+def fake_library(status: DriverStatus) -> FakeTensorRt:
+    """With as many logits as there are digits."""
+    library = FakeTensorRt(FakeDevice(status))
+    library.labels = 10
+    return library
 
 
 def add_engine(bundle: Path, **changes: Any) -> EngineRecord:
@@ -181,6 +189,11 @@ def test_a_bundle_for_tensorrt_alone_is_measured_where_it_runs_and_refused_in_wo
         bench_bundle(gpu_only / "export", QUICK, engine="onnxruntime")
 
 
+def test_an_engine_with_other_outputs_than_the_manifest_promises_is_refused(both: Path) -> None:
+    with pytest.raises(ModelError, match="Build it again"):
+        bench_bundle(both / "export", QUICK, machine=machine_of(FakeTensorRt(FakeDevice(H100))))
+
+
 def test_a_bundle_without_an_engine_says_how_to_build_one(exported: Path, both: Path, tmp_path: Path) -> None:
     manifest = Manifest.load(both / "export")
     found, reasons = open_gpu_bundle(tmp_path, manifest, "auto", without_gpu())
@@ -271,6 +284,15 @@ def test_an_engine_slower_than_float16_is_called_slow(measured_on_gpu: Bench) ->
     assert "0.50x" in gpu_tables(gpu)[3]
 
 
+def test_an_engine_that_computes_something_else_is_warned_of(measured_on_gpu: Bench) -> None:
+    gpu = measured_on_gpu.gpu
+    assert gpu is not None and gpu.golden_difference > gpu.golden_tolerance, "the fake is no such network"
+    assert any("golden logits differ by" in warning for warning in bench_warnings(measured_on_gpu))
+    right = dataclasses.replace(gpu, golden_difference=gpu.golden_tolerance)
+    warnings = bench_warnings(dataclasses.replace(measured_on_gpu, gpu=right))
+    assert not any("golden logits" in warning for warning in warnings)
+
+
 SMI = "NVIDIA H100 80GB HBM3, 1980, 1980, 2619, 41, 312.50, 700.00\n"
 
 
@@ -307,8 +329,7 @@ def test_what_nvidia_smi_does_not_know_is_unknown_alone() -> None:
 
 def test_float_engines_are_really_built_with_tensorrt_rtx(both: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    device = FakeDevice(dataclasses.replace(H100, compute_capability="8.9"))
-    library = FakeTensorRt(device)
+    library = fake_library(dataclasses.replace(H100, compute_capability="8.9"))
     library.__version__ = metadata.version("tensorrt-rtx")
     run = Path(shutil.copytree(both, tmp_path / "run"))
     (run / "export" / "model.plan").unlink()
