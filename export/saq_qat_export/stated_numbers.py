@@ -61,13 +61,15 @@ def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str
 
 
 def _is_never_negative(view: fx.GraphModule, quantize: fx.Node) -> bool:
-    """Whether codes are averages or maxima of codes from 0 on, so that a file need not state the bound."""
+    """Whether the graph itself keeps values from 0 on, so that a file need not state the bound."""
     source = quantize.all_input_nodes[0]
     passes = (ops.GLOBAL_AVERAGE_POOL, ops.DEQUANTIZE)
     while source.target in passes or graph.is_max_pool(view, source) or graph.is_reshape(view, source):
         source = source.all_input_nodes[0]
     module = graph.module_of(view, source)
-    return isinstance(module, Quantize) and module.minimum >= 0
+    if isinstance(module, Quantize):
+        return module.minimum >= 0
+    return graph.is_nonnegative(view, source)
 
 
 def _of_layers(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str, Array, Array | None]]:

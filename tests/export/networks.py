@@ -60,22 +60,36 @@ def disturb(model: nn.Module, *, seed: int = 0) -> None:
             module.bias.data.normal_(0, 0.1, generator=generator)
 
 
+ONNX_RUNTIME = ("onnxruntime",)
+
+
 def quantized(
-    model: nn.Module, quant: Quant, images: Tensor, *, seed: int = 0
+    model: nn.Module,
+    quant: Quant,
+    images: Tensor,
+    *,
+    targets: tuple[str, ...] = ONNX_RUNTIME,
+    seed: int = 0,
 ) -> tuple[fx.GraphModule, Plan]:
     """``model`` quantized, disturbed and calibrated on ``images``, in evaluation mode."""
     disturb(model, seed=seed)
-    network, plan = quantize(model, quant, ("onnxruntime",))
+    network, plan = quantize(model, quant, targets)
     calibrate(network, [images])
     return network.eval(), plan
 
 
 def lower(
-    model: nn.Module, quant: Quant, images: Tensor, deploy: Deploy | None = None, *, seed: int = 0
+    model: nn.Module,
+    quant: Quant,
+    images: Tensor,
+    deploy: Deploy | None = None,
+    *,
+    targets: tuple[str, ...] = ONNX_RUNTIME,
+    seed: int = 0,
 ) -> Lowered:
     """The whole way from a float model to ONNX."""
     deploy = deploy or Deploy()
-    network, plan = quantized(model, quant, images, seed=seed)
+    network, plan = quantized(model, quant, images, targets=targets, seed=seed)
     view = deploy_view(network, deploy)
     _, channels, height, width = images.shape
     return Lowered(network, plan, view, export_onnx(view, (channels, height, width), deploy), images)

@@ -15,7 +15,7 @@ from saq_qat_export.onnx_graph import OnnxGraph, export_tensorrt
 from saq_qat_export.passes.float16 import to_float16
 from saq_qat_export.rungs import Rung
 from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
-from tests.export.networks import SIDE, Lowered, built_in, small, smooth_images
+from tests.export.networks import SIDE, Lowered, Small, built_in, lower, policy, small, smooth_images
 from tests.export.onnx_models import Array
 from tests.export.photos import photos
 
@@ -58,12 +58,24 @@ def test_the_graph_of_every_pattern_is_proved() -> None:
     assert_proved(small(), smooth_images(16, SIDE, seed=1))
 
 
+def test_the_graph_of_a_built_in_network_is_proved() -> None:
+    assert_proved(built_in("resnet20", 8, 8, 16), smooth_images(4, 16, seed=1))
+
+
 @pytest.mark.parametrize(
-    ("name", "bits", "side"),
-    [("resnet20", (8, 8), 16), ("mobilenet_v2", (4, 4), 32)],
+    ("targets", "settings"),
+    [
+        (("tensorrt",), {}),
+        (("onnxruntime", "tensorrt"), {"placement": "paper"}),
+        (("tensorrt",), {"quantize_image": False}),
+    ],
+    ids=str,
 )
-def test_graphs_of_built_in_networks_are_proved(name: str, bits: tuple[int, int], side: int) -> None:
-    assert_proved(built_in(name, *bits, side), smooth_images(4, side, seed=1))
+def test_graphs_with_float_parts_are_proved(targets: tuple[str, ...], settings: dict[str, object]) -> None:
+    """A residual term, or whole convolutions, that no quantizer follows."""
+    torch.manual_seed(0)
+    found = lower(Small(), policy(4, 4, **settings), smooth_images(16, SIDE), targets=targets)
+    assert_proved(found, smooth_images(8, SIDE, seed=1))
 
 
 @pytest.mark.slow
