@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
@@ -20,7 +21,21 @@ from saq_qat_export.onnx_graph import OnnxGraph
 from saq_qat_export.probe import Probe
 from saq_qat_export.rungs import Rung, exact_rung, tied_rung
 
-__all__ = ["Agreement", "Flip", "Rung", "agree", "agreement_rungs", "code_rungs", "tie_images"]
+__all__ = [
+    "Agreement",
+    "Classifier",
+    "Flip",
+    "Rung",
+    "agree",
+    "agreement_rungs",
+    "code_rungs",
+    "engine_rung",
+    "tie_images",
+]
+
+Classifier = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Float32 images (N, C, H, W) to logits (N, classes)."""
+
 
 _FLOAT32_MISMATCHES = 1e-5
 _FLIPS_LISTED = 50
@@ -103,13 +118,12 @@ def code_rungs(
 def agree(
     network: nn.Module,
     view: fx.GraphModule,
-    engine: Callable[[np.ndarray], np.ndarray],
+    engine: Classifier,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> Agreement:
     """Classify labelled batches with the fake-quant network, the deploy view and the engine.
 
     Args:
-        engine: float32 images (N, C, H, W) to logits (N, classes).
     """
     network.eval()
     seen, right, view_flips, flips = 0, np.zeros(3, dtype=np.int64), 0, 0
@@ -155,3 +169,33 @@ def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
             f"{thresholds.max_top1_drop:g} points and {100 * thresholds.max_flip_rate:g} % of answers may go",
         ),
     ]
+
+
+def engine_rung(
+    name: str,
+    engine: Classifier,
+    reference: Classifier,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    thresholds: Thresholds,
+) -> Rung:
+    """A TensorRT engine on its GPU against ONNX Runtime; soft, because GPUs round ties as they please.
+
+    Args:
+        name: of the engine.
+        batches: labelled images (N, C, H, W).
+    """
+    images, right, flips = 0, np.zeros(2, np.int64), 0
+    for batch, labels in batches:
+        own, theirs = (classify(batch.numpy()).argmax(axis=1) for classify in (engine, reference))
+        right += [int((answer == labels.numpy()).sum()) for answer in (own, theirs)]
+        flips += int((own != theirs).sum())
+        images += len(labels)
+    own_top1, their_top1 = (100.0 * int(count) / images for count in right)
+    return Rung(
+        f"top-1 of {name} = ONNX Runtime",
+        False,
+        their_top1 - own_top1 <= thresholds.max_top1_drop and flips <= thresholds.max_flip_rate * images,
+        images,
+        flips,
+        f"{own_top1:.2f} % and {their_top1:.2f} %",
+    )

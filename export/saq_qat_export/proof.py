@@ -3,24 +3,32 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from saq_qat.data.batches import val_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.quant.plan import Plan
-from saq_qat.recipe.schema import Thresholds
-from saq_qat_export.ladder import Agreement, Rung, agree, agreement_rungs, code_rungs, tie_images
-from saq_qat_export.onnx_graph import INPUT, OUTPUT, OnnxGraph
-from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.ladder import (
+    Agreement,
+    Classifier,
+    Rung,
+    agree,
+    agreement_rungs,
+    code_rungs,
+    engine_rung,
+    tie_images,
+)
+from saq_qat_export.lowered import Lowered
+from saq_qat_export.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.tensorrt_proof import tensorrt_rungs
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.ort import OnnxRuntimeBackend
 
-__all__ = ["Proof", "ProofSize", "prove"]
+__all__ = ["Proof", "ProofSize", "prove", "prove_engine"]
 
 _CODE_BATCH = 4
+_TOP1_BATCH = 32
 _ADVERSARIAL_IMAGES = 2
 
 
@@ -49,41 +57,47 @@ class Proof:
         return all(rung.passed for rung in self.rungs if not rung.hard)
 
 
-def prove(
-    network: nn.Module,
-    view: fx.GraphModule,
-    plan: Plan,
-    graph: OnnxGraph,
-    images: ImageData,
-    thresholds: Thresholds,
-    size: ProofSize,
-    on_step: Callable[[str], None] = lambda _: None,
-    tensorrt: TensorRtGraphs | None = None,
-) -> Proof:
-    """Climb the ladder with ONNX Runtime as the engine.
+def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = lambda _: None) -> Proof:
+    """Climb the ladder with ONNX Runtime as the engine, on a run's own images and thresholds.
 
     Args:
-        tensorrt: the graph for TensorRT, to be compared too.
         on_step: told in words what is being compared.
     """
-    shape = (images.preprocessing.channels, images.preprocessing.image_size, images.preprocessing.image_size)
+    view, graph, images = lowered.view, lowered.graph, lowered.restored.images
+    side = images.preprocessing.image_size
     on_step(f"codes of {size.code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
     code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
-    adversarial = tie_images(view, shape, _ADVERSARIAL_IMAGES)
+    adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
     rungs = code_rungs(view, graph, code_batches, adversarial)
-    if tensorrt is not None:
+    if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
-        rungs += tensorrt_rungs(view, graph, tensorrt, code_batches, adversarial)
+        rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
     backend = OnnxRuntimeBackend(graph.content)
-
-    def engine(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return backend.run({INPUT: batch})[OUTPUT]
-
     on_step("predictions of fake-quant network, deploy view and engine")
-    agreement = agree(network, view, engine, _batches(images, size.top1_images, 32))
+    agreement = agree(
+        lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
+    )
+    rungs += agreement_rungs(agreement, lowered.restored.recipe.deploy.thresholds)
     kernels = backend.integer_count()
-    rungs += [*agreement_rungs(agreement, thresholds), _kernel_rung(plan, kernels)]
+    if "onnxruntime" in lowered.targets:
+        rungs.append(_kernel_rung(lowered.plan, kernels))
     return Proof(tuple(rungs), agreement, kernels)
+
+
+def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Rung:
+    """The last rung: predictions of a TensorRT engine on its GPU, beside those of ONNX Runtime.
+
+    Args:
+        name: of the engine.
+    """
+    reference = _classifier(OnnxRuntimeBackend(lowered.graph.content))
+    batches = _batches(lowered.restored.images, size.top1_images, _TOP1_BATCH)
+    thresholds = lowered.restored.recipe.deploy.thresholds
+    return engine_rung(name, engine, reference, batches, thresholds)
+
+
+def _classifier(backend: OnnxRuntimeBackend) -> Classifier:
+    return lambda images: backend.run({INPUT: images})[OUTPUT]
 
 
 def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,7 +105,7 @@ def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[
 
 
 def _kernel_rung(plan: Plan, kernels: IntegerCount) -> Rung:
-    planned = sum(layer.integer for layer in plan.layers)
+    planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers)
     return Rung(
         "convolutions and products on integer kernels",
         False,

@@ -20,7 +20,7 @@ from saq_qat_export.own_graphs import lint_graph
 from saq_qat_export.proof import Proof, ProofSize, prove
 from saq_qat_runtime.manifest import Manifest
 
-__all__ = ["Exported", "export_run", "prove_run"]
+__all__ = ["Exported", "export_run"]
 
 _GOLDEN_IMAGES = 2
 
@@ -34,21 +34,6 @@ class Exported:
     manifest: Manifest
     proof: Proof
     findings: tuple[Finding, ...]
-
-
-def prove_run(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None]) -> Proof:
-    """Climb the ladder with the run's own images and thresholds."""
-    return prove(
-        lowered.network,
-        lowered.view,
-        lowered.plan,
-        lowered.graph,
-        lowered.restored.images,
-        lowered.restored.recipe.deploy.thresholds,
-        size,
-        on_step,
-        lowered.tensorrt,
-    )
 
 
 def export_run(
@@ -75,7 +60,7 @@ def export_run(
     on_step("lowering to integers and exporting to ONNX")
     lowered = lower_run(run, checkpoint, tensorrt=tensorrt)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
-    proof = prove_run(lowered, size or ProofSize(), on_step)
+    proof = prove(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
         raise GateError(_failure(proof))
     on_step("writing the bundle")

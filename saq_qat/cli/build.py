@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from saq_qat_export.engine.build import BuiltEngine
     from saq_qat_runtime.manifest import Manifest
 
-__all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_engine"]
+__all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_build", "print_engine"]
 
 _PLACES_SHOWN = 10
 
@@ -70,21 +70,26 @@ def _settings(manifest: "Manifest", overrides: list[str]) -> "TensorRt":
 
 
 def print_engine(folder: Path, built: "BuiltEngine") -> None:
-    """What was built, with what, and how much of it is int8."""
+    """What was built, with what, how much of it is int8, and where it lies."""
+    record = built.record
+    print_build(built)
+    for profile in record.profiles:
+        sizes = (profile.minimum[0], profile.optimum[0], profile.maximum[0])
+        typer.echo(f"{profile.input}: batch {sizes[0]} to {sizes[2]}, fastest at {sizes[1]}")
+    typer.echo(f"engine: {folder / record.file.name} ({record.file.bytes / 1e6:.2f} MB)")
+
+
+def print_build(built: "BuiltEngine") -> None:
+    """With what an engine was built, and how much of it is int8."""
     record = built.record
     for note in built.log:
         typer.echo(f"note: {note}")
     for layer in [layer for layer in record.audit.layers if not layer.integer][:_PLACES_SHOWN]:
         typer.echo(f"float: {layer.node}: {layer.reason}")
-    gpu = record.gpu or "no GPU here"
-    where = f", for compute capability {', '.join(record.compute_capabilities)}" if record.gpu is None else ""
+    where = record.gpu or f"no GPU here, for compute capability {', '.join(record.compute_capabilities)}"
     library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[record.flavour]
-    typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({gpu}{where})")
+    typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({where})")
     typer.echo(
         f"{record.audit.integer}/{record.audit.total} convolutions and products are int8 layers, says the "
         f"{record.audit.source}"
     )
-    for profile in record.profiles:
-        sizes = (profile.minimum[0], profile.optimum[0], profile.maximum[0])
-        typer.echo(f"{profile.input}: batch {sizes[0]} to {sizes[2]}, fastest at {sizes[1]}")
-    typer.echo(f"engine: {folder / record.file.name} ({record.file.bytes / 1e6:.2f} MB)")

@@ -33,6 +33,9 @@ def check(
             "--batch", metavar="MIN OPT MAX", help="Batch sizes an ONNX file with a dynamic batch shall run."
         ),
     ] = (1, 8, 32),
+    build: Annotated[
+        bool, typer.Option("--build", help="Build the ONNX file as well, and see which layers become int8.")
+    ] = False,
 ) -> None:
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
@@ -42,17 +45,19 @@ def check(
     if file.suffix == ".onnx":
         if overrides:
             raise RecipeError(f"An ONNX file has no values to set; got {' '.join(overrides)}.")
-        _check_graph(file, batch)
+        _check_graph(file, batch, build=build)
     else:
         _check_recipe(file, overrides or [], classes)
 
 
-def _check_graph(file: Path, batch: tuple[int, int, int]) -> None:
+def _check_graph(file: Path, batch: tuple[int, int, int], *, build: bool) -> None:
     from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint_model, read_model
 
     model = read_model(file)
     profiles = batch_profiles(model, *batch)
     findings = lint_model(model, LintSettings(profiles=profiles))
+    if build:
+        findings += _build_findings(file, batch)
     print_findings(findings)
     for profile in profiles:
         typer.echo(
@@ -63,6 +68,17 @@ def _check_graph(file: Path, batch: tuple[int, int, int]) -> None:
         typer.echo("The file has no quantized tensor: TensorRT runs it in float.")
     typer.echo(f"{file}: {count_levels(findings)} for target tensorrt.")
     _refuse(file, findings)
+
+
+def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, ...]":
+    from saq_qat.cli.build import print_build
+    from saq_qat_export.engine.options import BuildOptions
+    from saq_qat_export.engine.rules import try_build
+
+    built, findings = try_build(file, BuildOptions(batch=batch))
+    if built is not None:
+        print_build(built)
+    return findings
 
 
 def _check_recipe(file: Path, overrides: list[str], classes: int | None) -> None:

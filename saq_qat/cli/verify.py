@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,9 @@ from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
+    from saq_qat_export.ladder import Rung
     from saq_qat_export.lowered import Lowered
+    from saq_qat_export.proof import ProofSize
     from saq_qat_runtime.manifest import Manifest
 
 __all__ = ["verify"]
@@ -35,8 +37,7 @@ def verify(
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat_export.lowered import lower_run
-    from saq_qat_export.proof import ProofSize
-    from saq_qat_export.run import prove_run
+    from saq_qat_export.proof import ProofSize, prove
     from saq_qat_runtime.manifest import Manifest
 
     folder = resolve_run(run)
@@ -47,18 +48,45 @@ def verify(
         lowered = lower_run(folder, checkpoint, tensorrt="tensorrt" in manifest.models)
         _check_graphs(place, manifest, lowered, checkpoint)
         size = ProofSize(code_images, top1_images or None)
-        proof = prove_run(lowered, size, lambda step: shown.advance(note=step))
+        proof = prove(lowered, size, lambda step: shown.advance(note=step))
+        shown.advance(note="engines that can run here")
+        engines, absent = _engine_rungs(place, lowered, size)
+        proof = replace(proof, rungs=(*proof.rungs, *engines))
         shown.advance(note="done")
     print_tensors(proof)
     print_flips(proof)
     typer.echo("")
     print_rungs(proof)
+    for reason in absent:
+        typer.echo(reason)
     report = folder / "report" / "verify.json"
     report.parent.mkdir(exist_ok=True)
     report.write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
     failed = [rung.name for rung in proof.rungs if not rung.passed]
     if failed:
         raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.")
+
+
+def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple[list[Rung], list[str]]":
+    """A rung for each engine of the bundle that can run on this machine, and why the others cannot."""
+    from saq_qat_export.proof import prove_engine
+    from saq_qat_runtime.engine_record import ENGINE_FILES
+    from saq_qat_runtime.errors import BackendUnavailable
+    from saq_qat_runtime.session import Session
+
+    rungs, absent = [], []
+    for flavour, name in ENGINE_FILES.items():
+        if not (bundle / name).is_file():
+            continue
+        try:
+            session = Session.load(bundle, backend=flavour, allow_failed_gate=True)
+        except BackendUnavailable as error:
+            absent.append(f"{name} was not compared: {error}")
+            continue
+        with session:
+            session.self_test()
+            rungs.append(prove_engine(lowered, name, session.run, size))
+    return rungs, absent
 
 
 def _check_graphs(folder: Path, manifest: "Manifest", lowered: "Lowered", checkpoint: str) -> None:

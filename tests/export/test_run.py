@@ -171,7 +171,7 @@ def test_an_interrupt_while_writing_leaves_nothing(
 
 @pytest.fixture
 def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    prove = run_module.prove_run
+    prove = run_module.prove
 
     def fail(*arguments: Any) -> Proof:
         proof = prove(*arguments)
@@ -180,7 +180,7 @@ def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
             proof, rungs=(replace(first, passed=False, mismatches=1, detail="first at a.codes"), *rest)
         )
 
-    monkeypatch.setattr(run_module, "prove_run", fail)
+    monkeypatch.setattr(run_module, "prove", fail)
 
 
 @pytest.mark.usefixtures("_failing_proof")

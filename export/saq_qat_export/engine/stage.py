@@ -1,12 +1,14 @@
 """The engine of a bundle: built from its graph for TensorRT on the machine at hand, and written beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from saq_qat.errors import ArtifactError, GateError
+from saq_qat.quant.plan import Finding
 from saq_qat.recipe.schema import TensorRt
 from saq_qat_export.engine.build import BuiltEngine, build_engine, write_engine
 from saq_qat_export.engine.options import BuildOptions, WantedFlavour
-from saq_qat_runtime.engine_record import Audit
+from saq_qat_export.engine.rules import audit_findings
 from saq_qat_runtime.manifest import Manifest
 
 __all__ = ["add_engine", "build_options"]
@@ -47,17 +49,16 @@ def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool 
             f"{', '.join(manifest.models)} only. Write one that has it: saq-qat export RUN --trt."
         )
     built = build_engine(folder / model.name, options)
-    if built.record.audit.missed and not allow_failed_audit:
-        raise GateError(_failure(built.record.audit))
+    missed = audit_findings(built.record.audit)
+    if missed and not allow_failed_audit:
+        raise GateError(_failure(missed, built.record.audit.total))
     write_engine(folder, built)
     return built
 
 
-def _failure(audit: Audit) -> str:
-    missed = audit.missed
-    listed = "\n".join(f"  {layer.node}: {layer.reason}" for layer in missed[:_MISSED_SHOWN])
+def _failure(missed: Sequence[Finding], total: int) -> str:
+    listed = "\n".join(f"  {finding}" for finding in missed[:_MISSED_SHOWN])
     return (
-        f"{len(missed)} of {audit.total} convolutions and products have quantized inputs, yet run in float, "
-        f"so the engine was not kept:\n{listed}\nThe rules of 'saq-qat check MODEL.onnx' may name the cause; "
-        "--allow-failed-gate keeps the engine all the same."
+        f"{len(missed)} of {total} convolutions and products have quantized inputs, yet run in float, so the "
+        f"engine was not kept:\n{listed}\n--allow-failed-gate keeps it all the same."
     )
