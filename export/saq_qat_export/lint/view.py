@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from saq_qat_export.lint.constants import Array, Constants, find_constants
@@ -87,13 +88,18 @@ class GraphView:
         return self.constants.array(value)
 
     def agree(self, first: ir.Value | None, second: ir.Value | None) -> bool | None:
-        """Whether two constants hold the same bits; None if that is not known."""
+        """Whether two constants hold the same numbers, to the last bit; None if that is not known.
+
+        Of different types, as where a float32 image meets a float16 graph, they may still be the same numbers.
+        """
         if first is second:
             return True
         left, right = self.array(first), self.array(second)
         if left is None or right is None:
             return None
-        return left.dtype == right.dtype and left.size == right.size and left.tobytes() == right.tobytes()
+        if left.dtype != right.dtype:
+            left, right = left.astype(np.float64), right.astype(np.float64)
+        return left.size == right.size and left.tobytes() == right.tobytes()
 
     def is_activation(self, found: QuantizationNode) -> bool:
         """Whether a Q or DQ node works on data rather than on constants."""

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.slow
 ALL = {**CASES, **SPEED_CASES}
 OPTIONS = BuildOptions(flavour="tensorrt-rtx", batch=(1, 2, 8), optimization_level=0)
 
-REFUSED = ("TRT003", "TRT004", "TRT005", "TRT010", "TRT011", "TRT012", "TRT013", "TRT016", "TRT019")
+REFUSED = ("TRT003", "TRT004", "TRT005", "TRT010", "TRT011", "TRT012", "TRT013", "TRT015", "TRT016", "TRT019")
 """The parser or the builder refuses the bad graph, or the builder crashes (TRT004)."""
 
 FLOAT = ("TRT006", "TRT007", "TRT008", "TRT009", "TRT014")
 """It builds, and the layer computes in float."""
 
-TAKEN = ("TRT001", "TRT002", "TRT015", "TRT018", "TRT020")
-"""It builds as int8. Others may not (001, 015, 018), and codes are wrong (002) or not the recipe's (020)."""
+TAKEN = ("TRT001", "TRT002", "TRT018", "TRT020")
+"""It builds as int8. Others may not (001, 018), and codes are wrong (002) or not the recipe's (020)."""
 
 
 def audit(model: onnx.ModelProto, folder: Path) -> Audit:

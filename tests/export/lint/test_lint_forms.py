@@ -355,7 +355,7 @@ def test_a_small_head_is_a_note_and_a_small_layer_a_warning() -> None:
     assert [f.level for f in found] == ["warning", "note"]
 
 
-def test_scalar_constants_are_a_warning() -> None:
+def test_scalar_constants_quantized_in_the_graph_are_a_warning() -> None:
     net = Net()
     pair = net.pair(net.constant(1.0))
     model = net.model(net.node("Add", net.conv(net.pair(net.input(SHAPE))), pair))

@@ -11,7 +11,7 @@ from saq_qat_export.lint.nodes import dimensions, is_standard, moves
 from saq_qat_export.lint.quantization import QUANTIZED_TYPES, QuantizationNode, data_type
 from saq_qat_export.lint.settings import LintSettings
 from saq_qat_export.lint.trace import downstream
-from saq_qat_export.lint.view import GraphView, Level, Violation, keeps_scale
+from saq_qat_export.lint.view import GraphView, Violation, keeps_scale
 
 __all__ = [
     "bias_dequantizers",
@@ -139,13 +139,14 @@ def _block(found: QuantizationNode) -> int:
 def scalar_data(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT015: what is quantized or dequantized has at least one dimension.
 
-    Error, but a warning for constants: parsers of today give them one.
+    Error for stored codes, which the builder refuses as scalars, and for activations; a warning for constants
+    that are quantized in the graph, which parsers of today reshape.
     """
     for found in view.quantization.values():
         if dimensions(found.data) == () and (found.quantizes or view.source_of(found) is None):
-            level: Level = "error" if view.is_activation(found) else "warning"
+            reshaped = found.quantizes and not view.is_activation(found)
             remedy = "Give it a dimension, or leave it in float."
-            yield Violation(found.node, "its data is a scalar.", remedy, level)
+            yield Violation(found.node, "its data is a scalar.", remedy, "warning" if reshaped else None)
 
 
 def narrow_weights(view: GraphView, settings: LintSettings) -> Iterator[Violation]:

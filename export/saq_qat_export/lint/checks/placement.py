@@ -23,6 +23,8 @@ __all__ = [
 ]
 
 _CLIPPING = ("Clip", "LeakyRelu")
+# A bound is a float product of step and scale.
+_WHOLE_STEP = 1e-3
 
 
 def residual_input(view: GraphView, _: LintSettings) -> Iterator[Violation]:
@@ -167,12 +169,25 @@ def activation_before_codes(view: GraphView, _: LintSettings) -> Iterator[Violat
     """TRT113: Clip, ReLU6 and LeakyRelu after a quantized layer come before the codes, not after them."""
     for item in view.weighted:
         for node in _read_after_pair(view, item, *_CLIPPING) if item.quantized else ():
+            if _bounds_narrower_codes(view, node):
+                continue
             yield Violation(
                 node,
                 f"{node.op_type} bounds what {item.node.op_type} wrote only after it was quantized: codes "
                 "are spent on numbers that are cut off, and the layer ends without its activation.",
                 f"Put the QuantizeLinear after the {node.op_type}.",
             )
+
+
+def _bounds_narrower_codes(view: GraphView, node: ir.Node) -> bool:
+    """Whether a Clip is no activation but the range of a narrower grid: both signs, whole steps of its scale."""
+    readers = view.quantizers_of(result(node))
+    bounds = [view.array(value) for value in node.inputs[1:3]]
+    scale = view.array(readers[0].scale) if readers else None
+    if scale is None or len(bounds) < 2 or any(bound is None for bound in bounds) or scale.size != 1:
+        return False
+    low, high = (float((bound / scale).reshape(-1)[0]) for bound in bounds if bound is not None)
+    return low < 0 < high and all(abs(step - round(step)) < _WHOLE_STEP for step in (low, high))
 
 
 def _read_after_pair(view: GraphView, item: WeightedNode, *operators: str) -> Iterator[ir.Node]:

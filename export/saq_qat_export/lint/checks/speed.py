@@ -136,8 +136,9 @@ def _is_activation_product(view: GraphView, node: ir.Node) -> bool:
 
 def float32_between(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT114: what is not quantized runs in the type the graph states; float32 there is slow."""
+    dequantizers = (found for found in view.quantization.values() if not found.quantizes)
     if any(
-        found.precision == ir.DataType.FLOAT and found.stored in QUANTIZED_TYPES for found in view.quantizers
+        found.precision == ir.DataType.FLOAT and found.stored in QUANTIZED_TYPES for found in dequantizers
     ):
         yield Violation(
             "model",
