@@ -6,7 +6,9 @@ from typing import Any
 from saq_qat_runtime.decode import require
 from saq_qat_runtime.records import TensorSpec
 
-__all__ = ["EngineInterface", "read_interface"]
+__all__ = ["PROFILE", "EngineInterface", "read_interface"]
+
+PROFILE = 0
 
 # Our names for DataType; trt.nptype knows no bfloat16, float8, int4 or float4.
 _DTYPES = {
@@ -23,7 +25,6 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-_PROFILE = 0
 _REMEDY = "Export the bundle and build the engine again."
 
 
@@ -70,7 +71,7 @@ def _batch(engine: Any, name: str) -> tuple[int, int]:
     shape = tuple(engine.get_tensor_shape(name))
     if -1 not in shape:
         return shape[0], shape[0]
-    smallest, _, largest = engine.get_tensor_profile_shape(name, _PROFILE)
+    smallest, _, largest = engine.get_tensor_profile_shape(name, PROFILE)
     return smallest[0], largest[0]
 
 

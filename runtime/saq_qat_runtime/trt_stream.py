@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from saq_qat_runtime.device import Address, Device, Graph, Stream, host_array
 from saq_qat_runtime.errors import RuntimeFault
 from saq_qat_runtime.records import TensorSpec
-from saq_qat_runtime.trt_interface import EngineInterface
+from saq_qat_runtime.trt_interface import PROFILE, EngineInterface
 from saq_qat_runtime.trt_library import EngineLog
 
 __all__ = ["EngineStream", "LoadedEngine"]
@@ -190,6 +190,9 @@ class EngineStream:
             context = self._loaded.engine.create_execution_context(strategy)
         if context is None:
             raise RuntimeFault(f"TensorRT could not create an execution context: {self._loaded.log.take()}")
+        # Only the first context of an engine has a profile by itself; the switch runs ahead of any batch.
+        if not context.set_optimization_profile_async(PROFILE, self._stream):
+            raise RuntimeFault(f"TensorRT refused the optimization profile: {self._loaded.log.take()}")
         context.set_device_memory(self._scratch, self._scratch_bytes)
         for buffer in (*self._inputs, *self._outputs):
             context.set_tensor_address(buffer.spec.name, buffer.device)

@@ -162,9 +162,16 @@ class FakeContext:
         self._library = engine.library
         self._addresses: dict[str, int] = {}
         self._scratch: tuple[int, int] = (0, 0)
+        self._profile = None if engine.library.contexts else 0
         self._shape: tuple[int, ...] | None = None
         self._generation = 0
         self._settled = -1
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self._profile = profile
+        self._shape = None
+        self._library.device.enqueue(stream, lambda: None, 0)
+        return profile < self._library.profiles
 
     def set_device_memory(self, address: int, size: int) -> None:
         self._library.device.check_range(address, size, "device")
@@ -177,6 +184,9 @@ class FakeContext:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "image"
         smallest, largest = self._library.batch
+        if self._profile is None:
+            self._engine.say("no optimization profile")
+            return False
         if not smallest <= shape[0] <= largest or shape[1:] != IMAGE:
             self._engine.say(f"{shape} is outside of the profile")
             return False
