@@ -90,7 +90,7 @@ class GraphView:
     def agree(self, first: ir.Value | None, second: ir.Value | None) -> bool | None:
         """Whether two constants hold the same numbers, to the last bit; None if that is not known.
 
-        Of different types, as where a float32 image meets a float16 graph, they may still be the same numbers.
+        They may be of different types, as where a float32 image meets a float16 graph.
         """
         if first is second:
             return True

@@ -180,7 +180,7 @@ def activation_before_codes(view: GraphView, _: LintSettings) -> Iterator[Violat
 
 
 def _bounds_narrower_codes(view: GraphView, node: ir.Node) -> bool:
-    """Whether a Clip is no activation but the range of a narrower grid: both signs, whole steps of its scale."""
+    """Whether a Clip is no activation but the range of a narrower grid: both signs, whole steps."""
     readers = view.quantizers_of(result(node))
     bounds = [view.array(value) for value in node.inputs[1:3]]
     scale = view.array(readers[0].scale) if readers else None

@@ -136,10 +136,8 @@ def _is_activation_product(view: GraphView, node: ir.Node) -> bool:
 
 def float32_between(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     """TRT114: what is not quantized runs in the type the graph states; float32 there is slow."""
-    dequantizers = (found for found in view.quantization.values() if not found.quantizes)
-    if any(
-        found.precision == ir.DataType.FLOAT and found.stored in QUANTIZED_TYPES for found in dequantizers
-    ):
+    read = (f for f in view.quantization.values() if not f.quantizes and view.is_activation(f))
+    if any(found.precision == ir.DataType.FLOAT and found.stored in QUANTIZED_TYPES for found in read):
         yield Violation(
             "model",
             "what runs between the quantized layers is float32, and TensorRT keeps the types of the graph: "
