@@ -117,6 +117,14 @@ def test_constants_of_another_size_than_they_claim_are_named() -> None:
         lint(model)
 
 
+def test_numbers_in_the_field_of_another_type_are_unknown_numbers() -> None:
+    model = good_model()
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    tensor.ClearField("raw_data")
+    tensor.int32_data.extend([1] * int(np.prod(tensor.dims)))
+    assert [f.rule for f in lint(model)] == ["TRT114"]
+
+
 def judged(model: onnx.ModelProto) -> None:
     try:
         assert all(finding.where and finding.message for finding in lint(model))
