@@ -14,9 +14,9 @@ from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.run import run_training
 from saq_qat_export import bundle as bundle_module
 from saq_qat_export import run as run_module
-from saq_qat_export.proof import Proof, ProofSize
-from saq_qat_export.reference import run_reference
 from saq_qat_export.lowered import Lowered, lower_run
+from saq_qat_export.proof import Proof, ProofSize, prove
+from saq_qat_export.reference import run_reference
 from saq_qat_export.run import export_run
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.manifest import Manifest
@@ -171,8 +171,6 @@ def test_an_interrupt_while_writing_leaves_nothing(
 
 @pytest.fixture
 def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    prove = run_module.prove
-
     def fail(*arguments: Any) -> Proof:
         proof = prove(*arguments)
         first, *rest = proof.rungs

@@ -41,8 +41,8 @@ def test_codes_are_int8_with_zero_point_zero_and_scales_of_rank_zero(bits: int) 
     values = constants(graph)
     for node in nodes(graph, "QuantizeLinear"):
         scale, zero_point = values[node.input[1]], values[node.input[2]]
-        assert (scale.dtype, scale.shape) == (np.float32, ())
-        assert (zero_point.dtype, int(zero_point)) == (np.int8, 0)
+        assert scale.dtype == np.float32 and scale.shape == ()
+        assert zero_point.dtype == np.int8 and int(zero_point) == 0
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
