@@ -106,19 +106,17 @@ def takes_library(module: Module) -> bool:
     """Whether it imports TensorRT, or is given it under a usual name."""
     imports = module.imports
     imported = any(source.partition(".")[0] in PACKAGES for source, _ in imports.values())
-    return imported or not (LIBRARY_NAMES - imports.keys()).isdisjoint(_names(module.tree))
+    return imported or not (LIBRARY_NAMES - imports.keys()).isdisjoint(_names(module))
 
 
 def relevant(modules: dict[str, Module]) -> dict[str, Module]:
-    """Those that take the library, those that import from one of these, and all that these import."""
+    """Those that take the library, what these import from their own packages, and those that import them."""
     takers = {name for name, module in modules.items() if takes_library(module)}
-    found = takers | {name for name, module in modules.items() if takers & _sources(module)}
-    waiting = list(found)
-    while waiting:
-        fresh = _sources(modules[waiting.pop()]) & modules.keys() - found
-        found |= fresh
-        waiting += fresh
-    return {name: module for name, module in modules.items() if name in found}
+    packages = {name.rpartition(".")[0] for name in takers}
+    near = {name for name in modules if name.rpartition(".")[0] in packages}
+    imported = set[str]().union(*(_sources(modules[name]) for name in takers)) & near
+    importing = {name for name, module in modules.items() if takers & _sources(module)}
+    return {name: module for name, module in modules.items() if name in takers | imported | importing}
 
 
 def _sources(module: Module) -> set[str]:
@@ -126,8 +124,10 @@ def _sources(module: Module) -> set[str]:
     return {name for source, item in module.imports.values() for name in (source, f"{source}.{item}")}
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _names(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
         match node:
+            case ast.Attribute(value=ast.Name(id=owner)) if owner in module.imports:
+                continue  # torch.library, for instance
             case ast.arg(arg=name) | ast.Name(id=name) | ast.Attribute(attr=name):
                 yield name
