@@ -8,10 +8,20 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from saq_qat_export.lint import LintSettings, lint
+
 Array = npt.NDArray[Any]
 Shape = Sequence[int | str | None]
 
-__all__ = ["Net"]
+__all__ = ["Net", "rules"]
+
+NO_SETTINGS = LintSettings()
+
+
+def rules(model: onnx.ModelProto, *levels: str, settings: LintSettings = NO_SETTINGS) -> list[str]:
+    """Rules of the findings in their order, those of float32 between the layers left out."""
+    wanted = levels or ("error", "warning", "note")
+    return [f.rule for f in lint(model, settings) if f.level in wanted and f.rule != "TRT114"]
 
 
 class Net:
