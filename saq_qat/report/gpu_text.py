@@ -46,8 +46,9 @@ def _verdict(bench: Bench, gpu: GpuBench, batch: int) -> str:
 
 def _pace(name: str, ratio: Ratio) -> str:
     interval = "" if ratio.low is None else f" (95 % interval {times(ratio.low)} to {times(ratio.high)})"
-    word = "SLOWER than" if ratio.median < 1 else "faster than"
-    return f"{word} {name}: {times(ratio.median)} its speed{interval}"
+    if ratio.median < 1:
+        return f"SLOWER than {name}: {times(ratio.median)} its speed{interval}"
+    return f"{times(ratio.median)} the speed of {name}{interval}"
 
 
 def gpu_lines(bench: Bench) -> list[str]:
