@@ -41,8 +41,10 @@ ANSWER = Answer(
 ENDLESS = (
     "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(60)\n"
 )
+# A shell that starts the tests in the background lets its processes ignore interrupts.
 PARENT = (
-    "import pathlib, sys\n"
+    "import pathlib, signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from saq_qat_export.engine.child import run_to_end\n"
     "run_to_end([sys.executable, '-c', *sys.argv[1:]], pathlib.Path('output.txt'), 60)\n"
 )
