@@ -46,7 +46,7 @@ def _fold_group(network: fx.GraphModule, group: Group, layer: QuantLayer, *, ref
         network.graph.erase_node(group.batch_norm)
         network.delete_submodule(str(group.batch_norm.target))
     if quantizer is not None:
-        _pass_input_scale(network, group.head, quantizer)
+        _pass_input_grid(network, group.head, quantizer)
 
 
 @torch.no_grad()
@@ -59,12 +59,15 @@ def _fold_into(layer: QuantLayer, norm: nn.Module | None, factor: int) -> None:
     layer.fold(gain, bias, factor)
 
 
-def _pass_input_scale(network: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:
+def _pass_input_grid(network: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:
+    """Give a layer the scale, and the offset if there is one, that its integer bias will lie on."""
     path = next(name for name, module in network.named_modules() if module is quantizer)
     with network.graph.inserting_before(node):
         alpha = network.graph.get_attr(f"{path}.alpha")
-        scale = network.graph.call_function(scale_of, (alpha, quantizer.grid.unit))
-    node.args = (*node.args, scale)
+        grid = [network.graph.call_function(scale_of, (alpha, quantizer.grid.unit))]
+        if quantizer.beta is not None:
+            grid.append(network.graph.get_attr(f"{path}.beta"))
+    node.args = (*node.args, *grid)
 
 
 def deploy_view(network: fx.GraphModule, deploy: Deploy) -> fx.GraphModule:
@@ -74,7 +77,7 @@ def deploy_view(network: fx.GraphModule, deploy: Deploy) -> fx.GraphModule:
     ``.double()`` turns it into the float64 reference.
 
     Raises:
-        ArtifactError: a quantizer was never initialised, has an offset, or an integer does not fit its type.
+        ArtifactError: a quantizer was never initialised, or an integer does not fit its type.
     """
     for name, module in network.named_modules():
         if isinstance(module, Quantizer) and not bool(module.initialised):

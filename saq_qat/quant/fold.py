@@ -1,6 +1,6 @@
 """BatchNorm folded into layers: per-channel scales, codes that never change, biases on their integer grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,15 @@ from saq_qat.errors import ArtifactError
 from saq_qat.quant.grid import INT16_MAX, Grid
 from saq_qat.quant.layers import QuantLayer
 
-__all__ = ["FoldedLayer", "batch_norm_affine", "bias_codes", "bias_scale", "fold_layer", "refinement"]
+__all__ = [
+    "FoldedLayer",
+    "absorb_offset",
+    "batch_norm_affine",
+    "bias_codes",
+    "bias_scale",
+    "fold_layer",
+    "refinement",
+]
 
 _INT8_MAX = 127
 _LARGEST_BIAS_CODE = 2**30
@@ -89,6 +97,15 @@ def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> Folded
     sign = torch.where(alive, gain.sign(), torch.zeros_like(gain))
     codes = layer.weight_codes() * (factor * sign).reshape(-1, *[1] * (layer.weight.dim() - 1))
     return FoldedLayer(codes.to(torch.int8), scale.float(), bias.float())
+
+
+def absorb_offset(folded: FoldedLayer, offset: Tensor) -> FoldedLayer:
+    """The layer for inputs without their offset (0-dim): ``W (x + offset) = W x + offset * sum(W)``.
+
+    Exact for linear layers and for convolutions without padding, in which every output sums all weights.
+    """
+    sums = folded.codes.double().flatten(1).sum(1) * folded.scale.double()
+    return replace(folded, bias=(folded.bias.double() + offset.detach().double() * sums).float())
 
 
 def _check_fits_int8(layer: QuantLayer) -> None:

@@ -14,6 +14,7 @@ from saq_qat.quant.grid import Grid
 
 __all__ = [
     "ALPHA_FLOOR",
+    "STEP_FLOOR",
     "clip_bounds",
     "clip_mask",
     "codes",
@@ -25,6 +26,9 @@ __all__ = [
 
 ALPHA_FLOOR = 1e-6
 """Smallest clip level in use; one that crosses zero counts by its magnitude (the authors' code: |alpha|)."""
+
+STEP_FLOOR = 1e-4
+"""Smallest step size in use; a smaller or negative one counts as this (the quantizers of Q-ViT)."""
 
 
 def _magnitude(alpha: Tensor) -> Tensor:
@@ -122,7 +126,7 @@ class _FakeQuantize(torch.autograd.Function):
         if any(ctx.needs_input_grad[1:3]):
             error = _inner(grad, out) - _inner(grad_x, x)
             if beta is not None:
-                grad_beta = grad.sum() - grad_x.sum()
+                grad_beta = (grad - grad_x).sum()  # and not of sums: few elements of many are clipped
                 error = error - beta * grad_beta
             grad_alpha = error * ctx.gradient_scale * alpha.sign() / magnitude
         return grad_x, grad_alpha, grad_beta, None, None
@@ -145,7 +149,7 @@ def fake_quantize(
 
     Args:
         alpha: 0-dim, clip level or step size; its magnitude counts.
-        beta: 0-dim offset of LSQ+, or None.
+        beta: 0-dim offset, or None.
         gradient_scale: LSQ's 1 / sqrt(numel * maximum); 1 for clip levels.
     """
     return cast(Tensor, _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale))

@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.layers import QuantLayer
+from saq_qat.quant.layers import QuantConv2d, QuantLayer
 
+_RESHAPES = (torch.flatten, torch.reshape, torch.permute, torch.transpose)
+_RESHAPE_METHODS = ("contiguous", "flatten", "permute", "reshape", "transpose", "view")
+_BOUNDED = (F.gelu, F.silu, F.hardswish, F.mish)
 _DROPOUTS = (
     F.dropout,
     F.dropout1d,
@@ -27,18 +30,23 @@ __all__ = [
     "activation_bound",
     "is_add",
     "is_batch_norm",
+    "is_bounded_below",
     "is_carrier",
+    "is_convolution",
     "is_global_average",
     "is_identity",
     "is_max_pool",
     "is_nonnegative",
+    "is_product",
     "is_reshape",
+    "is_second_operand",
     "is_shape_query",
     "is_weighted",
     "module_of",
     "source_of",
     "trace",
     "uses",
+    "value_of",
 ]
 
 
@@ -102,6 +110,20 @@ def is_weighted(network: fx.GraphModule, node: fx.Node) -> bool:
     return _calls(network, node, (nn.Conv2d, nn.Linear, QuantLayer))
 
 
+def is_convolution(network: fx.GraphModule, node: fx.Node) -> bool:
+    """A convolution, quantized or not yet; its integer kernel writes codes."""
+    return _calls(network, node, (nn.Conv2d, QuantConv2d))
+
+
+def is_product(network: fx.GraphModule, node: fx.Node) -> bool:
+    """A matrix product of two computed tensors, such as attention's."""
+    return (
+        _calls(network, node, (), (operator.matmul, torch.matmul, torch.bmm), ("matmul", "bmm"))
+        and len(node.args) == 2
+        and all(isinstance(term, fx.Node) and term.op != "get_attr" for term in node.args)
+    )
+
+
 def is_batch_norm(network: fx.GraphModule, node: fx.Node) -> bool:
     return _calls(network, node, (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm))
 
@@ -133,11 +155,17 @@ def is_global_average(network: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Moves no value and rounds none: codes pass through as they are."""
-    return _calls(
-        network, node, (nn.Flatten,), (torch.flatten, torch.reshape), ("flatten", "reshape", "view")
+def is_second_operand(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether every reader of a value is a product that has it as its second factor."""
+    readers = [(reader, carrier) for reader, carrier in uses(network, node) if not is_shape_query(reader)]
+    return bool(readers) and all(
+        is_product(network, reader) and reader.args[1] is carrier for reader, carrier in readers
     )
+
+
+def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Reorders values and rounds none: codes pass through as they are."""
+    return _calls(network, node, (nn.Flatten,), _RESHAPES, _RESHAPE_METHODS)
 
 
 def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -170,6 +198,13 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     return is_add(network, node) and all(is_nonnegative(network, term) for term in node.all_input_nodes)
 
 
+def is_bounded_below(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an activation keeps the values of ``node`` above some small negative number."""
+    if _calls(network, node, (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish), _BOUNDED):
+        return True
+    return is_carrier(network, node) and is_bounded_below(network, node.all_input_nodes[0])
+
+
 def is_shape_query(node: fx.Node) -> bool:
     """Reads the shape of its input, not its values."""
     if node.op == "call_method":
@@ -179,10 +214,14 @@ def is_shape_query(node: fx.Node) -> bool:
 
 def source_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose values ``node`` reads, with carriers walked through."""
-    parent = node.all_input_nodes[0]
-    while is_carrier(network, parent):
-        parent = parent.all_input_nodes[0]
-    return parent
+    return value_of(network, node.all_input_nodes[0])
+
+
+def value_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node that computed the values which ``node`` has, or hands on as a carrier."""
+    while is_carrier(network, node):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def uses(network: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:

@@ -1,6 +1,6 @@
 """The modules a deploy view is made of: integers in buffers, float scales beside them."""
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -8,44 +8,60 @@ from torch import Tensor, nn
 
 from saq_qat.quant.fold import FoldedLayer, bias_codes, bias_scale
 from saq_qat.quant.layers import QuantConv2d
-from saq_qat.quant.ops import dequantize_channels, quantize
+from saq_qat.quant.ops import dequantize_channels, quantize, quantize_int8
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
 
-_UINT8_MAX = 255
+_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 class Quantize(nn.Module):
-    """Float to stored codes (uint8): ``code + zero_point``.
+    """Float to stored codes: ``code + zero_point``.
 
     Attributes:
         scale: 0-dim float32 buffer.
         minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
         on_grid: the input lies within these bounds already, so that nothing needs to be clipped.
+        stored: ``int8`` for the second operand of a product, whose kernels are fastest so; its zero point
+            is 0.
     """
 
     scale: Tensor
 
     def __init__(
-        self, scale: Tensor, *, minimum: int, maximum: int, zero_point: int, bits: int, on_grid: bool = False
+        self,
+        scale: Tensor,
+        *,
+        minimum: int,
+        maximum: int,
+        zero_point: int,
+        bits: int,
+        on_grid: bool = False,
+        stored: Literal["uint8", "int8"] = "uint8",
     ) -> None:
         super().__init__()
+        if stored == "int8" and zero_point:
+            raise ValueError(f"codes stored as int8 have zero point 0, not {zero_point}")
         self.register_buffer("scale", scale.detach().to(torch.float32, copy=True))
         self.minimum = minimum
         self.maximum = maximum
         self.zero_point = zero_point
         self.bits = bits
         self.on_grid = on_grid
+        self.stored: Literal["uint8", "int8"] = stored
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = (
-            (-self.zero_point, _UINT8_MAX - self.zero_point) if self.on_grid else (self.minimum, self.maximum)
-        )
+        low, high = self.minimum, self.maximum
+        if self.on_grid:
+            low, high = (limit - self.zero_point for limit in _LIMITS[self.stored])
+        if self.stored == "int8":
+            return cast(Tensor, quantize_int8(x, self.scale, low, high))
         return cast(Tensor, quantize(x, self.scale, self.zero_point, low, high))
 
     def extra_repr(self) -> str:
-        return f"{self.bits} bits, {self.minimum}..{self.maximum}, zero point {self.zero_point}"
+        codes = f"{self.minimum}..{self.maximum}"
+        return f"{self.bits} bits, {codes} as {self.stored}, zero point {self.zero_point}"
 
 
 class IntegerLayer(nn.Module):
@@ -107,10 +123,16 @@ class IntegerConv2d(IntegerLayer):
 
 
 class IntegerLinear(IntegerLayer):
-    """Linear layer on dequantized integers: (N, in) to (N, out)."""
+    """Linear layer on dequantized integers: (N, ..., in) to (N, ..., out).
+
+    Two axes between the reshapes: the integer kernel is a Gemm.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.float_weight(), self.float_bias())
+        if x.dim() <= 2:
+            return F.linear(x, self.float_weight(), self.float_bias())
+        rows = F.linear(x.reshape(-1, x.shape[-1]), self.float_weight(), self.float_bias())
+        return rows.reshape(-1, *x.shape[1:-1], rows.shape[-1])
 
 
 class ChannelAffine(nn.Module):

@@ -69,12 +69,27 @@ class QuantLayer(nn.Module):
         self.bias = nn.Parameter(bias.detach().to(self.weight))
         self.refinement = refinement
 
-    def integer_bias(self, input_scale: Tensor | None) -> Tensor | None:
-        """The bias, in the deploy stage rounded straight-through as the deployed integer will be."""
+    def integer_bias(self, input_scale: Tensor | None, held: Tensor | None = None) -> Tensor | None:
+        """The bias, in the deploy stage rounded straight-through as the deployed integer will be.
+
+        Args:
+            held: (out,), what the deployed bias holds beside it: input offset times sums of weights.
+        """
         if self.channel_gain is None or self.bias is None or input_scale is None:
             return self.bias
         scales, _ = self.channel_scales(self.channel_gain, self.refinement)
-        return round_to_step(self.bias, input_scale * scales)
+        if held is None:
+            return round_to_step(self.bias, input_scale * scales)
+        return round_to_step(self.bias + held, input_scale * scales) - held
+
+    def _computed(self, x: Tensor, input_scale: Tensor | None, input_offset: Tensor | None) -> Tensor:
+        weight = self.quantized_weight()
+        held = None if input_offset is None else input_offset * weight.flatten(1).sum(1)
+        return self.compute(x, weight, self.integer_bias(input_scale, held))
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer itself, on any weight of its shape."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def channel_scales(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
@@ -181,9 +196,14 @@ class QuantConv2d(QuantLayer):
         self.dilation = cast(tuple[int, int], conv.dilation)
         self.groups = conv.groups
 
-    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, H', W'); the input's scale (0-dim) places the deploy stage's bias."""
-        return self.compute(x, self.quantized_weight(), self.integer_bias(input_scale))
+    def forward(
+        self, x: Tensor, input_scale: Tensor | None = None, input_offset: Tensor | None = None
+    ) -> Tensor:
+        """(N, in, H, W) to (N, out, H', W').
+
+        The input's scale and offset (0-dim) place the integer bias in the deploy stage.
+        """
+        return self._computed(x, input_scale, input_offset)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution itself, on any weight of this layer's shape."""
@@ -203,9 +223,14 @@ class QuantLinear(QuantLayer):
     ) -> None:
         super().__init__(linear, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
 
-    def forward(self, x: Tensor, input_scale: Tensor | None = None) -> Tensor:
-        """(..., in) to (..., out); the input's scale (0-dim) places the integer bias in the deploy stage."""
-        return self.compute(x, self.quantized_weight(), self.integer_bias(input_scale))
+    def forward(
+        self, x: Tensor, input_scale: Tensor | None = None, input_offset: Tensor | None = None
+    ) -> Tensor:
+        """(..., in) to (..., out).
+
+        The input's scale and offset (0-dim) place the integer bias in the deploy stage.
+        """
+        return self._computed(x, input_scale, input_offset)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The product itself, on any weight of this layer's shape."""

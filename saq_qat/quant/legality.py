@@ -16,7 +16,7 @@ __all__ = ["judge"]
 def judge(plan: Plan, network: fx.GraphModule, targets: tuple[str, ...]) -> Plan:
     """The plan with, per layer, where and why it would stay float, and with every finding of the rules."""
     layers = tuple(replace(layer, float_on=_float_on(layer, targets)) for layer in plan.layers)
-    judged = Plan(plan.tensors, layers)
+    judged = replace(plan, layers=layers, findings=())
     findings: list[Finding] = []
     if "onnxruntime" in targets:
         findings += rules_onnxruntime.findings(judged, network)

@@ -1,13 +1,13 @@
 """Lowering: the training graph copied node by node, with integer modules where it fake-quantizes."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.errors import ArtifactError
 from saq_qat.quant import graph
-from saq_qat.quant.fold import batch_norm_affine, fold_layer, refinement
+from saq_qat.quant.fold import absorb_offset, batch_norm_affine, fold_layer, refinement
 from saq_qat.quant.functional import scale_of
 from saq_qat.quant.groups import groups
 from saq_qat.quant.integer_modules import ChannelAffine, IntegerConv2d, IntegerLayer, IntegerLinear, Quantize
@@ -16,6 +16,8 @@ from saq_qat.quant.ops import DEQUANTIZE, GLOBAL_AVERAGE_POOL
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["lower", "quantizer_before"]
+
+_INT8_MAX = 127
 
 
 def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
@@ -28,7 +30,7 @@ def lower(network: fx.GraphModule, *, refine: bool) -> fx.GraphModule:
     """The deploy view of a quantized network, in evaluation mode.
 
     Raises:
-        ArtifactError: a quantizer has an offset, or an integer does not fit its type.
+        ArtifactError: an integer does not fit its type.
     """
     return _Lowering(network, refine=refine).run()
 
@@ -44,7 +46,9 @@ class _Lowering:
         self.quantizers: dict[str, Quantize] = {}
         self.constants: dict[str, Tensor] = {}
         self.values: dict[fx.Node, fx.Node] = {}
+        self.scaled: dict[fx.Node, fx.Node] = {}
         self.codes: dict[fx.Node, tuple[fx.Node, str]] = {}
+        self.offsets: dict[str, fx.Node] = {}
         self.norms = {
             group.batch_norm: group.head
             for group in groups(network)
@@ -106,19 +110,26 @@ class _Lowering:
     def _float(self, node: fx.Node) -> fx.Node:
         """The float value of a node; codes are dequantized where somebody reads them as floats."""
         if node not in self.values:
+            offset = self.offsets.get(self.codes[node][1])
+            scaled = self._scaled(node)
+            self.values[node] = (
+                scaled if offset is None else self.graph.call_function(torch.add, (scaled, offset))
+            )
+        return self.values[node]
+
+    def _scaled(self, node: fx.Node) -> fx.Node:
+        """The same without its offset, which layers hold in their biases."""
+        if node not in self.codes:
+            return self._float(node)
+        if node not in self.scaled:
             codes, quantizer = self.codes[node]
             scale = self.graph.get_attr(f"{quantizer}.scale")
             zero_point = self.quantizers[quantizer].zero_point
-            self.values[node] = self.graph.call_function(DEQUANTIZE, (codes, scale, zero_point))
-        return self.values[node]
+            self.scaled[node] = self.graph.call_function(DEQUANTIZE, (codes, scale, zero_point))
+        return self.scaled[node]
 
     def _quantize(self, node: fx.Node, quantizer: Quantizer) -> None:
         source = node.all_input_nodes[0]
-        if quantizer.beta is not None:
-            raise ArtifactError(
-                f"{node.target}: codes with a learned offset cannot be deployed. "
-                "Train with kind saq, symmetric or lsq."
-            )
         scale, grid = quantizer.scale, quantizer.grid
         minimum, maximum = grid.minimum, grid.maximum
         bound = self._absorbed(source)
@@ -127,21 +138,40 @@ class _Lowering:
             minimum = max(minimum, 0)
             maximum = min(maximum, int(torch.round(bound / scale).clamp_max(maximum)))
         path = str(node.target)
+        stored: Literal["uint8", "int8"] = "int8" if self._is_second_operand(node, maximum) else "uint8"
         self.quantizers[path] = Quantize(
-            scale, minimum=minimum, maximum=maximum, zero_point=-min(minimum, 0), bits=quantizer.bits
+            scale,
+            minimum=minimum,
+            maximum=maximum,
+            zero_point=0 if stored == "int8" else -min(minimum, 0),
+            bits=quantizer.bits,
+            stored=stored,
         )
         value = self._float(source)
+        if quantizer.beta is not None:
+            value = self._minus_offset(node, path, value, quantizer.beta)
         flattens = value.target is torch.flatten and value.all_input_nodes[0].target is GLOBAL_AVERAGE_POOL
         codes = self.graph.call_module(path, (value.all_input_nodes[0] if flattens else value,))
         # An average feeds its quantizer directly, or it would be no integer kernel.
         self.codes[node] = (self.graph.call_function(torch.flatten, (codes, 1)) if flattens else codes, path)
+
+    def _is_second_operand(self, node: fx.Node, maximum: int) -> bool:
+        """Kernels multiply uint8 by int8 faster than uint8 by uint8."""
+        return maximum <= _INT8_MAX and graph.is_second_operand(self.network, node)
+
+    def _minus_offset(self, node: fx.Node, path: str, value: fx.Node, beta: Tensor) -> fx.Node:
+        name = f"{node.name}_offset"
+        self.constants[name] = beta.detach().float().clone()
+        self.offsets[path] = self.graph.get_attr(name)
+        return self.graph.call_function(torch.sub, (value, self.offsets[path]))
 
     def _absorbed(self, node: fx.Node) -> float | None:
         """Upper bound of a ReLU that only a quantizer reads, and which so lives on as bounds of codes."""
         bound = graph.activation_bound(self.network, node)
         if bound is None or len(node.users) != 1:
             return None
-        return bound if isinstance(self._module(next(iter(node.users))), Quantizer) else None
+        quantizer = self._module(next(iter(node.users)))
+        return bound if isinstance(quantizer, Quantizer) and quantizer.beta is None else None
 
     def _alias(self, node: fx.Node) -> None:
         source = node.all_input_nodes[0]
@@ -155,6 +185,8 @@ class _Lowering:
         quantizer = quantizer_before(self.network, node)
         factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=self.refine)
         folded = fold_layer(layer, self.folded.get(node), factor)
+        if quantizer is not None and quantizer.beta is not None:
+            folded = absorb_offset(folded, quantizer.beta)
         input_scale = None if quantizer is None else quantizer.scale
         module: IntegerLayer
         if isinstance(layer, QuantConv2d):
@@ -162,7 +194,7 @@ class _Lowering:
         else:
             module = IntegerLinear(folded, input_scale, layer.weight_quantizer, factor)
         self.modules[str(node.target)] = module
-        self.values[node] = self.graph.call_module(str(node.target), (self._float(source),))
+        self.values[node] = self.graph.call_module(str(node.target), (self._scaled(source),))
 
     def _affine(self, node: fx.Node, norm: nn.Module) -> None:
         dimensions = 0 if isinstance(norm, nn.BatchNorm1d) else 2
@@ -179,8 +211,14 @@ class _Lowering:
             zero_point=before.zero_point,
             bits=before.bits,
             on_grid=True,
+            stored=before.stored,
         )
-        self.codes[node] = (self.graph.call_module(path, (self._copied(node, {}),)), path)
+        source = node.all_input_nodes[0]
+        pooled = self._copied(node, {source: self._scaled(source)})
+        offset = self.offsets.get(self.codes[source][1])
+        if offset is not None:
+            self.offsets[path] = offset
+        self.codes[node] = (self.graph.call_module(path, (pooled,)), path)
 
     def _average(self, node: fx.Node) -> None:
         source = self._float(node.all_input_nodes[0])
@@ -191,9 +229,9 @@ class _Lowering:
 
     def _constant(self, node: fx.Node) -> None:
         """A parameter or buffer that the model itself computes with, as a constant; clip levels are not."""
-        if all(user.target is scale_of for user in node.users):
-            return
         path, _, name = str(node.target).rpartition(".")
+        if isinstance(self.network.get_submodule(path), Quantizer):
+            return
         tensor = getattr(self.network.get_submodule(path), name)
         self.constants[node.name] = tensor.detach().clone()
         self.values[node] = self.graph.get_attr(node.name)

@@ -107,7 +107,7 @@ def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
         bits=tensor.bits,
         offset=tensor.offset,
         method=tensor.initialise,
-        lsq=tensor.kind in ("lsq", "lsq+"),
+        lsq=tensor.kind == "lsq",
     )
 
 

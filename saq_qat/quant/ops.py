@@ -15,6 +15,7 @@ __all__ = [
     "dequantize_channels",
     "global_average_pool",
     "quantize",
+    "quantize_int8",
 ]
 
 
@@ -36,9 +37,20 @@ def _(x: Tensor, scale: Tensor, zero_point: int, minimum: int, maximum: int) -> 
     return torch.empty_like(x, dtype=torch.uint8)
 
 
+@torch.library.custom_op("saq_qat::quantize_int8", mutates_args=())
+def quantize_int8(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
+    """``clip(round(x / scale), minimum, maximum)`` as int8; ties to even. Arguments as of ``quantize``."""
+    return torch.round(x / scale).clamp_(minimum, maximum).to(torch.int8)
+
+
+@quantize_int8.register_fake
+def _(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
+    return torch.empty_like(x, dtype=torch.int8)
+
+
 @torch.library.custom_op("saq_qat::dequantize", mutates_args=())
 def dequantize(stored: Tensor, scale: Tensor, zero_point: int) -> Tensor:
-    """``(stored - zero_point) * scale``: uint8 of any shape to scale's dtype."""
+    """``(stored - zero_point) * scale``: uint8 or int8 of any shape to scale's dtype."""
     return (stored.to(scale.dtype) - zero_point) * scale
 
 

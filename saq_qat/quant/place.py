@@ -3,15 +3,17 @@ deployed.
 
 Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups``):
 
-1. Every reader of a group's output states a need: a convolution or linear layer the bits of its input, a sum
-   or an average the residual bits, anything else (it computes in float) nothing.
-2. Where no reader has a need, nothing is quantized, but for convolutions and linear layers inside the
-   network: their integer kernels write codes, at the residual bits.
+1. Every reader of a group's output states a need: a convolution or linear layer the bits of its input, a
+   product of two tensors (attention) the bits of activations, an average the residual bits, a sum the same if
+   a convolution hands it a term; anything else (it computes in float) nothing.
+2. Where no reader has a need, nothing is quantized, but for convolutions inside the network: their integer
+   kernels write codes, at the residual bits. Those of linear layers may write floats.
 3. One need of all readers: one quantizer right after the group, shared by all.
-4. Several needs, or readers that compute in float beside those with a need: a quantizer of the residual bits
-   after the group, shared by all, and one narrower quantizer per need behind it; a kernel feeds one
-   quantizer.
-5. Signed grids where a value can be negative, unsigned ones elsewhere.
+4. Several needs, or readers that compute in float beside those with a need, or a need of codes with an
+   offset: where a kernel writes codes, a quantizer of the residual bits after the group, shared by all, and
+   one narrower quantizer per need behind it; a kernel feeds one quantizer. Elsewhere one quantizer per need.
+5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
+   recipe asks for them, are unsigned; never before zero padding, whose zero need not be a level.
 6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
    sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
 
@@ -20,28 +22,18 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import fx, nn
 
 from saq_qat.quant import graph
-from saq_qat.quant.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.grid import weight_grid
 from saq_qat.quant.groups import Group, groups
-from saq_qat.quant.plan import LayerPlan, Plan, Role, TensorPlan
+from saq_qat.quant.needs import Need, Needs
+from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.policy import layer_policies
 from saq_qat.recipe.schema import Quant
 
 __all__ = ["place"]
-
-
-@dataclass(frozen=True)
-class _Need:
-    """What a reader asks of the tensor it reads."""
-
-    kind: str
-    bits: int
-    grid: Grid
-    role: Role
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class _Reader:
 
     node: fx.Node
     carrier: fx.Node
-    need: _Need
+    need: Need
 
 
 def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) -> Plan:
@@ -61,7 +53,7 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) 
     """
     placer = _Placer(network, quant, codes_everywhere=targets != ("tensorrt",))
     tensors = tuple(placer.tensors())
-    return Plan(tensors, tuple(placer.layers(tensors)))
+    return Plan(tensors, tuple(placer.layers(tensors)), tuple(placer.products()))
 
 
 class _Placer:
@@ -76,7 +68,7 @@ class _Placer:
         self.weighted = {str(group.head.target): group for group in weighted}
         self.sources: dict[fx.Node, str] = {}
         self.codes_everywhere = codes_everywhere
-        self.fused_terms = frozenset() if codes_everywhere else frozenset(self._fused_terms())
+        self.needs = Needs(network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere)
 
     def tensors(self) -> Iterator[TensorPlan]:
         for group in self.groups:
@@ -90,48 +82,42 @@ class _Placer:
         common = self._common_need(group, readers, all_need=all_need)
         first: TensorPlan | None = None
         if common is not None:
-            served = [reader for reader in readers if reader.need.grid == common.grid]
+            served = [reader for reader in readers if reader.need.codes == common.codes]
             first = self._tensor(name, group.output, common, served, shared=True)
             yield first
-            readers = [reader for reader in readers if reader.need.grid != common.grid]
+            readers = [reader for reader in readers if reader.need.codes != common.codes]
         yield from self._place_apart(name, readers, first)
 
     def _readers(self, group: Group) -> tuple[list[_Reader], bool]:
         """Readers of the group's value that have a need, and whether every reader has one."""
         uses = [
-            (_Reader(node, carrier, need) if (need := self._need(node, group)) else None)
+            (_Reader(node, carrier, need) if (need := self.needs.of(node, group)) else None)
             for node, carrier in graph.uses(self.network, group.output)
             if not graph.is_shape_query(node)
         ]
         readers = [reader for reader in uses if reader is not None]
         return readers, len(readers) == len(uses)
 
-    def _common_need(self, group: Group, readers: list[_Reader], *, all_need: bool) -> _Need | None:
+    def _common_need(self, group: Group, readers: list[_Reader], *, all_need: bool) -> Need | None:
         """The need that one quantizer right after the group serves; None if each reader gets its own."""
         if self.quant.placement == "paper":
             return None
         needs = {reader.need for reader in readers}
-        if all_need and len(needs) == 1:
+        writes_codes = self._writes_codes(group.head)
+        kernel_needs_own = writes_codes and self.codes_everywhere and any(need.offset for need in needs)
+        if all_need and len(needs) == 1 and not kernel_needs_own:
             return next(iter(needs))
-        several = bool(needs) and (all_need or self._writes_codes(group.head))
-        if several or (not needs and self.codes_everywhere and self._is_inner_layer(group)):
-            return self._residual_need(group, "residual")
+        several = bool(needs) and (writes_codes or (all_need and not any(need.offset for need in needs)))
+        if several or (not needs and self.codes_everywhere and self._is_inner_convolution(group)):
+            return self.needs.residual(group, "residual")
         return None
 
-    def _fused_terms(self) -> Iterator[Group]:
-        """For each sum, the first of its terms that is a convolution's and has no other reader."""
-        by_output = {group.output: group for group in self.weighted.values()}
-        for node in self.network.graph.nodes:
-            if graph.is_add(self.network, node):
-                terms = (by_output.get(term) for term in node.all_input_nodes if len(term.users) == 1)
-                yield from [term for term in terms if term is not None and term.activation is None][:1]
-
     def _writes_codes(self, head: fx.Node) -> bool:
-        tests = (graph.is_weighted, graph.is_add, graph.is_global_average)
-        return any(test(self.network, head) for test in tests)
+        tests = (graph.is_convolution, graph.is_global_average)
+        return self.needs.is_convolved_sum(head) or any(test(self.network, head) for test in tests)
 
-    def _is_inner_layer(self, group: Group) -> bool:
-        return graph.is_weighted(self.network, group.head) and any(
+    def _is_inner_convolution(self, group: Group) -> bool:
+        return graph.is_convolution(self.network, group.head) and any(
             reader.op != "output" for reader, _ in graph.uses(self.network, group.output)
         )
 
@@ -150,7 +136,7 @@ class _Placer:
         self,
         name: str,
         after: fx.Node,
-        need: _Need,
+        need: Need,
         served: list[_Reader],
         *,
         first: TensorPlan | None = None,
@@ -164,41 +150,18 @@ class _Placer:
             kind=need.kind,
             bits=need.bits,
             grid=need.grid,
-            initialise=self.quant.activation.initialise if need.role == "input" else "mse",
+            offset=need.offset,
+            initialise=self.quant.activation.initialise if need.role in ("input", "operand") else "mse",
             consumers=tuple(reader.node.name for reader in served),
             requantizes=None if first is None else first.name,
             shared=shared,
         )
 
-    def _need(self, reader: fx.Node, group: Group) -> _Need | None:
-        if graph.is_weighted(self.network, reader):
-            return self._input_need(str(reader.target), group)
-        if self.quant.placement == "paper":
-            return None
-        if graph.is_add(self.network, reader):
-            return None if group in self.fused_terms else self._residual_need(group, "residual")
-        if graph.is_global_average(self.network, reader):
-            return self._residual_need(group, "pooled")
-        return None
-
-    def _input_need(self, layer: str, group: Group) -> _Need:
-        """The bits of the layer's input; an image gets the whole of int8, whatever the kind of the others."""
-        policy = self.policies[layer]
-        is_image = group.head.op == "placeholder"
-        kind, bits = "symmetric" if is_image else policy.activation_kind, policy.activation_bits
-        signed = not graph.is_nonnegative(self.network, group.output)
-        paper = self.quant.grid == "paper" and not is_image
-        return _Need(
-            kind,
-            bits,
-            activation_grid(kind, bits, signed=signed, paper=paper),
-            "image" if is_image else "input",
-        )
-
-    def _residual_need(self, group: Group, role: Literal["residual", "pooled"]) -> _Need:
-        bits = self.quant.residual_bits
-        signed = not graph.is_nonnegative(self.network, group.output)
-        return _Need("saq", bits, activation_grid("saq", bits, signed=signed), role)
+    def products(self) -> Iterator[str]:
+        """Products of two tensors that both got codes."""
+        for node in self.network.graph.nodes:
+            if graph.is_product(self.network, node) and node in self.sources:
+                yield node.name
 
     def layers(self, tensors: tuple[TensorPlan, ...]) -> Iterator[LayerPlan]:
         first_after = {tensor.after: tensor.name for tensor in reversed(tensors)}

@@ -7,7 +7,7 @@ from saq_qat.quant.grid import Grid
 
 __all__ = ["Finding", "FloatReason", "LayerPlan", "Plan", "Role", "TensorPlan"]
 
-Role = Literal["image", "input", "residual", "pooled"]
+Role = Literal["image", "input", "operand", "residual", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class TensorPlan:
     Attributes:
         name: its name under ``quantizers.`` in the network.
         after: graph node whose value it quantizes.
+        offset: its codes start at a learned offset.
         requantizes: name of the quantizer whose codes it reads, when it narrows an already quantized tensor.
         consumers: graph nodes that asked for this grid.
         shared: every reader of the value sees its codes, not only ``consumers``.
@@ -28,14 +29,11 @@ class TensorPlan:
     kind: str
     bits: int
     grid: Grid
+    offset: bool
     initialise: Literal["ones", "max", "mse"]
     consumers: tuple[str, ...]
     requantizes: str | None
     shared: bool
-
-    @property
-    def offset(self) -> bool:
-        return self.kind == "lsq+"
 
     @property
     def fits_uint8(self) -> bool:
@@ -116,16 +114,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """Quantizers of one network, in graph order, with every finding about them."""
+    """Quantizers of one network, in graph order, with every finding about them.
+
+    Attributes:
+        products: graph nodes that multiply two quantized tensors, as attention does.
+    """
 
     tensors: tuple[TensorPlan, ...]
     layers: tuple[LayerPlan, ...]
+    products: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
     def deployable(self) -> bool:
         """Whether the network has a deploy view; without targets, a plan may have none."""
-        return all(tensor.fits_uint8 and not tensor.offset for tensor in self.tensors) and all(
+        return all(tensor.fits_uint8 for tensor in self.tensors) and all(
             layer.fits_int8 for layer in self.layers
         )
 

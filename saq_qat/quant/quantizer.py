@@ -6,9 +6,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from saq_qat.quant.functional import clip_mask, codes, fake_quantize, scale_of
+from saq_qat.quant.functional import (
+    STEP_FLOOR,
+    clip_bounds,
+    clip_mask,
+    codes,
+    fake_quantize,
+    scale_of,
+)
 from saq_qat.quant.grid import Grid
-from saq_qat.quant.initialise import Initialisation, clip_level, least_squares, reaching
+from saq_qat.quant.initialise import Initialisation, GridParameters, initial_parameters
 
 __all__ = ["Quantizer", "observing"]
 
@@ -16,9 +23,12 @@ __all__ = ["Quantizer", "observing"]
 class Quantizer(nn.Module):
     """Fake-quantizes a tensor of any shape on ``grid``.
 
+    A clip level counts by its magnitude; a step size (``lsq``) that is below ``STEP_FLOOR`` counts as that,
+    and the next forward sets it to that.
+
     Attributes:
-        alpha: 0-dim parameter; the clip level, or the step size when ``grid.unit`` is 1 (LSQ).
-        beta: 0-dim parameter, the offset of LSQ+; None otherwise.
+        alpha: 0-dim parameter; the clip level, or the step size with ``lsq``.
+        beta: 0-dim parameter, the offset that a grid of either kind may have; else None.
         initialised: 0-dim bool buffer; false until ``initialise`` ran or a checkpoint was loaded.
     """
 
@@ -42,26 +52,40 @@ class Quantizer(nn.Module):
         self.alpha = nn.Parameter(torch.ones(()))
         self.beta = nn.Parameter(torch.zeros(())) if offset else None
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
-        self._estimates: list[tuple[Tensor, Tensor | None]] | None = None
+        self._estimates: list[GridParameters] | None = None
 
     @property
     def scale(self) -> Tensor:
         """Distance of neighbouring integers, 0-dim, without gradient: what export writes."""
-        return scale_of(self.alpha, self.grid.unit)
+        return scale_of(self._in_use().alpha, self.grid.unit)
+
+    def _in_use(self) -> GridParameters:
+        alpha = self.alpha.detach().clamp_min(STEP_FLOOR) if self.lsq else self.alpha.detach()
+        return GridParameters(alpha, None if self.beta is None else self.beta.detach())
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` as floats, without gradient."""
-        return codes(x.detach(), self.scale, self.grid, None if self.beta is None else self.beta.detach())
+        return codes(x.detach(), self.scale, self.grid, self._in_use().beta)
+
+    def clip_bounds(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value that is not clipped, 0-dim, without gradient."""
+        alpha, beta = self._in_use()
+        return clip_bounds(alpha, self.grid, beta)
 
     def clip_mask(self, x: Tensor) -> Tensor:
         """Bool tensor: where the straight-through gradient passes (paper Eq. 10)."""
-        return clip_mask(x, self.alpha, self.grid, self.beta)
+        alpha, beta = self._in_use()
+        return clip_mask(x, alpha, self.grid, beta)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.alpha.dtype)
+        if self.lsq:
+            # in place, so that the optimizer goes on from the floor and not from where it overshot; as data,
+            # because readers of a shared quantizer have saved the parameter for their gradients
+            self.alpha.data.clamp_(min=STEP_FLOOR)
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
-            self._set(*_mean(self._estimates))
+            self._set(_mean(self._estimates))
         # LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled, as in the paper
         gradient_scale = (x.numel() * self.grid.maximum) ** -0.5 if self.lsq else 1.0
         return fake_quantize(x, self.alpha, self.grid, beta=self.beta, gradient_scale=gradient_scale)
@@ -69,21 +93,15 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Place the grid by ``method`` on a sample of what will be quantized."""
-        self._set(*self._estimate(x.to(self.alpha.dtype)))
+        self._set(self._estimate(x.to(self.alpha.dtype)))
 
-    def _estimate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.lsq and self.method == "mse":
-            return least_squares(x, self.grid, offset=self.beta is not None)
-        if self.beta is not None and self.method == "max":
-            return reaching(x, self.grid, offset=True)
-        reach = self.grid.maximum / self.grid.unit
-        beta = x.min() if self.beta is not None else None
-        return clip_level(x if beta is None else x - beta, self.grid, self.method) / reach, beta
+    def _estimate(self, x: Tensor) -> GridParameters:
+        return initial_parameters(x, self.grid, self.method, offset=self.beta is not None)
 
-    def _set(self, alpha: Tensor, beta: Tensor | None) -> None:
-        self.alpha.data.copy_(alpha)
-        if self.beta is not None and beta is not None:
-            self.beta.data.copy_(beta)
+    def _set(self, parameters: GridParameters) -> None:
+        self.alpha.data.copy_(parameters.alpha)
+        if self.beta is not None and parameters.beta is not None:
+            self.beta.data.copy_(parameters.beta)
         self.initialised.fill_(True)
 
     def observe(self, *, on: bool) -> None:
@@ -97,10 +115,10 @@ class Quantizer(nn.Module):
         return f"{self.bits} bits, {self.grid.describe()}"
 
 
-def _mean(estimates: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
-    alphas = [alpha for alpha, _ in estimates]
-    betas = [beta for _, beta in estimates if beta is not None]
-    return torch.stack(alphas).mean(), torch.stack(betas).mean() if betas else None
+def _mean(estimates: Sequence[GridParameters]) -> GridParameters:
+    alphas = [estimate.alpha for estimate in estimates]
+    betas = [estimate.beta for estimate in estimates if estimate.beta is not None]
+    return GridParameters(torch.stack(alphas).mean(), torch.stack(betas).mean() if betas else None)
 
 
 @contextmanager

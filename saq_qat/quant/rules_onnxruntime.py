@@ -32,17 +32,11 @@ def findings(plan: Plan, network: fx.GraphModule) -> list[Finding]:
     return [
         *(finding for tensor in plan.tensors for finding in _tensor_findings(tensor)),
         *(finding for layer in plan.layers for finding in _layer_findings(layer, tensors)),
-        *_network_findings(plan.layers, network),
+        *_network_findings(plan, network),
     ]
 
 
 def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
-    if tensor.offset:
-        yield Finding(
-            "ORT001", "error", tensor.name,
-            "codes with a learned offset cannot be lowered: zero padding and biases would have to absorb it.",
-            "Use kind saq, symmetric or lsq here, or train without deployment (deploy.targets: []).",
-        )  # fmt: skip
     if not tensor.fits_uint8:
         yield Finding(
             "ORT002",
@@ -78,15 +72,15 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
         )  # fmt: skip
 
 
-def _network_findings(layers: tuple[LayerPlan, ...], network: fx.GraphModule) -> Iterator[Finding]:
-    if any(layer.bits < 8 for layer in layers):
+def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
+    if any(layer.bits < 8 for layer in plan.layers):
         yield Finding(
             "ORT006",
             "note",
             "network",
             "weights below 8 bits save storage; the kernels compute in int8 at int8 speed.",
         )
-    names = _float_operations(network)
+    names = _float_operations(plan, network)
     if names:
         more = " ..." if len(names) > _FLOAT_OPERATIONS_SHOWN else ""
         shown = ", ".join(names[:_FLOAT_OPERATIONS_SHOWN]) + more
@@ -95,11 +89,13 @@ def _network_findings(layers: tuple[LayerPlan, ...], network: fx.GraphModule) ->
         )
 
 
-def _float_operations(network: fx.GraphModule) -> list[str]:
+def _float_operations(plan: Plan, network: fx.GraphModule) -> list[str]:
     known = (graph.is_weighted, graph.is_add, graph.is_global_average, graph.is_carrier)
     return [
         group.head.name
         for group in groups(network)
         if group.head.op not in ("placeholder", "get_attr")
+        and group.head.name not in plan.products
+        and not graph.is_shape_query(group.head)
         and not any(test(network, group.head) for test in known)
     ]

@@ -26,12 +26,6 @@ def findings(plan: Plan) -> list[Finding]:
 
 
 def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
-    if tensor.offset:
-        yield Finding(
-            "TRT003", "error", tensor.name,
-            "codes with a learned offset need a zero point, and TensorRT's is always 0.",
-            f"Use kind saq, symmetric or lsq here, {_NO_DEPLOYMENT}",
-        )  # fmt: skip
     if not tensor.fits_int8:
         yield Finding(
             "TRT002", "error", tensor.name,

@@ -68,8 +68,8 @@ def evaluate_both(
 ) -> tuple[Accuracy, Accuracy | None]:
     """Accuracy of the network as it trains and of its deploy view.
 
-    The latter is None for a float network, and for a plan without a deploy view: learned offsets (lsq+), or
-    codes of more than 8 bits (the paper's 8-bit grid).
+    The latter is None for a float network, and for a plan without a deploy view: codes of more than 8 bits
+    (the paper's 8-bit grid).
     """
     size = processes.share_of(recipe.train.batch_size, None)
 

@@ -44,14 +44,10 @@ def test_check_needs_no_data_when_told_the_classes(saq_qat: SaqQat, recipe: Path
     assert saq_qat("check", str(recipe), *folder, "--classes", "7") == 0
 
 
-@pytest.mark.parametrize(
-    ("override", "rule"), [("quant.activation.kind=lsq+", "ORT001"), ("quant.grid=paper", "ORT003")]
-)
-def test_check_fails_on_what_the_target_cannot_run(
-    saq_qat: SaqQat, recipe: Path, capsys: Captured, override: str, rule: str
-) -> None:
+def test_check_fails_on_what_the_target_cannot_run(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:
+    override = "quant.grid=paper"
     assert saq_qat("check", str(recipe), override) == 2
-    assert rule in capsys.readouterr().out
+    assert "ORT003" in capsys.readouterr().out
     assert saq_qat("check", str(recipe), override, "deploy.targets=[]") == 0
     assert "no deployment target" in capsys.readouterr().out
 

@@ -151,5 +151,5 @@ def test_check_of_a_recipe_judges_the_planned_graph(
     assert "TRT114" in shown
     assert saq_qat("check", str(recipe), targets, "deploy.tensorrt.precision=float16") == 0
     assert "TRT114" not in capsys.readouterr().out
-    assert saq_qat("check", str(recipe), targets, "quant.activation.kind=lsq+") == 2
-    assert "TRT003" in capsys.readouterr().out
+    assert saq_qat("check", str(recipe), targets, "quant.grid=paper") == 2
+    assert "TRT020" in capsys.readouterr().out

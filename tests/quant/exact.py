@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from saq_qat.quant.fold import batch_norm_affine
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.quant.layers import QuantLayer, quant_layers
+from saq_qat.quant.lowering import quantizer_before
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["with_exact_scales", "with_unrounded_biases"]
@@ -26,6 +27,8 @@ def with_exact_scales(network: fx.GraphModule) -> fx.GraphModule:
         for module in network.modules():
             if isinstance(module, Quantizer):
                 module.alpha.copy_(few_bits(module.scale) * module.grid.unit)
+                if module.beta is not None:
+                    module.beta.copy_(few_bits(module.beta))
             if isinstance(module, nn.BatchNorm2d):
                 gain, _ = batch_norm_affine(module)
                 module.weight.copy_(module.weight * few_bits(gain) / gain)
@@ -36,8 +39,14 @@ def with_exact_scales(network: fx.GraphModule) -> fx.GraphModule:
     return network
 
 
-def exact_bias(layer: QuantLayer, norm: nn.Module | None) -> Tensor:
-    """Bias of a layer and its BatchNorm in float64, rounded nowhere."""
+def exact_bias(layer: QuantLayer, norm: nn.Module | None, quantizer: Quantizer | None) -> Tensor:
+    """Bias of a layer, its BatchNorm and its input's offset in float64, rounded nowhere."""
+    offset = None if quantizer is None else quantizer.beta
+    if offset is not None:
+        sums = layer.quantized_weight().detach().flatten(1).sum(1) * offset.detach()
+        own = exact_bias(layer, norm, None)
+        gain = torch.ones_like(own) if norm is None else batch_norm_affine(norm)[0]
+        return own + gain * sums
     own = (
         torch.zeros(layer.weight.shape[0], dtype=torch.float64) if layer.bias is None else layer.bias.detach()
     )
@@ -58,5 +67,7 @@ def with_unrounded_biases(view: fx.GraphModule, network: fx.GraphModule) -> fx.G
     for name, layer in quant_layers(network).items():
         integer = view.get_submodule(name)
         assert isinstance(integer, IntegerLayer)
-        integer.bias, integer.bias_scale = exact_bias(layer, batch_norm_of(network, name)), None
+        node = next(node for node in network.graph.nodes if node.target == name)
+        bias = exact_bias(layer, batch_norm_of(network, name), quantizer_before(network, node))
+        integer.bias, integer.bias_scale = bias, None
     return view

@@ -9,6 +9,8 @@ from saq_qat.quant.plan import Plan
 from saq_qat.recipe.schema import ActivationQuantizer, Quant, WeightQuantizer
 
 __all__ = [
+    "Attention",
+    "Bottleneck",
     "BranchAndConcat",
     "Gated",
     "NoNorm",
@@ -133,3 +135,63 @@ class Gated(nn.Module):
         gated = F.relu(self.head(features)) * torch.sigmoid(features)
         out: Tensor = self.last(gated)
         return out.mean((2, 3))
+
+
+class Bottleneck(nn.Module):
+    """Linear bottlenecks as in MobileNetV2: signed values that pointwise convolutions read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(6)
+        self.reduce = nn.Conv2d(6, 4, 1, bias=False)
+        self.reduce_bn = nn.BatchNorm2d(4)
+        self.expand = nn.Conv2d(4, 8, 1, bias=False)
+        self.expand_bn = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.depthwise_bn = nn.BatchNorm2d(8)
+        self.project = nn.Conv2d(8, 4, 1, bias=False)
+        self.project_bn = nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu6(self.stem_bn(self.stem(x)))
+        x = self.reduce_bn(self.reduce(x))
+        y = F.relu6(self.expand_bn(self.expand(x)))
+        y = F.relu6(self.depthwise_bn(self.depthwise(y)))
+        x = x + self.project_bn(self.project(y))
+        out: Tensor = self.last(x)
+        return out.mean((2, 3))
+
+
+class Attention(nn.Module):
+    """A transformer's block on tokens of patches: attention, then a GELU between two linear layers."""
+
+    def __init__(self, width: int = 8, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patches = nn.Conv2d(3, width, 2, 2)
+        self.norm1 = nn.LayerNorm(width)
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(2 * width, width)
+        self.norm3 = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self._attend(self.norm1(x))
+        x = x + self.fc2(self.act(self.fc1(self.norm2(x))))
+        logits: Tensor = self.head(self.norm3(x)[:, 0])
+        return logits
+
+    def _attend(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], self.heads, -1)
+        q, k, v = (layer(x).reshape(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        weights = torch.matmul(q * 0.5, k.transpose(-2, -1)).softmax(-1)
+        mixed = torch.matmul(weights, v).transpose(1, 2)
+        out: Tensor = self.proj(mixed.reshape(x.shape[0], x.shape[1], -1))
+        return out

@@ -9,7 +9,7 @@ from torch import nn
 from saq_qat.errors import LegalityError
 from saq_qat.quant.network import plan_network, quantize
 from saq_qat.quant.plan import Finding, Plan
-from saq_qat.recipe.schema import ActivationQuantizer, Override, Quant
+from saq_qat.recipe.schema import Override, Quant
 from tests.quant.networks import TARGETS, BranchAndConcat, Residual, policy
 
 
@@ -21,17 +21,14 @@ def found(plan: Plan, rule: str) -> list[Finding]:
     return [finding for finding in plan.findings if finding.rule == rule]
 
 
-LSQ_PLUS = ActivationQuantizer(kind="lsq+", bits=4)
 NO_IMAGE = policy(quantize_image=False)
 BROKEN: dict[str, tuple[Literal["error", "warning", "note"], str, Quant]] = {
-    "ORT001": ("error", "relu1", policy(activation=LSQ_PLUS)),
     "ORT003": ("error", "stem", policy(grid="paper")),
     "ORT004": ("warning", "stem", NO_IMAGE),
     "ORT005": ("warning", "stem", policy()),
     "ORT006": ("note", "network", policy()),
 }
 KEPT = {
-    "ORT001": policy(activation=ActivationQuantizer(kind="lsq", bits=4)),
     "ORT003": policy(),
     "ORT004": policy(),
     "ORT005": policy(overrides=(Override(match="stem", weight_bits=6),)),
@@ -67,17 +64,13 @@ def test_operations_that_stay_float_are_named_by_ort007() -> None:
     assert found(plan_of(policy()), "ORT007") == []
 
 
-@pytest.mark.parametrize("quant", [policy(activation=LSQ_PLUS), policy(grid="paper")])
-def test_errors_stop_quantize_and_list_their_remedies(quant: Quant) -> None:
-    with pytest.raises(
-        LegalityError, match=r"cannot run this plan:\n  error ORT00[13] .*deploy\.targets: \[\]"
-    ):
-        quantize(Residual(), quant, TARGETS)
+def test_errors_stop_quantize_and_list_their_remedies() -> None:
+    with pytest.raises(LegalityError, match=r"cannot run this plan:\n  error ORT003 .*deploy\.targets: \[\]"):
+        quantize(Residual(), policy(grid="paper"), TARGETS)
 
 
-@pytest.mark.parametrize("quant", [policy(activation=LSQ_PLUS), policy(grid="paper")])
-def test_without_targets_nothing_is_illegal_and_nothing_is_promised(quant: Quant) -> None:
-    plan = plan_of(quant, targets=())
+def test_without_targets_nothing_is_illegal_and_nothing_is_promised() -> None:
+    plan = plan_of(policy(grid="paper"), targets=())
     assert plan.findings == ()
     assert not plan.deployable
     assert plan_of(policy(), targets=()).deployable

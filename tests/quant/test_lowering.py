@@ -1,20 +1,24 @@
 """Lowering: what each part of a quantized network becomes in its deploy view."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import ArtifactError
-from saq_qat.quant.deploy import deploy_view
+from saq_qat.quant.deploy import deploy_view, fold_batch_norm
 from saq_qat.quant.functional import codes
 from saq_qat.quant.integer_modules import IntegerLayer, Quantize
 from saq_qat.quant.network import quantize
 from saq_qat.quant.quantizer import Quantizer
-from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Override, WeightQuantizer
+from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Override, Quant, WeightQuantizer
 from tests.quant.exact import with_exact_scales, with_unrounded_biases
 from tests.quant.networks import (
     TARGETS,
+    Attention,
+    Bottleneck,
     Residual,
     images,
     policy,
@@ -163,12 +167,33 @@ def test_a_network_that_was_never_calibrated_has_no_view() -> None:
         deploy_view(network, DEPLOY)
 
 
-def test_a_learned_offset_has_no_view() -> None:
-    quant = policy(activation=ActivationQuantizer(kind="lsq+", bits=4))
-    network, plan = quantize(Residual(), quant, ())
-    for module in network.modules():
-        if isinstance(module, Quantizer):
-            module.initialised.fill_(True)
-    assert not plan.deployable
-    with pytest.raises(ArtifactError, match="learned offset cannot be deployed"):
-        deploy_view(network, DEPLOY)
+def with_offsets(kind: str, offset: str) -> Quant:
+    return policy(activation=ActivationQuantizer(kind=kind, bits=4, offset=offset))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["saq", "lsq"])
+@pytest.mark.parametrize(("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded")])
+def test_offsets_move_into_biases_without_a_trace(model: type[nn.Module], kind: str, offset: str) -> None:
+    network, plan = quantized(model(), with_offsets(kind, offset))
+    assert any(tensor.offset for tensor in plan.tensors)
+    network = with_exact_scales(network)
+    view = with_unrounded_biases(deploy_view(network, DEPLOY).double(), network)
+    x = images(16).double()
+    torch.testing.assert_close(view(x), network(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded")])
+def test_the_deploy_stage_rounds_biases_with_their_offsets(model: type[nn.Module], offset: str) -> None:
+    network = with_exact_scales(quantized(model(), with_offsets("saq", offset))[0])
+    folded = fold_batch_norm(copy.deepcopy(network)).eval()
+    x = images(16).double()
+    torch.testing.assert_close(deploy_view(network, DEPLOY).double()(x), folded(x), rtol=1e-9, atol=1e-9)
+
+
+def test_second_operands_of_products_are_stored_as_int8() -> None:
+    network, plan = quantized(Attention())
+    view = deploy_view(network, DEPLOY)
+    operands = [view.get_submodule(f"quantizers.{t.name}") for t in plan.tensors if t.role == "operand"]
+    assert sorted(str(module.stored) for module in operands) == ["int8", "int8", "uint8", "uint8"]
+    x = images(4)
+    torch.testing.assert_close(view(x), network(x), rtol=0.2, atol=0.2)

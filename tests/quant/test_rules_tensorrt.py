@@ -11,7 +11,6 @@ from tests.quant.networks import Residual, policy
 BOTH = ("onnxruntime", "tensorrt")
 BROKEN = {
     "TRT002": ("error", "average", policy(grid="paper")),
-    "TRT003": ("error", "relu1", policy(activation=ActivationQuantizer(kind="lsq+", bits=4))),
     "TRT009": ("warning", "stem", policy(quantize_image=False)),
     "TRT020": ("error", "stem", policy(grid="paper")),
 }

@@ -73,7 +73,7 @@ def test_broken_rules_of_different_sections_come_together(text: str) -> None:
         ["train.stages.0.warmup_epochs=2"],
         ["train.stages.1.method.case=2", "train.stages.1.method.case2_space=raw"],
         ["train.stages.1.method.efficient={}", "train.stages.1.method.objective=mean"],
-        ["quant.activation.kind=lsq+"],
+        ["quant.activation.kind=lsq", "quant.activation.offset=bounded"],
         ["quant=null", f"train.stages=[{FLOAT}]"],
     ],
 )

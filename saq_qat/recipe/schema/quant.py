@@ -10,7 +10,7 @@ from saq_qat.recipe.schema.base import Bits, BrokenRule, Count, Section
 __all__ = ["ActivationKind", "ActivationQuantizer", "Override", "Quant", "WeightKind", "WeightQuantizer"]
 
 WeightKind = Literal["saq", "symmetric", "lsq"]
-ActivationKind = Literal["saq", "symmetric", "lsq", "lsq+"]
+ActivationKind = Literal["saq", "symmetric", "lsq"]
 Initialisation = Literal["ones", "max", "mse"]
 
 _BITS = "Bit-width, 2 to 8."
@@ -38,9 +38,15 @@ class ActivationQuantizer(Section):
     kind: ActivationKind = Field(
         default="saq",
         description="saq: learned clip level; symmetric: learned clip level, signed codes even after a ReLU; "
-        "lsq: learned step size; lsq+: learned step size and offset.",
+        "lsq: learned step size.",
     )
     bits: Bits = Field(description=_BITS)
+    offset: Literal["none", "bounded", "signed"] = Field(
+        default="none",
+        description="Where codes start at a learned offset instead of at zero. bounded: inputs that a GELU, "
+        "SiLU or Hardswish keeps above a small negative number (LSQ+); signed: every input that may be "
+        "negative, such as that of a linear bottleneck. Never before zero padding or in products.",
+    )
     initialise: Initialisation = Field(default="mse", description=_INITIALISE)
 
 
