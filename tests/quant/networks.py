@@ -171,6 +171,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.patches = nn.Conv2d(3, width, 2, 2)
+        self.position = nn.Parameter(torch.linspace(-0.5, 0.5, 16 * width).reshape(1, 16, width))
         self.norm1 = nn.LayerNorm(width)
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.proj = nn.Linear(width, width)
@@ -182,7 +183,7 @@ class Attention(nn.Module):
         self.head = nn.Linear(width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
         x = x + self._attend(self.norm1(x))
         x = x + self.fc2(self.act(self.fc1(self.norm2(x))))
         logits: Tensor = self.head(self.norm3(x)[:, 0])

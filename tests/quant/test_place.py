@@ -10,8 +10,17 @@ from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
 from saq_qat.quant.network import plan_network
 from saq_qat.quant.plan import Plan
-from saq_qat.recipe.schema import Model, Override
-from tests.quant.networks import TARGETS, BranchAndConcat, Gated, NoNorm, Residual, policy
+from saq_qat.recipe.schema import ActivationQuantizer, Model, Override
+from tests.quant.networks import (
+    TARGETS,
+    Attention,
+    Bottleneck,
+    BranchAndConcat,
+    Gated,
+    NoNorm,
+    Residual,
+    policy,
+)
 
 
 def plan_of(model: nn.Module | str, **options: object) -> Plan:
@@ -240,3 +249,43 @@ def test_several_targets_get_what_the_more_demanding_one_needs(name: str) -> Non
     assert both.tensors == cpu.tensors
     assert {tensor.name for tensor in gpu.tensors} < {tensor.name for tensor in both.tensors}
     assert all(layer.integer for plan in (both, cpu, gpu) for layer in plan.layers)
+
+
+def test_attention_gets_codes_for_layers_and_operands_and_keeps_its_stream_in_float() -> None:
+    plan = plan_of(Attention(), activation=ActivationQuantizer(kind="lsq", bits=4, offset="bounded"))
+    assert table(plan) == [
+        "image after x: image -128..127 for patches",
+        "patches after patches: residual -128..127 for the kernel",
+        "norm1 after norm1: input -8..7 for q+k+v",
+        "k after k: operand -8..7 for matmul",
+        "v after v: operand -8..7 for matmul_1",
+        "mul after mul: operand -8..7 for matmul",
+        "softmax after softmax: operand 0..15 for matmul_1",
+        "matmul_1 after matmul_1: input -8..7 for proj",
+        "norm2 after norm2: input -8..7 for fc1",
+        "act after act: input 0..15 for fc2",
+        "getitem_4 after getitem_4: input -128..127 for head",
+    ]
+    assert [tensor.name for tensor in plan.tensors if tensor.offset] == ["act"]
+    assert plan.products == ("matmul", "matmul_1")
+    assert all(layer.integer for layer in plan.layers)
+
+
+def test_offsets_of_signed_inputs_stand_where_no_padding_needs_a_zero() -> None:
+    quant = {"activation": ActivationQuantizer(kind="saq", bits=4, offset="signed")}
+    plan = plan_of(Bottleneck(), **quant)
+    assert table(plan) == [
+        "image after x: image -128..127 for stem",
+        "relu6 after relu6: input 0..15 for reduce",
+        "reduce_bn after reduce_bn: residual -128..127 for add",
+        "reduce_bn_4bit after reduce_bn: input 0..15 for expand from reduce_bn",
+        "relu6_1 after relu6_1: input 0..15 for depthwise",
+        "relu6_2 after relu6_2: input 0..15 for project",
+        "project_bn after project_bn: residual -128..127 for add",
+        "add after add: residual -128..127 for the kernel",
+        "add_4bit after add: input 0..15 for last from add",
+        "last after last: pooled -128..127 for mean",
+    ]
+    assert [tensor.name for tensor in plan.tensors if tensor.offset] == ["reduce_bn_4bit", "add_4bit"]
+    plain = plan_of(Bottleneck())
+    assert not any(tensor.offset for tensor in plain.tensors)
