@@ -124,7 +124,8 @@ def _summary(plan: "Plan", targets: tuple[str, ...]) -> str:
         f"{sum(layer.integer_on(target) for layer in plan.layers)}/{len(plan.layers)} for {target}"
         for target in targets
     )
-    return f"Convolutions and linear layers planned as integer: {', '.join(counts)}."
+    products = f"; {len(plan.products)} products of quantized tensors" if plan.products else ""
+    return f"Convolutions and linear layers planned as integer: {', '.join(counts)}{products}."
 
 
 def _untrained(recipe: "Recipe", classes: int | None) -> "nn.Module":

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.layers import QuantConv2d, QuantLayer
+from saq_qat.quant.tracer import ImageTracer
 
 _RESHAPES = (torch.flatten, torch.reshape, torch.permute, torch.transpose)
 _RESHAPE_METHODS = ("contiguous", "flatten", "permute", "reshape", "transpose", "view")
@@ -40,6 +41,7 @@ __all__ = [
     "is_product",
     "is_reshape",
     "is_second_operand",
+    "is_shape_arithmetic",
     "is_shape_query",
     "is_weighted",
     "module_of",
@@ -58,7 +60,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
             train/eval mode.
     """
     try:
-        network = fx.symbolic_trace(model)
+        tracer = ImageTracer()
+        network = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
     except (fx.proxy.TraceError, TypeError) as error:
         raise LegalityError(
             "Quantizers are placed on a torch.fx graph, and "
@@ -210,6 +213,12 @@ def is_shape_query(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim")
     return node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
+
+
+def is_shape_arithmetic(node: fx.Node) -> bool:
+    """Computes with shapes alone: sizes, what is made of them, checks of them."""
+    inputs = node.all_input_nodes
+    return is_shape_query(node) or (bool(inputs) and all(map(is_shape_arithmetic, inputs)))
 
 
 def source_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:

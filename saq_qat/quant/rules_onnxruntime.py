@@ -96,6 +96,6 @@ def _float_operations(plan: Plan, network: fx.GraphModule) -> list[str]:
         for group in groups(network)
         if group.head.op not in ("placeholder", "get_attr")
         and group.head.name not in plan.products
-        and not graph.is_shape_query(group.head)
+        and not graph.is_shape_arithmetic(group.head)
         and not any(test(network, group.head) for test in known)
     ]
