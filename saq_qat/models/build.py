@@ -11,9 +11,11 @@ from typing import Any
 from torch import nn
 from torchvision import models as torchvision_models
 
-from saq_qat.errors import RecipeError
+from saq_qat.errors import RecipeError, SaqError
+from saq_qat.models.attention import separate_attention
 from saq_qat.models.pretrained import load_pretrained
 from saq_qat.models.resnet_cifar import preresnet20, resnet20
+from saq_qat.models.vit import vit_b16, vit_b32, vit_micro, vit_s16, vit_s32
 from saq_qat.recipe.schema import Model
 
 __all__ = ["build_model"]
@@ -25,6 +27,11 @@ _BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "resnet34": torchvision_models.resnet34,
     "resnet50": torchvision_models.resnet50,
     "mobilenet_v2": torchvision_models.mobilenet_v2,
+    "vit_s32": vit_s32,
+    "vit_s16": vit_s16,
+    "vit_b32": vit_b32,
+    "vit_b16": vit_b16,
+    "vit_micro": vit_micro,
 }
 _DOWNLOADING_ARGUMENTS = ("weights", "pretrained")
 
@@ -32,13 +39,17 @@ _DOWNLOADING_ARGUMENTS = ("weights", "pretrained")
 def build_model(model: Model, num_classes: int) -> nn.Module:
     """The float network of a recipe, in training mode, on the CPU.
 
-    Weights are drawn from torch's global generator, then replaced by those of `model.pretrained` if given.
+    Weights are drawn from torch's global generator, then replaced by those of `model.pretrained` if given. In
+    a network of your own, fused self-attention is separated where its structure allows it
+    (`separate_attention`).
 
-    Raises RecipeError if it cannot be built, ArtifactError if the pretrained weights cannot be loaded.
+    Raises RecipeError if it cannot be built, SetupError if it needs a package that is not installed,
+    ArtifactError if the pretrained weights cannot be loaded.
     """
     if ":" in model.name:
         with _working_folder_importable():
             network = _construct(model, _import_constructor(model.name), num_classes)
+        separate_attention(network)
     else:
         network = _construct(model, _built_in(model), num_classes)
     if model.pretrained is not None:
@@ -109,6 +120,8 @@ def _construct(model: Model, constructor: Callable[..., Any], num_classes: int) 
     call = f"{model.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
     try:
         network = constructor(**arguments)
+    except SaqError:
+        raise
     # A constructor may raise anything; the reader of the message needs the call that did.
     except Exception as error:
         raise RecipeError(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saq_qat.errors import ArtifactError
+from saq_qat.models.attention import separate_weights
 
 __all__ = ["PretrainedReport", "load_pretrained", "read_weights"]
 
@@ -47,15 +48,16 @@ def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> P
     """Copy the weights of a .safetensors or .pth/.pt file into `network`.
 
     A .pth file is a state dict, or a dict that holds one under `state_dict` or `model`; a leading `module.`
-    (from DataParallel) is dropped. With `strict`, every key must match. Without it the head (the last
-    linear layer, or the last layer with weights) keeps its initial values where it differs, and keys of the
-    file alone are left out; the rest of the network must still match. What was skipped is logged and
-    returned.
+    (from DataParallel) is dropped, and a fused `qkv` is split where the network has `q`, `k` and `v`. With
+    `strict`, every key must match. Without it the head (the last linear layer, or the last layer with
+    weights) keeps its initial values where it differs, and keys of the file alone are left out; the rest of
+    the network must still match. What was skipped is logged and returned.
 
     Raises ArtifactError, and changes nothing, if the file cannot be read safely or does not fit.
     """
-    weights = read_weights(path)
-    report = _compare(network.state_dict(), weights)
+    target = network.state_dict()
+    weights = separate_weights(read_weights(path), target)
+    report = _compare(target, weights)
     head = _head_prefix(network)
     unfit = (*report.missing, *report.mismatched)
     if strict and (unfit or report.unexpected):

@@ -12,8 +12,9 @@ class Model(Section):
 
     name: str = Field(
         min_length=1,
-        description="A built-in network (resnet20, preresnet20, resnet18, resnet34, resnet50, mobilenet_v2) "
-        "or your own as 'package.module:callable', called with the number of classes as `num_classes`.",
+        description="A built-in network (resnet20, preresnet20, resnet18, resnet34, resnet50, mobilenet_v2; "
+        "with the extra vit: vit_s32, vit_s16, vit_b32, vit_b16, vit_micro) or your own as "
+        "'package.module:callable', called with the number of classes as `num_classes`.",
     )
     arguments: dict[str, Scalar] = Field(
         default={}, description="Further keyword arguments of the constructor."
