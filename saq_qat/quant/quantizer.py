@@ -15,7 +15,7 @@ from saq_qat.quant.functional import (
     scale_of,
 )
 from saq_qat.quant.grid import Grid
-from saq_qat.quant.initialise import Initialisation, GridParameters, initial_parameters
+from saq_qat.quant.initialise import GridParameters, Initialisation, initial_parameters
 
 __all__ = ["Quantizer", "observing"]
 

@@ -14,7 +14,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, fx, nn
 
-from saq_qat.quant.functional import clip_bounds
 from saq_qat.quant.layers import QuantConv2d, QuantLayer
 from saq_qat.quant.network import calibrate
 from saq_qat.quant.quantizer import Quantizer
@@ -54,7 +53,7 @@ def float_form(network: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphMo
 
 @torch.no_grad()
 def _float_layer(layer: QuantLayer) -> nn.Module:
-    lower, upper = clip_bounds(layer.weight_quantizer.alpha, layer.weight_quantizer.grid)
+    lower, upper = layer.weight_quantizer.clip_bounds()
     weight = layer.quantizer_input().clamp(lower, upper)
     if layer.rescale_std:
         weight = weight * layer.weight_deviation()
