@@ -164,8 +164,12 @@ def separate_weights(weights: Mapping[str, Tensor], wanted: Collection[str]) -> 
     for name, value in weights.items():
         stem, fused, kind = name.rpartition("qkv.")
         parts = [f"{stem}{branch}.{kind}" for branch in _BRANCHES]
-        if fused and name not in wanted and set(parts) <= set(wanted) and value.shape[0] % 3 == 0:
+        if fused and name not in wanted and set(parts) <= set(wanted) and _is_threefold(value):
             separate.update(zip(parts, value.chunk(3), strict=True))
         else:
             separate[name] = value
     return separate
+
+
+def _is_threefold(value: Tensor) -> bool:
+    return value.dim() > 0 and value.shape[0] % 3 == 0
