@@ -85,10 +85,10 @@ def activation_grid(kind: str, bits: int, *, signed: bool, paper: bool = False) 
         LegalityError: the kind is unknown.
     """
     n = 2**bits - 1
-    if kind in ("lsq", "lsq+"):
+    if kind == "lsq":
         return Grid(-(n // 2) - 1, n // 2, unit=1) if signed else Grid(0, n, unit=1)
     if kind not in ("saq", "symmetric"):
-        raise LegalityError(f"Activation quantizers are saq, symmetric, lsq or lsq+; got {kind!r}.")
+        raise LegalityError(f"Activation quantizers are saq, symmetric or lsq; got {kind!r}.")
     if signed or kind == "symmetric":
         return Grid(-128 if bits == 8 else -(n // 2), n // 2, unit=n // 2)
     if bits == 8 and not paper:

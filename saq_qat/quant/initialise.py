@@ -141,8 +141,8 @@ def least_squares(x: Tensor, grid: Grid, *, offset: bool) -> tuple[Tensor, Tenso
     From ``beta = min(x)`` and ``step = max|x - beta| / maximum``, codes alternate with
     ``step = <x - beta, code> / <code, code>`` and ``beta = mean(x - step * code)``, both computed from the
     step and offset that gave the codes, until the step moves by less than 1e-5 of itself. With an offset on a
-    signed grid the start leaves the negative codes without use, and so may the end: ``mse`` then has about a
-    quarter of the squared error.
+    signed grid the start leaves the negative codes without use, and so may the end: ``mse`` then has down to
+    a quarter of the squared error.
 
     Source: the quantizers of Q-ViT (Li et al., 2022), held by ``tests/golden``.
 

@@ -162,6 +162,65 @@ def test_gradients_equal_autograd_of_a_straight_through_composition(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def plain_quantizer(
+    x: npt.NDArray[np.float64], upstream: npt.NDArray[np.float64], alpha: float, beta: float, grid: Grid
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, float]:
+    """Output and gradients of a quantizer with an offset, element by element, clipped before it rounds."""
+    level = abs(alpha)
+    low, high = grid.minimum / grid.unit, grid.maximum / grid.unit
+    out, grad_x, grad_alpha, grad_beta = np.empty_like(x), np.zeros_like(x), 0.0, 0.0
+    for i, value in enumerate(x):
+        r = (value - beta) / level
+        clipped = min(max(r, low), high)
+        if grid.step == 2:
+            q = (2 * np.rint((clipped + 1) / 2 * grid.unit) - grid.unit) / grid.unit
+        else:
+            q = np.rint(clipped * grid.unit) / grid.unit
+        out[i] = level * q + beta
+        if low <= r <= high:
+            grad_x[i] = upstream[i]
+            grad_alpha += np.sign(alpha) * upstream[i] * (q - r)
+        else:
+            grad_alpha += np.sign(alpha) * upstream[i] * q
+            grad_beta += upstream[i]
+    return out, grad_x, grad_alpha, grad_beta
+
+
+@given(seeds, st.floats(0.1, 10), st.sampled_from([-1, 1]), grids, st.floats(-5, 5))
+def test_an_offset_equals_the_plain_form(seed: int, level: float, sign: int, grid: Grid, beta: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, upstream = torch.randn(2, 60, generator=generator, dtype=torch.float64)
+    x = (x * 2 * level + beta).requires_grad_()
+    alpha = torch.tensor(sign * level, dtype=torch.float64, requires_grad=True)
+    offset = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
+    out = fake_quantize(x, alpha, grid, beta=offset)
+    ours = (out, *torch.autograd.grad(out, (x, alpha, offset), upstream))
+    plain = plain_quantizer(x.detach().numpy(), upstream.numpy(), sign * level, beta, grid)
+    for value, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(value.detach(), torch.as_tensor(expected).double(), rtol=1e-8, atol=1e-8)
+
+
+@given(seeds, alphas, grids, st.floats(-10, 10, width=32))
+def test_an_offset_is_subtracted_in_the_tensors_precision_before_anything_is_divided(
+    seed: int, alpha: float, grid: Grid, beta: float
+) -> None:
+    offset, scale = torch.tensor(beta), scale_of(torch.tensor(alpha), grid.unit)
+    x = sample(seed, alpha, grid) + offset
+    assert torch.equal(codes(x, scale, grid, offset), codes(torch.sub(x, offset), scale, grid))
+
+
+def test_the_offset_gradient_counts_the_clipped_alone_however_large_the_rest() -> None:
+    x = torch.full((2**20,), 0.5)
+    x[7] = 3.0
+    upstream = torch.full_like(x, 1000.1)
+    upstream[7] = 1e-3
+    beta = torch.zeros((), requires_grad=True)
+    out = fake_quantize(x, torch.tensor(1.0), Grid(0, 15, unit=15), beta=beta)
+    torch.autograd.backward(out, upstream)
+    assert beta.grad is not None
+    assert beta.grad.item() == pytest.approx(1e-3)
+
+
 def test_the_clip_level_gradient_keeps_its_digits_on_a_million_values() -> None:
     torch.manual_seed(0)
     x, upstream = torch.randn(2**20).relu(), torch.randn(2**20) * 1e-3 + 1e-3
