@@ -10,7 +10,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Objective", "frozen_statistics", "micro_batches", "random_state", "same_randomness"]
+from saq_qat.optim.distillation import Distillation
+
+__all__ = ["MicroBatch", "Objective", "frozen_statistics", "random_state", "same_randomness"]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Images that share one perturbation, with all that their loss is made of.
+
+    Attributes:
+        images: (n, C, H, W); ``labels`` are (n,).
+        teacher_logits: (n, classes), one answer for every pass; None without a teacher.
+        last: whether it ends its batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    teacher_logits: Tensor | None
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -22,19 +40,51 @@ class Objective:
         loss: mean loss of logits and labels, 0-dim.
         precision: ``bfloat16`` runs the forward pass under autocast; quantizers and losses stay in float32.
         micro_batch_size: images that share one pass; the whole batch if None.
+        distillation: a teacher and its part in the loss, if there is one.
     """
 
     network: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch_size: int | None = None
+    distillation: Distillation | None = None
 
     @property
     def distributed(self) -> bool:
         """Whether several processes share each batch."""
         return isinstance(self.network, DistributedDataParallel)
 
-    def backward(self, images: Tensor, labels: Tensor, *, synchronise: bool) -> Tensor:
+    def micro_batches(self, images: Tensor, labels: Tensor) -> list[MicroBatch]:
+        """Parts of a batch with at most ``micro_batch_size`` images each.
+
+        The teacher sees every image once, whatever the number of passes, and no more images at a time than
+        a pass does, so that smaller micro-batches need less memory with a teacher too.
+        """
+        size = self.micro_batch_size or len(images)
+        parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+        return [
+            MicroBatch(part, targets, self._teacher_logits(part), index == len(parts) - 1)
+            for index, (part, targets) in enumerate(parts)
+        ]
+
+    def _teacher_logits(self, images: Tensor) -> Tensor | None:
+        if self.distillation is None:
+            return None
+        with torch.no_grad():
+            return self._logits(self.distillation.teacher, images)
+
+    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits: Tensor = network(images)
+        return logits.float() if logits.dtype == torch.bfloat16 else logits
+
+    def _loss(self, logits: Tensor, part: MicroBatch) -> Tensor:
+        label_loss = self.loss(logits, part.labels)
+        if self.distillation is None or part.teacher_logits is None:
+            return label_loss
+        return self.distillation.combined(label_loss, logits, part.teacher_logits)
+
+    def backward(self, part: MicroBatch, *, synchronise: bool) -> Tensor:
         """Add the gradient to ``.grad`` and return the loss, detached.
 
         With several processes, ``synchronise`` then replaces all of ``.grad`` by its mean over them. The
@@ -44,18 +94,9 @@ class Objective:
         network = self.network
         local = isinstance(network, DistributedDataParallel) and not synchronise
         with network.no_sync() if local else nullcontext():  # type: ignore[operator]
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits = network(images)
-            loss = self.loss(logits.float() if logits.dtype == torch.bfloat16 else logits, labels)
+            loss = self._loss(self._logits(network, part.images), part)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-
-def micro_batches(images: Tensor, labels: Tensor, size: int | None) -> list[tuple[Tensor, Tensor, bool]]:
-    """Parts of a batch with at most ``size`` images each, and whether a part is the last."""
-    size = size or len(images)
-    parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
-    return [(*part, index == len(parts) - 1) for index, part in enumerate(parts)]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.optim.gradients import GradientSum, flat_norm
-from saq_qat.optim.passes import Objective, micro_batches
+from saq_qat.optim.passes import Objective
 from saq_qat.optim.update import StepResult, Update
 
 __all__ = ["PlainStep"]
@@ -21,12 +21,12 @@ class PlainStep:
         self._update = update
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        parts = self._objective.micro_batches(images, labels)
         gradient = GradientSum(self._parameters)
         losses = []
-        for part_images, part_labels, last in parts:
+        for part in parts:
             with gradient.collecting():
-                losses.append(self._objective.backward(part_images, part_labels, synchronise=last))
+                losses.append(self._objective.backward(part, synchronise=part.last))
         g = gradient.mean(len(parts))
         return self._update.apply(g, loss=torch.stack(losses).mean(), gradient_norm=flat_norm(g))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.optim.gradients import GradientSum
-from saq_qat.optim.passes import Objective, frozen_statistics, micro_batches, random_state, same_randomness
+from saq_qat.optim.passes import Objective, frozen_statistics, random_state, same_randomness
 from saq_qat.optim.perturbation import caught_gradients, moved, scaled
 from saq_qat.optim.update import StepResult, Update
 
@@ -29,13 +29,13 @@ class SamStep:
         self._rho = rho
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        parts = self._objective.micro_batches(images, labels)
         gradient = GradientSum(self._parameters)
         measured = []
-        for part_images, part_labels, last in parts:
+        for part in parts:
             state = random_state(images.device)
             with GradientSum(self._parameters).collecting(), caught_gradients(self._parameters) as g:
-                loss = self._objective.backward(part_images, part_labels, synchronise=False)
+                loss = self._objective.backward(part, synchronise=False)
             epsilon, norm, length = scaled(g, self._rho)
             same_randomness(state, images.device)
             with (
@@ -43,7 +43,7 @@ class SamStep:
                 frozen_statistics(self._objective.network),
                 gradient.collecting(),
             ):
-                perturbed_loss = self._objective.backward(part_images, part_labels, synchronise=last)
+                perturbed_loss = self._objective.backward(part, synchronise=part.last)
             measured.append(torch.stack([loss, perturbed_loss, norm, length]))
         loss, perturbed_loss, norm, length = torch.stack(measured).mean(dim=0)
         return self._update.apply(

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.optim.gradients import GradientSum, along_vertical, cosine, flat_norm, vertical_component
-from saq_qat.optim.passes import Objective, frozen_statistics, micro_batches, random_state, same_randomness
+from saq_qat.optim.passes import (
+    MicroBatch,
+    Objective,
+    frozen_statistics,
+    random_state,
+    same_randomness,
+)
 from saq_qat.optim.perturbation import Ball, caught_gradients, find_epsilon, open_slots, perturbed
 from saq_qat.optim.update import StepResult, Update
 from saq_qat.recipe.schema import Saq
@@ -62,11 +68,11 @@ class SaqStep:
         return efficient is None or self._t % efficient.tau == 0 or self._g_v is None or self._refresh
 
     def _two_passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        parts = self._objective.micro_batches(images, labels)
         sum_g = GradientSum(self._parameters)
         add_up = not self._apart and self._method.objective in ("sum", "mean")
         sum_g_s = sum_g if add_up else GradientSum(self._parameters)
-        numbers = [self._both_gradients(*part, sum_g, sum_g_s) for part in parts]
+        numbers = [self._both_gradients(part, sum_g, sum_g_s) for part in parts]
         loss, perturbed_loss, epsilon_norm = torch.stack(numbers).mean(dim=0)
 
         g_s = sum_g_s.mean(len(parts))
@@ -90,33 +96,31 @@ class SaqStep:
         self._g_v = g_v if result.finite else self._g_v
         return result
 
-    def _both_gradients(
-        self, images: Tensor, labels: Tensor, last: bool, sum_g: GradientSum, sum_g_s: GradientSum
-    ) -> Tensor:
+    def _both_gradients(self, part: MicroBatch, sum_g: GradientSum, sum_g_s: GradientSum) -> Tensor:
         """Both passes over one micro-batch: loss, perturbed loss and ||epsilon||, shape (3,)."""
         objective, ball, method = self._objective, self._ball, self._method
-        state = random_state(images.device)
+        device, state = part.images.device, random_state(part.images.device)
         with open_slots(ball.layers):
             with sum_g.collecting(), caught_gradients(ball.parameters) as further:
-                loss = objective.backward(images, labels, synchronise=last and method.efficient is not None)
+                loss = objective.backward(part, synchronise=part.last and method.efficient is not None)
             epsilon = find_epsilon(ball, further, method.rho)
 
-            same_randomness(state, images.device)
+            same_randomness(state, device)
             statistics = (
                 nullcontext() if method.second_pass_statistics else frozen_statistics(objective.network)
             )
             with perturbed(ball, epsilon), statistics, sum_g_s.collecting():
-                perturbed_loss = objective.backward(images, labels, synchronise=last)
+                perturbed_loss = objective.backward(part, synchronise=part.last)
         return torch.stack([loss, perturbed_loss, epsilon.norm])
 
     def _one_pass(self, images: Tensor, labels: Tensor, g_v: list[Tensor] | None) -> StepResult:
         """g alone, with g_s = g + beta ||g|| g_v / ||g_v|| in place of a second pass if ``g_v`` is given."""
-        parts = micro_batches(images, labels, self._objective.micro_batch_size)
+        parts = self._objective.micro_batches(images, labels)
         sum_g = GradientSum(self._parameters)
         losses = []
-        for part_images, part_labels, last in parts:
+        for part in parts:
             with sum_g.collecting():
-                losses.append(self._objective.backward(part_images, part_labels, synchronise=last))
+                losses.append(self._objective.backward(part, synchronise=part.last))
         g = sum_g.mean(len(parts))
         update, gradient_norm = g, flat_norm(g)
         if g_v is not None and self._method.efficient is not None:

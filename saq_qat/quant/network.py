@@ -2,13 +2,11 @@
 
 import copy
 import operator
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import DataError, LegalityError
 from saq_qat.quant.graph import module_of, trace
@@ -17,6 +15,7 @@ from saq_qat.quant.legality import judge
 from saq_qat.quant.place import place
 from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.quantizer import Quantizer, observing
+from saq_qat.quant.statistics import averaged_statistics
 from saq_qat.recipe.schema import Quant
 
 __all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
@@ -117,25 +116,6 @@ def activation_quantizers(network: fx.GraphModule) -> dict[str, Quantizer]:
     return {name: module for name, module in modules if isinstance(module, Quantizer)}
 
 
-@contextmanager
-def _averaging(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, but for BatchNorm: its statistics become the mean over this context's batches."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    training = network.training
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.train(training)
-
-
 @torch.no_grad()
 def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
     """Place every activation quantizer on sample images, and give BatchNorm the statistics of the quantized
@@ -151,7 +131,7 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
         DataError: there is no batch.
     """
     seen = 0
-    with _averaging(network), observing(list(activation_quantizers(network).values())):
+    with averaged_statistics(network), observing(list(activation_quantizers(network).values())):
         for batch in batches:
             network(batch)
             seen += 1

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from saq_qat.report.bench_record import BUNDLE, FLOAT, STATIC_INT8
 from saq_qat.report.collect import Collected
@@ -45,7 +46,7 @@ def flip_interval(flips: int, images: int) -> tuple[float, float]:
 
 
 def _float_row(known: Collected) -> AccuracyRow:
-    epochs = [line for line in known.log if line.get("event") == "epoch" and line.get("stage") == "float"]
+    epochs = [line for line in known.log if line.get("event") == "epoch" and _is_float(line)]
     if epochs:
         last = epochs[-1]
         return AccuracyRow(
@@ -58,8 +59,13 @@ def _float_row(known: Collected) -> AccuracyRow:
     return AccuracyRow("float", None, None, None, None, f"not measured: {why}")
 
 
+def _is_float(epoch: dict[str, Any]) -> bool:
+    """Whether the network was float in that epoch; a statistics stage has the form of the stage before."""
+    return bool(epoch.get("form", epoch.get("stage")) == "float")
+
+
 def _quantized_rows(known: Collected) -> Iterator[AccuracyRow]:
-    epochs = [line for line in known.log if line.get("event") == "epoch" and line.get("stage") != "float"]
+    epochs = [line for line in known.log if line.get("event") == "epoch" and not _is_float(line)]
     last = epochs[-1] if epochs else {}
     if known.proof is None:
         for form, key in (("fake-quant", "top1"), ("deploy view", "deploy_top1")):

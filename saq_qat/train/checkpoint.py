@@ -16,7 +16,15 @@ from torch import Tensor
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.train.files import sync_folder, write_synced
 
-__all__ = ["Checkpoint", "Form", "Position", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Form",
+    "Position",
+    "newest_checkpoint",
+    "packed",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 FORMAT = 1
 Form = Literal["float", "quantized", "deploy"]
@@ -87,8 +95,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "progress": dict(checkpoint.progress),
     }
     files = {
-        "model.safetensors": _pack(checkpoint.model),
-        "optimizer.safetensors": _pack(checkpoint.training),
+        "model.safetensors": packed(checkpoint.model),
+        "optimizer.safetensors": packed(checkpoint.training),
         "state.json": json.dumps(state, indent=2).encode(),
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -98,7 +106,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     sync_folder(folder)
 
 
-def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+def packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the content of a safetensors file, from any device; equal tensors give equal bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain)
 

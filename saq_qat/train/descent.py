@@ -7,7 +7,7 @@ from torch import Tensor
 
 from saq_qat.optim.build import build_optimizer, build_step, learning_rate, trainable_parameters
 from saq_qat.optim.passes import Objective
-from saq_qat.recipe.schema import Stage
+from saq_qat.recipe.schema import DescentStage
 from saq_qat.train.checkpoint import Position
 from saq_qat.train.optimizer_state import load_training_state, training_state
 from saq_qat.train.state import Training
@@ -22,7 +22,7 @@ class Descent:
         RecipeError: SAQ on a network that has nothing to perturb.
     """
 
-    def __init__(self, training: Training, stage: Stage) -> None:
+    def __init__(self, training: Training, stage: DescentStage) -> None:
         train = training.recipe.train
         self.stage = stage
         self.parameters = trainable_parameters(training.network)
@@ -32,6 +32,7 @@ class Descent:
             partial(F.cross_entropy, label_smoothing=train.label_smoothing),
             train.precision,
             train.micro_batch_size,
+            None if training.teacher is None else training.teacher.distillation,
         )
         self.method = build_step(objective, self.optimizer, stage.method, max_norm=train.optimizer.max_norm)
         self._batches = training.batches

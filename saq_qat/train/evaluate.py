@@ -1,6 +1,6 @@
 """Top-1 and top-5 accuracy, each image counted once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from saq_qat.quant.plan import Plan
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.distributed import Processes
 
-__all__ = ["Accuracy", "evaluate", "evaluate_both"]
+__all__ = ["Accuracy", "evaluate", "evaluate_both", "evaluate_on"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([best[:, 0].sum(), best.sum(), loss, torch.tensor(len(labels))]).double()
 
 
+def evaluate_on(network: nn.Module, recipe: Recipe, images: ImageData, processes: Processes) -> Accuracy:
+    """Accuracy of ``network`` on the validation images of a recipe, in batches of a process's share."""
+    size = processes.share_of(recipe.train.batch_size, None)
+    batches = val_batches(images, batch_size=size, rank=processes.rank, world_size=processes.world_size)
+    return evaluate(network, batches, processes)
+
+
 def evaluate_both(
     network: nn.Module, plan: Plan | None, recipe: Recipe, images: ImageData, processes: Processes
 ) -> tuple[Accuracy, Accuracy | None]:
@@ -71,12 +78,7 @@ def evaluate_both(
     The latter is None for a float network, and for a plan without a deploy view: codes of more than 8 bits
     (the paper's 8-bit grid).
     """
-    size = processes.share_of(recipe.train.batch_size, None)
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return val_batches(images, batch_size=size, rank=processes.rank, world_size=processes.world_size)
-
-    accuracy = evaluate(network, batches(), processes)
+    accuracy = evaluate_on(network, recipe, images, processes)
     if plan is None or not plan.deployable or not isinstance(network, fx.GraphModule):
         return accuracy, None
-    return accuracy, evaluate(deploy_view(network, recipe.deploy), batches(), processes)
+    return accuracy, evaluate_on(deploy_view(network, recipe.deploy), recipe, images, processes)

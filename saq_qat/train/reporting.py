@@ -1,18 +1,18 @@
 """Lines of log.jsonl and progress of a training in its loop."""
 
 from saq_qat.optim.update import StepResult
-from saq_qat.recipe.schema import Stage
+from saq_qat.recipe.schema import DescentStage, Stage, StatisticsStage
 from saq_qat.train.log import clip_levels
 from saq_qat.train.progress import Progress
 from saq_qat.train.state import Training
 
-__all__ = ["report_epoch", "report_step"]
+__all__ = ["report_batch", "report_epoch", "report_step"]
 
 _LINES_PER_EPOCH = 20
 
 
 def report_step(
-    training: Training, stage: Stage, result: StepResult, rate: float, images_per_second: float
+    training: Training, stage: DescentStage, result: StepResult, rate: float, images_per_second: float
 ) -> None:
     """Show every step, log some twenty an epoch and every one that was skipped."""
     batch, every = training.position.batch, max(1, training.batches // _LINES_PER_EPOCH)
@@ -31,15 +31,24 @@ def report_step(
             cosine=result.cosine,
             images_per_second=round(images_per_second, 1),
         )
-    _show(training, stage, result.loss, images_per_second=images_per_second)
+    _show(training, stage, result.loss, batch, images_per_second=images_per_second)
+
+
+def report_batch(
+    training: Training, stage: StatisticsStage, batch: int, loss: float, images_per_second: float
+) -> None:
+    """Show how far a statistics stage is; its one log line is that of its end."""
+    _show(training, stage, loss, batch, images_per_second=images_per_second)
 
 
 def report_epoch(training: Training, stage: Stage) -> None:
     """Show and log what the evaluation after an epoch found, with the clip levels."""
-    loss = training.loss_sum / training.batches
+    batches = training.batches_of(stage)
+    loss = training.loss_sum / batches
     training.write_log(
         "epoch",
         stage=stage.kind,
+        form=training.form,
         epoch=training.position.epoch + 1,
         loss=loss,
         **training.accuracy,
@@ -49,6 +58,7 @@ def report_epoch(training: Training, stage: Stage) -> None:
         training,
         stage,
         loss,
+        batches,
         top1=training.accuracy["top1"],
         deploy_top1=training.accuracy["deploy_top1"],
     )
@@ -58,23 +68,24 @@ def _show(
     training: Training,
     stage: Stage,
     loss: float,
+    batch: int,
     *,
     images_per_second: float = 0.0,
     top1: float | None = None,
     deploy_top1: float | None = None,
 ) -> None:
-    stages, position = training.recipe.train.stages, training.position
+    position = training.position
     training.on_progress(
         Progress(
             stage=stage.kind,
             stage_number=position.stage + 1,
-            stages=len(stages),
+            stages=len(training.recipe.train.stages),
             epoch=position.epoch + 1,
-            epochs=stage.epochs,
-            batch=position.batch,
-            batches=training.batches,
+            epochs=1 if isinstance(stage, StatisticsStage) else stage.epochs,
+            batch=batch,
+            batches=training.batches_of(stage),
             step=position.step,
-            steps=sum(each.epochs for each in stages) * training.batches,
+            steps=training.steps,
             loss=loss,
             images_per_second=images_per_second,
             top1=top1,

@@ -12,8 +12,8 @@ from saq_qat.quant.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form, newest_checkpoint
+from saq_qat.train.folder import RESOLVED
 from saq_qat.train.forms import load_weights, network_in_form
-from saq_qat.train.state import RESOLVED
 
 __all__ = ["Restored", "restore"]
 

@@ -1,6 +1,7 @@
 """The training of a recipe, from its first stage to its last, as a plain loop."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,18 +14,21 @@ from saq_qat.data.open import open_data
 from saq_qat.errors import SaqError
 from saq_qat.optim.build import set_learning_rate
 from saq_qat.optim.update import StepResult
-from saq_qat.recipe.schema import Recipe
-from saq_qat.train.checkpoint import Form
+from saq_qat.recipe.schema import DescentStage, Recipe, Stage, StatisticsStage
+from saq_qat.train.checkpoint import Form, Position
 from saq_qat.train.descent import Descent
 from saq_qat.train.determinism import repeatable_kernels, seed_step
 from saq_qat.train.distributed import joined_processes
-from saq_qat.train.evaluate import evaluate_both
+from saq_qat.train.evaluate import evaluate_both, evaluate_on
 from saq_qat.train.files import locked
+from saq_qat.train.folder import prepare_folder
 from saq_qat.train.forms import next_form
 from saq_qat.train.progress import OnProgress, TrainingResult, silent
 from saq_qat.train.reporting import report_epoch, report_step
-from saq_qat.train.state import Training, begin_or_resume, prepare_folder
-from saq_qat.train.stop import TrainingStoppedError, stop_on_signals
+from saq_qat.train.state import Training, begin_or_resume
+from saq_qat.train.statistics import estimate_statistics, require_statistics
+from saq_qat.train.stop import stop_on_signals
+from saq_qat.train.teacher import load_teacher
 
 __all__ = ["run_training"]
 
@@ -32,7 +36,7 @@ __all__ = ["run_training"]
 def run_training(
     recipe: Recipe, run_folder: Path, *, resume: bool = False, on_progress: OnProgress = silent
 ) -> TrainingResult:
-    """Train ``recipe`` in ``run_folder``: float stages, quantized stages, then the deploy stage.
+    """Train ``recipe`` in ``run_folder``, one stage after the other.
 
     With ``resume``, goes on from the checkpoint ``last`` in that folder; on the CPU with
     ``train.deterministic`` the outcome equals that of an uninterrupted training bit for bit. Under
@@ -53,21 +57,51 @@ def run_training(
         stop = context.enter_context(stop_on_signals())
         prepare_folder(recipe, run_folder, processes, resume=resume)
         images = open_data(recipe.data, recipe.seed)
-        training = begin_or_resume(recipe, run_folder, processes, images, stop, on_progress)
+        wanted = recipe.train.teacher
+        teacher = None if wanted is None else load_teacher(wanted, images, processes.device)
+        training = begin_or_resume(recipe, run_folder, processes, images, teacher, stop, on_progress)
+        require_statistics(training)
+        if training.position == Position():
+            _judge_teacher(training)
         while training.position.stage < len(recipe.train.stages):
-            _train_stage(training)
+            _run_stage(training)
         return _finish(training)
 
 
-def _train_stage(training: Training) -> None:
+def _judge_teacher(training: Training) -> None:
+    """Log the teacher's accuracy, once at the start: its labels may be in another order than those here."""
+    teacher = training.teacher
+    if teacher is None:
+        return
+    found = evaluate_on(teacher.distillation.teacher, training.recipe, training.images, training.processes)
+    training.write_log(
+        "teacher", source=teacher.source, sha256=teacher.sha256, top1=found.top1, top5=found.top5
+    )
+    if found.top1 <= 100.0 / len(training.images.classes):
+        warnings.warn(
+            f"train.teacher: {teacher.source} is right on {found.top1:.2f} % of the validation images, no "
+            "more than by guessing. Are its classes in the order of data's? Was it trained on such input?",
+            stacklevel=2,
+        )
+
+
+def _run_stage(training: Training) -> None:
     stage = training.recipe.train.stages[training.position.stage]
+    if not isinstance(stage, StatisticsStage):
+        _descend(training, stage)
+    elif training.position.epoch == 0:
+        estimate_statistics(training, stage)
+        _close_epoch(training, stage, {})
+    training.move(stage=training.position.stage + 1, epoch=0)
+
+
+def _descend(training: Training, stage: DescentStage) -> None:
     _enter_form(training, stage.kind)
     descent = Descent(training, stage)
     descent.resume(training)
     while training.position.epoch < stage.epochs:
         _train_epoch(training, descent)
-        _close_epoch(training, descent)
-    training.move(stage=training.position.stage + 1, epoch=0)
+        _close_epoch(training, stage, descent.tensors())
 
 
 def _enter_form(training: Training, form: Form) -> None:
@@ -132,20 +166,16 @@ def _step(descent: Descent, images: Tensor, labels: Tensor) -> StepResult:
 
 def _save_if_due(training: Training, descent: Descent) -> None:
     every = training.recipe.train.checkpoint_steps
-    number = training.processes.largest(training.stop.number)
+    number = training.asked_to_stop()
     if number or (every is not None and training.position.step % every == 0):
         training.processes.average_statistics(training.network)
         training.save("last", descent.tensors())
     if number:
-        raise TrainingStoppedError(
-            f"Stopped by a signal after step {training.position.step}, with a checkpoint. "
-            f"Go on with: saq-qat train --resume {training.folder}",
-            number,
-        )
+        raise training.stopped(number)
 
 
-def _close_epoch(training: Training, descent: Descent) -> None:
-    """Evaluate, log, and save ``last`` and, if no epoch was better, ``best``."""
+def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -> None:
+    """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if no epoch was better."""
     training.processes.average_statistics(training.network)
     found, deployed = evaluate_both(
         training.network, training.plan, training.recipe, training.images, training.processes
@@ -159,12 +189,12 @@ def _close_epoch(training: Training, descent: Descent) -> None:
     deciding = found.top1 if deployed is None else deployed.top1
     better = training.best is None or deciding > training.best
     training.best = deciding if training.best is None else max(training.best, deciding)
-    report_epoch(training, descent.stage)
+    report_epoch(training, stage)
     training.loss_sum = 0.0
     training.move(epoch=training.position.epoch + 1, batch=0)
     if better:
         training.save("best", {})
-    training.save("last", descent.tensors())
+    training.save("last", tensors)
 
 
 def _finish(training: Training) -> TrainingResult:

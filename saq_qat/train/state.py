@@ -11,22 +11,20 @@ from torch import Tensor, nn
 
 from saq_qat.data.batches import steps_per_epoch
 from saq_qat.data.open import ImageData
-from saq_qat.errors import RecipeError
+from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
 from saq_qat.quant.plan import Plan
-from saq_qat.recipe.load import dump_recipe, load_recipe
-from saq_qat.recipe.schema import Recipe
+from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
 from saq_qat.train.forms import load_weights, network_in_form
 from saq_qat.train.log import RunLog, environment
 from saq_qat.train.progress import OnProgress
-from saq_qat.train.stop import Stop
+from saq_qat.train.stop import Stop, TrainingStoppedError
+from saq_qat.train.teacher import LoadedTeacher
 
-__all__ = ["RESOLVED", "Training", "begin_or_resume", "prepare_folder"]
-
-RESOLVED = "resolved.yaml"
+__all__ = ["Training", "begin_or_resume"]
 
 
 @dataclass
@@ -34,6 +32,7 @@ class Training:
     """Everything the loop reads and moves on.
 
     Attributes:
+        teacher: whose predictions the loss asks for too, if the recipe names one.
         loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of networks of this form's kind; None before the first.
         accuracy: what the last evaluation found.
@@ -48,6 +47,7 @@ class Training:
     stop: Stop
     on_progress: OnProgress
     network: nn.Module
+    teacher: LoadedTeacher | None = None
     plan: Plan | None = None
     form: Form = "float"
     position: Position = field(default_factory=Position)
@@ -63,13 +63,35 @@ class Training:
         return steps_per_epoch(self.images, self.recipe.train.batch_size)
 
     @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; statistics stages make none."""
+        stages = self.recipe.train.stages
+        return sum(s.epochs for s in stages if not isinstance(s, StatisticsStage)) * self.batches
+
+    @property
     def epochs_before(self) -> int:
         """Epochs of the stages before this one: no two epochs of a run see the same order of images."""
-        return sum(stage.epochs for stage in self.recipe.train.stages[: self.position.stage])
+        before = self.recipe.train.stages[: self.position.stage]
+        return sum(
+            -(-stage.batches // self.batches) if isinstance(stage, StatisticsStage) else stage.epochs
+            for stage in before
+        )
+
+    def batches_of(self, stage: Stage) -> int:
+        """Batches of an epoch of ``stage``; a statistics stage is one epoch."""
+        return stage.batches if isinstance(stage, StatisticsStage) else self.batches
 
     def move(self, **changes: int) -> None:
         """Change the position."""
         self.position = replace(self.position, **changes)
+
+    def take_up(self, checkpoint: Checkpoint) -> None:
+        """Stand where a checkpoint stands, whose weights the network holds."""
+        progress = checkpoint.progress
+        self.form, self.position = checkpoint.form, checkpoint.position
+        self.loss_sum, self.best = progress["loss_sum"], progress["best"]
+        self.accuracy = dict(progress["accuracy"])
+        self.unloaded = dict(checkpoint.training)
 
     def save(self, name: str, training: dict[str, Tensor]) -> None:
         """Write the checkpoint ``name`` (last or best); only the first process does."""
@@ -80,11 +102,24 @@ class Training:
             "best": self.best,
             "accuracy": self.accuracy,
             "log_bytes": self.log.size,
+            "teacher": self.teacher.sha256 if self.teacher is not None else None,
         }
         checkpoint = Checkpoint(
             self.position, self.form, self.processes.world_size, self.network.state_dict(), training, progress
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
+
+    def asked_to_stop(self) -> int:
+        """The signal that any process received, 0 if none did."""
+        return self.processes.largest(self.stop.number)
+
+    def stopped(self, number: int) -> TrainingStoppedError:
+        """What to raise for that signal, once ``last`` is a checkpoint to go on from."""
+        return TrainingStoppedError(
+            f"Stopped by a signal after step {self.position.step}, with a checkpoint. "
+            f"Go on with: saq-qat train --resume {self.folder}",
+            number,
+        )
 
     def write_log(self, event: str, **values: Any) -> None:
         """Append to log.jsonl; only the first process does."""
@@ -92,102 +127,61 @@ class Training:
             self.log.write(event, self.position.step, values)
 
 
-def prepare_folder(recipe: Recipe, folder: Path, processes: Processes, *, resume: bool) -> None:
-    """Make sure that ``folder`` belongs to this recipe, and write what describes the run.
-
-    Raises:
-        RecipeError: it holds a run already and ``resume`` is false, or a run of another recipe.
-    """
-    resolved = folder / RESOLVED
-    if resolved.exists():
-        if not resume and (folder / "checkpoints").exists():
-            raise RecipeError(
-                f"{folder}: holds a run already. Go on with --resume, or start in a folder of its own."
-            )
-        _check_same_recipe(resolved, recipe)
-    if processes.is_first:
-        write_whole(resolved, dump_recipe(recipe).encode())
-        facts = environment(processes.device, processes.world_size)
-        write_whole(folder / "env.json", json.dumps(facts, indent=2).encode())
-
-
-def _check_same_recipe(resolved: Path, recipe: Recipe) -> None:
-    before, now = _flat(load_recipe(resolved).model_dump()), _flat(recipe.model_dump())
-    changed = [
-        f"  {key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key, "absent") != now.get(key, "absent")
-    ]
-    if changed:
-        raise RecipeError(
-            f"{resolved.parent}: this run was started with another recipe, and would not be the same run:\n"
-            + "\n".join(changed)
-            + "\nStart a new run, or undo the changes."
-        )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, (list, tuple))
-        else None
-    )
-    if items is None:
-        return {path: value}
-    return {
-        k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
-    }
-
-
 def begin_or_resume(
     recipe: Recipe,
     folder: Path,
     processes: Processes,
     images: ImageData,
+    teacher: LoadedTeacher | None,
     stop: Stop,
     on_progress: OnProgress,
 ) -> Training:
-    """The training at its last checkpoint, or at its start if there is none.
+    """The training at its last checkpoint, or at its start if there is none; env.json tells what it runs on.
 
     Raises:
         RecipeError: it was started with another number of processes, which would change every perturbation.
-        ArtifactError: the checkpoint and the one before it are damaged.
+        ArtifactError: the checkpoint and the one before it are damaged, or the teacher is another one.
     """
     checkpoint = newest_checkpoint(folder / "checkpoints" / "last")
     log = RunLog(folder / "log.jsonl")
-    classes = len(images.classes)
     if checkpoint is None:
         torch.manual_seed(recipe.seed)
-        network: nn.Module = build_model(recipe.model, classes).to(processes.device)
-        training = Training(recipe, folder, processes, images, log, stop, on_progress, network)
+        network: nn.Module = build_model(recipe.model, len(images.classes))
+        plan = None
     else:
-        if checkpoint.world_size != processes.world_size:
-            raise RecipeError(
-                f"{folder}: started with {checkpoint.world_size} process(es), now {processes.world_size}; "
-                "each perturbs its own share of a batch. Resume with torchrun "
-                f"--nproc-per-node={checkpoint.world_size}."
-            )
-        network, plan = network_in_form(recipe, classes, checkpoint.form)
+        _check_same_surroundings(checkpoint, folder, processes, teacher)
+        network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
         load_weights(network, checkpoint.model, str(folder))
-        training = Training(
-            recipe,
-            folder,
-            processes,
-            images,
-            log,
-            stop,
-            on_progress,
-            network.to(processes.device),
-            plan,
-            checkpoint.form,
-            checkpoint.position,
-            checkpoint.progress["loss_sum"],
-            checkpoint.progress["best"],
-            dict(checkpoint.progress["accuracy"]),
-            dict(checkpoint.training),
-        )
+    network = network.to(processes.device)
+    training = Training(recipe, folder, processes, images, log, stop, on_progress, network, teacher, plan)
+    if checkpoint is not None:
+        training.take_up(checkpoint)
     if processes.is_first:
         log.cut(0 if checkpoint is None else checkpoint.progress["log_bytes"])
+        _write_environment(training)
     return training
+
+
+def _check_same_surroundings(
+    checkpoint: Checkpoint, folder: Path, processes: Processes, teacher: LoadedTeacher | None
+) -> None:
+    if checkpoint.world_size != processes.world_size:
+        raise RecipeError(
+            f"{folder}: started with {checkpoint.world_size} process(es), now {processes.world_size}; "
+            "each perturbs its own share of a batch. Resume with torchrun "
+            f"--nproc-per-node={checkpoint.world_size}."
+        )
+    before = checkpoint.progress.get("teacher")
+    if teacher is not None and teacher.sha256 != before:
+        raise ArtifactError(
+            f"{folder}: started with another teacher: the SHA-256 of its weights was {before}, and that of "
+            f"{teacher.source} is {teacher.sha256}. Put the weights back, or start a new run."
+        )
+
+
+def _write_environment(training: Training) -> None:
+    processes, teacher = training.processes, training.teacher
+    facts = environment(processes.device, processes.world_size)
+    if teacher is not None:
+        facts |= {"teacher": teacher.source, "teacher_sha256": teacher.sha256}
+    write_whole(training.folder / "env.json", json.dumps(facts, indent=2).encode())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import dump_recipe, load_recipe, parse_recipe
-from saq_qat.recipe.schema import Saq, Sgd
+from saq_qat.recipe.schema import QuantizedStage, Saq, Sgd
 
 
 @pytest.fixture
@@ -32,8 +32,9 @@ def test_reads_a_file_and_fills_in_defaults(tmp_path: Path, text: str) -> None:
     assert recipe.name == "small"
     assert isinstance(recipe.train.optimizer, Sgd)
     assert recipe.train.optimizer.weight_decay == 1e-4
-    assert isinstance(recipe.train.stages[1].method, Saq)
-    assert recipe.train.stages[1].method.case == 3
+    stage = recipe.train.stages[1]
+    assert isinstance(stage, QuantizedStage) and isinstance(stage.method, Saq)
+    assert stage.method.case == 3
 
 
 def test_a_missing_file_names_itself_and_the_way_out(tmp_path: Path) -> None:
@@ -151,12 +152,14 @@ def test_only_whole_numbers_are_whole_numbers(text: str, key: str, value: str) -
 
 @pytest.mark.parametrize("spelling", ["1e-4", "1.0e-4", "0.0001", "1E-4", "+.0001"])
 def test_every_spelling_of_a_float_is_the_same_float(text: str, spelling: str) -> None:
-    assert parse_recipe(text.replace("1e-2", spelling), "r").train.stages[1].lr == 1e-4
+    stage = parse_recipe(text.replace("1e-2", spelling), "r").train.stages[1]
+    assert isinstance(stage, QuantizedStage) and stage.lr == 1e-4
 
 
 def test_an_integer_is_accepted_as_a_float(text: str) -> None:
-    lr = parse_recipe(text.replace("1e-2", "1"), "r").train.stages[1].lr
-    assert (lr, type(lr)) == (1.0, float)
+    stage = parse_recipe(text.replace("1e-2", "1"), "r").train.stages[1]
+    assert isinstance(stage, QuantizedStage)
+    assert (stage.lr, type(stage.lr)) == (1.0, float)
 
 
 def test_arguments_of_the_model_are_plain_values_of_any_type(text: str) -> None:

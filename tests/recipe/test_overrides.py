@@ -4,7 +4,7 @@ import pytest
 
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import parse_recipe
-from saq_qat.recipe.schema import AdamW
+from saq_qat.recipe.schema import AdamW, FloatStage, QuantizedStage
 
 
 def test_values_are_yaml_and_lists_go_by_index(text: str) -> None:
@@ -19,8 +19,9 @@ def test_values_are_yaml_and_lists_go_by_index(text: str) -> None:
             "deploy.pack_weights=false",
         ],
     )
-    assert recipe.train.stages[0].epochs == 3
-    assert recipe.train.stages[1].lr == 1e-4
+    first, second = recipe.train.stages
+    assert isinstance(first, FloatStage) and first.epochs == 3
+    assert isinstance(second, QuantizedStage) and second.lr == 1e-4
     assert recipe.data.mean == (0.5,)
     assert recipe.name == "on"
     assert recipe.deploy.pack_weights is False

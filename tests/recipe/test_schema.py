@@ -10,6 +10,7 @@ from saq_qat.recipe.schema import DeployStage, Plain, Recipe, Sgd
 FLOAT = "{kind: float, epochs: 1, lr: 1}"
 QUANTIZED = "{kind: quantized, epochs: 1, lr: 1}"
 DEPLOY = "{kind: deploy, epochs: 1, lr: 1}"
+STATISTICS = "{kind: statistics, batches: 10}"
 
 
 @pytest.mark.parametrize(
@@ -18,10 +19,37 @@ DEPLOY = "{kind: deploy, epochs: 1, lr: 1}"
         ([f"train.stages=[{QUANTIZED}, {FLOAT}]"], "train.stages.1: a float stage cannot follow a quantized"),
         ([f"train.stages=[{DEPLOY}, {QUANTIZED}]"], "train.stages.1: a quantized stage cannot follow"),
         ([f"train.stages=[{DEPLOY}, {DEPLOY}]"], "train.stages.1: there can be only one deploy stage"),
+        (
+            [f"train.stages=[{STATISTICS}, {QUANTIZED}]"],
+            "train.stages.0: a statistics stage needs a float or",
+        ),
+        ([f"train.stages=[{DEPLOY}, {STATISTICS}]"], "train.stages.1: a statistics stage cannot follow"),
+        (
+            [f"train.stages=[{QUANTIZED}, {STATISTICS}, {FLOAT}]"],
+            "train.stages.2: a float stage cannot follow",
+        ),
+        ([f"train.stages=[{FLOAT}, {STATISTICS}]"], "quant: nothing is quantized, because no stage is"),
+        (["train.stages.1={kind: statistics, epochs: 1}"], "train.stages.1.epochs: unknown key"),
+        (["train.teacher={}"], "train.teacher.run: a teacher is a run (run) or a network"),
+        (["train.teacher={run: a, model: {name: b, pretrained: c}}"], "train.teacher.model: the teacher is"),
+        (["train.teacher={model: {name: b}}"], "train.teacher.model.pretrained: a teacher needs trained"),
+        (
+            ["train.teacher={model: {name: b, pretrained: c, pretrained_strict: false}}"],
+            "train.teacher.model.pretrained_strict: must be true",
+        ),
+        (
+            ["train.teacher={model: {name: b, pretrained: c}, checkpoint: best}"],
+            "train.teacher.checkpoint: names a checkpoint of run",
+        ),
+        (["train.teacher={run: a, weight: 0}"], "train.teacher.weight: must be greater than 0 (got 0)"),
+        (
+            ["train.teacher={run: a, label_weight: 0}", "train.label_smoothing=0.1"],
+            "train.label_smoothing: smooths labels that teacher.label_weight = 0 leaves out",
+        ),
         (["train.stages=[]"], "train.stages: must have at least 1 item(s)"),
         (["quant=null"], "train.stages.1: a quantized stage needs the section quant"),
         (["quant=null", f"train.stages=[{DEPLOY}]"], "train.stages.0: a deploy stage needs"),
-        ([f"train.stages=[{FLOAT}]"], "quant: nothing is quantized, because all stages are float"),
+        ([f"train.stages=[{FLOAT}]"], "quant: nothing is quantized, because no stage is"),
         (["train.micro_batch_size=48"], "train.micro_batch_size: must divide batch_size = 64 (got 48)"),
         (["train.micro_batch_size=128"], "train.micro_batch_size: must divide batch_size = 64 (got 128)"),
         (["train.stages.0.warmup_epochs=2.5"], "train.stages.0.warmup_epochs: must be at most epochs = 2"),
@@ -69,6 +97,10 @@ def test_broken_rules_of_different_sections_come_together(text: str) -> None:
     [
         [f"train.stages=[{FLOAT}, {FLOAT}, {QUANTIZED}, {QUANTIZED}, {DEPLOY}]"],
         [f"train.stages=[{DEPLOY}]"],
+        [f"train.stages=[{FLOAT}, {STATISTICS}, {QUANTIZED}, {QUANTIZED}, {STATISTICS}, {DEPLOY}]"],
+        ["quant=null", f"train.stages=[{FLOAT}, {{kind: statistics}}]"],
+        ["train.teacher={run: a, checkpoint: best, label_weight: 0, temperature: 4}"],
+        ["train.teacher={model: {name: resnet50, pretrained: a.pth}, mode: train, weight: 0.5}"],
         ["train.micro_batch_size=32"],
         ["train.stages.0.warmup_epochs=2"],
         ["train.stages.1.method.case=2", "train.stages.1.method.case2_space=raw"],

@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
+from saq_qat.optim.distillation import Distillation
 from saq_qat.optim.passes import Objective
 from saq_qat.quant.grid import activation_grid, weight_grid
 from saq_qat.quant.layers import QuantConv2d, QuantLinear
 from saq_qat.quant.quantizer import Quantizer
+from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq, Sgd
 from saq_qat.train.distributed import Processes, joined_processes
+from saq_qat.train.run import run_training
 
-__all__ = ["METHODS", "train"]
+__all__ = ["METHODS", "STATISTICS", "train"]
 
 Method = Plain | Sam | Saq
 METHODS: dict[str, Method] = {
@@ -27,12 +30,25 @@ METHODS: dict[str, Method] = {
     "pql": Saq(kind="saq", rho=0.3, objective="pql"),
     "wide": Saq(kind="saq", rho=0.3, perturb=("weight", "bias", "clip_level")),
     "efficient": Saq(kind="saq", rho=0.3, efficient=EfficientTraining(tau=3)),
+    "taught": Saq(kind="saq", rho=0.3, efficient=EfficientTraining(tau=3)),
 }
 STEPS, BATCH = 5, 16
+STATISTICS = """
+version: 1
+name: statistics
+model: {name: resnet20}
+data: {kind: digits, image_size: 8, train_limit: 48, val_limit: 20}
+train:
+  batch_size: 16
+  optimizer: {kind: sgd}
+  stages:
+    - {kind: float, epochs: 1, lr: 0.01}
+    - {kind: statistics, batches: 4}
+"""
 
 
 def train(
-    method: Method, processes: Processes, micro_batch_size: int, precision: Literal["float32"] = "float32"
+    name: str, processes: Processes, micro_batch_size: int, precision: Literal["float32"] = "float32"
 ) -> dict[str, Tensor]:
     """Parameters and method state after a few steps of a network without BatchNorm, in float64."""
     torch.manual_seed(0)
@@ -45,8 +61,10 @@ def train(
     ).double()
     optimizer = build_optimizer(network, Sgd(kind="sgd"))
     set_learning_rate(optimizer, 0.05)
-    objective = Objective(processes.wrap(network), F.cross_entropy, precision, micro_batch_size)
-    strategy = build_step(objective, optimizer, method)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(108, 4)).double().requires_grad_(False)
+    distillation = Distillation(teacher) if name == "taught" else None
+    objective = Objective(processes.wrap(network), F.cross_entropy, precision, micro_batch_size, distillation)
+    strategy = build_step(objective, optimizer, METHODS[name])
     generator = torch.Generator().manual_seed(1)
     share = BATCH // processes.world_size
     own = slice(processes.rank * share, (processes.rank + 1) * share)
@@ -61,9 +79,10 @@ def _main(folder: Path) -> None:
     with joined_processes() as processes:
         assert processes.same_text(f"from {processes.rank}") == "from 0"
         assert processes.largest(processes.rank) == 1 and processes.total([2.0]) == [4.0]
-        for name, method in METHODS.items():
+        run_training(parse_recipe(STATISTICS, "statistics"), folder / "statistics")
+        for name in METHODS:
             for size in (8, 4):
-                tensors = train(method, processes, size)
+                tensors = train(name, processes, size)
                 safetensors.torch.save_file(tensors, folder / f"{name}-{size}-{processes.rank}.safetensors")
 
 

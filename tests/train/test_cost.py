@@ -3,7 +3,7 @@ from pytest import MonkeyPatch
 from torch import Tensor
 
 from saq_qat.errors import RecipeError
-from saq_qat.optim.passes import Objective
+from saq_qat.optim.passes import MicroBatch, Objective
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.cost import measure_training_cost
 
@@ -25,9 +25,9 @@ def test_four_steps_are_timed_side_by_side_over_whole_cycles(monkeypatch: Monkey
     passes: list[int] = []
     backward = Objective.backward
 
-    def counted(self: Objective, images: Tensor, labels: Tensor, *, synchronise: bool) -> Tensor:
-        passes.append(len(images))
-        return backward(self, images, labels, synchronise=synchronise)
+    def counted(self: Objective, part: MicroBatch, *, synchronise: bool) -> Tensor:
+        passes.append(len(part.images))
+        return backward(self, part, synchronise=synchronise)
 
     monkeypatch.setattr(Objective, "backward", counted)
     cost = measure_training_cost(

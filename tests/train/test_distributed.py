@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from saq_qat.errors import RecipeError
+from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.distributed import Processes, joined_processes
+from saq_qat.train.run import run_training
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-NAMES = ("plain", "sam", "saq", "pql", "wide", "efficient")
+NAMES = ("plain", "sam", "saq", "pql", "wide", "efficient", "taught")
 ONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -49,7 +51,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_train_as_one_whose_micro_batches_are_their_shares(
     together: Path, worker: ModuleType, name: str, size: int
 ) -> None:
-    alone = worker.train(worker.METHODS[name], ONE, size)
+    alone = worker.train(name, ONE, size)
     found = load_file(together / f"{name}-{size}-0.safetensors")
     assert found.keys() == alone.keys()
     for key, value in alone.items():
@@ -61,6 +63,19 @@ def test_two_processes_train_as_one_whose_micro_batches_are_their_shares(
 def test_replicas_stay_identical_bit_for_bit(together: Path, name: str, size: int) -> None:
     first, second = (load_file(together / f"{name}-{size}-{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_statistics_of_two_processes_are_means_over_the_shares_of_both(
+    together: Path, worker: ModuleType, tmp_path: Path
+) -> None:
+    run_training(parse_recipe(worker.STATISTICS, "statistics", ["train.micro_batch_size=8"]), tmp_path)
+    alone, both = (
+        load_file(run / "checkpoints" / "last" / "model.safetensors")
+        for run in (tmp_path, together / "statistics")
+    )
+    for key in alone:
+        if not key.endswith("num_batches_tracked"):
+            torch.testing.assert_close(both[key], alone[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_shares_that_do_not_divide_are_refused() -> None:

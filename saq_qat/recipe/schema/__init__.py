@@ -12,8 +12,17 @@ from saq_qat.recipe.schema.model import Model
 from saq_qat.recipe.schema.optimizer import AdamW, Optimizer, Sgd
 from saq_qat.recipe.schema.quant import ActivationQuantizer, Override, Quant, WeightQuantizer
 from saq_qat.recipe.schema.recipe import Recipe
+from saq_qat.recipe.schema.teacher import Teacher
 from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
-from saq_qat.recipe.schema.train import DeployStage, FloatStage, QuantizedStage, Stage, Train
+from saq_qat.recipe.schema.train import (
+    DeployStage,
+    DescentStage,
+    FloatStage,
+    QuantizedStage,
+    Stage,
+    StatisticsStage,
+    Train,
+)
 
 __all__ = [
     "ActivationQuantizer",
@@ -24,6 +33,7 @@ __all__ = [
     "Data",
     "Deploy",
     "DeployStage",
+    "DescentStage",
     "Digits",
     "EfficientTraining",
     "FloatStage",
@@ -40,8 +50,10 @@ __all__ = [
     "Section",
     "Sgd",
     "Stage",
+    "StatisticsStage",
     "Synthetic",
     "Target",
+    "Teacher",
     "TensorRt",
     "Thresholds",
     "Train",

@@ -34,7 +34,7 @@ class Recipe(Section):
     deploy: Deploy = Field(default=Deploy(), description="Where and how to deploy.")
 
     def broken_rules(self) -> Iterator[BrokenRule]:
-        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind != "float"]
+        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind in ("quantized", "deploy")]
         if self.quant is None and quantizing:
             kind = self.train.stages[quantizing[0]].kind
             yield (
@@ -44,6 +44,6 @@ class Recipe(Section):
         if self.quant is not None and not quantizing:
             yield (
                 "quant",
-                "nothing is quantized, because all stages are float; add a quantized stage to train.stages "
+                "nothing is quantized, because no stage is; add a quantized stage to train.stages "
                 "or leave quant out",
             )

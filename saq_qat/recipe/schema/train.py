@@ -8,8 +8,17 @@ from pydantic import Field
 from saq_qat.recipe.schema.base import BrokenRule, Count, Fraction, NonNegative, Positive, Section
 from saq_qat.recipe.schema.method import Plain, Sam, Saq
 from saq_qat.recipe.schema.optimizer import Optimizer
+from saq_qat.recipe.schema.teacher import Teacher
 
-__all__ = ["DeployStage", "FloatStage", "QuantizedStage", "Stage", "Train"]
+__all__ = [
+    "DeployStage",
+    "DescentStage",
+    "FloatStage",
+    "QuantizedStage",
+    "Stage",
+    "StatisticsStage",
+    "Train",
+]
 
 _ORDER = ("float", "quantized", "deploy")
 
@@ -54,7 +63,22 @@ class DeployStage(_Stage):
     )
 
 
-Stage = Annotated[FloatStage | QuantizedStage | DeployStage, Field(discriminator="kind")]
+class StatisticsStage(Section):
+    """Re-estimation of BatchNorm's running statistics; nothing else moves."""
+
+    kind: Literal["statistics"] = Field(
+        description="Estimate BatchNorm's running statistics anew, as plain means over training batches, "
+        "with all weights at rest. For statistics that lag behind, as in low-bit depthwise networks."
+    )
+    batches: Count = Field(
+        default=10, description="Training batches to average over (10 in the paper, for MobileNetV2)."
+    )
+
+
+DescentStage = FloatStage | QuantizedStage | DeployStage
+"""The stages that move weights."""
+
+Stage = Annotated[FloatStage | QuantizedStage | StatisticsStage | DeployStage, Field(discriminator="kind")]
 
 
 class Train(Section):
@@ -69,7 +93,13 @@ class Train(Section):
     optimizer: Optimizer = Field(description="sgd or adamw.")
     stages: tuple[Stage, ...] = Field(
         min_length=1,
-        description="In this order: float stages, quantized stages, one deploy stage; each optional.",
+        description="In this order: float stages, quantized stages, one deploy stage; each optional. "
+        "Statistics stages may follow float and quantized ones.",
+    )
+    teacher: Teacher | None = Field(
+        default=None,
+        description="Knowledge distillation: a trained network that teaches in all stages. Training alone "
+        "needs it, and resuming the same one again. No teacher if null.",
     )
     label_smoothing: Fraction = Field(default=0.0, description="Label smoothing of the cross entropy.")
     precision: Literal["float32", "bfloat16"] = Field(
@@ -85,12 +115,29 @@ class Train(Section):
         m = self.micro_batch_size
         if m is not None and self.batch_size % m:
             yield "micro_batch_size", f"must divide batch_size = {self.batch_size} (got {m})"
-        for index, (before, stage) in enumerate(zip(self.stages, self.stages[1:], strict=False), 1):
-            if _ORDER.index(stage.kind) < _ORDER.index(before.kind):
-                yield (
-                    f"stages.{index}",
-                    f"a {stage.kind} stage cannot follow a {before.kind} stage; "
-                    "the order is float, quantized, deploy",
-                )
-            elif stage.kind == before.kind == "deploy":
-                yield f"stages.{index}", "there can be only one deploy stage; give it more epochs instead"
+        if self.teacher is not None and self.teacher.label_weight == 0 and self.label_smoothing > 0:
+            yield (
+                "label_smoothing",
+                "smooths labels that teacher.label_weight = 0 leaves out; drop one of them",
+            )
+        yield from _broken_order(self.stages)
+
+
+def _broken_order(stages: tuple[Stage, ...]) -> Iterator[BrokenRule]:
+    before: str | None = None
+    for index, stage in enumerate(stages):
+        at = f"stages.{index}"
+        if isinstance(stage, StatisticsStage):
+            if before is None:
+                yield at, "a statistics stage needs a float or quantized stage before it, to follow up"
+            elif before == "deploy":
+                yield at, "a statistics stage cannot follow a deploy stage, which has no BatchNorm left"
+            continue
+        if before is not None and _ORDER.index(stage.kind) < _ORDER.index(before):
+            yield (
+                at,
+                f"a {stage.kind} stage cannot follow a {before} stage; the order is float, quantized, deploy",
+            )
+        elif stage.kind == before == "deploy":
+            yield at, "there can be only one deploy stage; give it more epochs instead"
+        before = stage.kind
