@@ -83,7 +83,7 @@ def test_max_sees_every_element_of_a_large_tensor() -> None:
 @pytest.mark.parametrize("method", ["mse", "least_squares"])
 def test_a_sample_of_a_large_tensor_takes_in_every_channel(method: Initialisation) -> None:
     """A power-of-two distance would only ever meet the first of 64 channels."""
-    x = normal(1 << 18).reshape(-1, 64) * 0.5 + 3
+    x = normal(1 << 22).reshape(-1, 64) * 0.5 + 3
     x[:, 0] = 0
     grid = activation_grid("lsq", 4, signed=False)
     whole = initial_parameters(x[:1024], grid, method, offset=False)
