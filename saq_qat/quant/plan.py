@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saq_qat.quant.grid import Grid
+from saq_qat.quant.initialise import Initialisation
 
 __all__ = ["Finding", "FloatReason", "LayerPlan", "Plan", "Role", "TensorPlan"]
 
@@ -30,7 +31,7 @@ class TensorPlan:
     bits: int
     grid: Grid
     offset: bool
-    initialise: Literal["ones", "max", "mse"]
+    initialise: Initialisation
     consumers: tuple[str, ...]
     requantizes: str | None
     shared: bool
@@ -71,7 +72,7 @@ class LayerPlan:
     kind: str
     bits: int
     grid: Grid
-    initialise: Literal["ones", "max", "mse"]
+    initialise: Initialisation
     normalize: bool
     rescale_std: bool
     input: str | None

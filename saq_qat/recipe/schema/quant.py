@@ -11,12 +11,12 @@ __all__ = ["ActivationKind", "ActivationQuantizer", "Override", "Quant", "Weight
 
 WeightKind = Literal["saq", "symmetric", "lsq"]
 ActivationKind = Literal["saq", "symmetric", "lsq"]
-Initialisation = Literal["ones", "max", "mse"]
+Initialisation = Literal["ones", "max", "mse", "least_squares"]
 
 _BITS = "Bit-width, 2 to 8."
 _INITIALISE = (
     "First clip level or step: ones (clip level 1, the paper), max (the largest magnitude), "
-    "mse (the least squared error)."
+    "mse (the least squared error), least_squares (alternating, as Q-ViT does it)."
 )
 
 
