@@ -16,7 +16,9 @@ quant: {weight: {bits: 4}, activation: {bits: 4}}
 train:
   batch_size: 16
   optimizer: {kind: sgd}
-  stages: [{kind: quantized, epochs: 1, lr: 0.1, method: {kind: saq, rho: 0.3, efficient: {tau: 2}}}]
+  stages:
+    - {kind: quantized, epochs: 1, lr: 0.1, method: {kind: saq, rho: 0.3, efficient: {tau: 2}}}
+    - {kind: statistics}
 """
 
 
