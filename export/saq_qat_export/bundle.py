@@ -21,6 +21,7 @@ from saq_qat_export.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.probe import Probe
 from saq_qat_export.proof import Proof
 from saq_qat_export.records import gate_record, layer_records, sizes_of, tensor_records
+from saq_qat_export.reference import Stored
 from saq_qat_runtime.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
@@ -158,7 +159,7 @@ def _swap(fresh: Path, folder: Path, old: Path) -> None:
 
 def _golden(
     images: npt.NDArray[np.float32],
-    codes: dict[str, npt.NDArray[np.uint8]],
+    codes: dict[str, Stored],
     logits: npt.NDArray[np.float32],
 ) -> bytes:
     buffer = io.BytesIO()

@@ -1,4 +1,7 @@
-"""Codes against codes, tensor by tensor: how many differ, how far, and whether rounding ties explain it."""
+"""Codes against codes, tensor by tensor: how many differ, how far, and whether rounding ties explain it.
+
+Where an integer kernel writes floats instead, those are compared in the place of codes, bit for bit.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,35 +14,44 @@ from torch import Tensor, fx
 
 from saq_qat.quant import graph, ops
 from saq_qat.quant.integer_modules import IntegerLayer, Quantize
+from saq_qat_export.integer_math import Float32
+from saq_qat_export.probe import Observation
+from saq_qat_export.reference import StoredCodes as Stored
 from saq_qat_export.reference import run_reference, tensor_name
 from saq_qat_export.ties import TieWindow
+from saq_qat_export.view_graph import float_results, is_integer_product, kernel_before
 
 __all__ = [
+    "FLOAT32_WINDOW",
     "Producer",
     "TensorComparison",
     "compare_evaluation",
     "compare_reference",
     "compare_view",
     "count",
+    "count_floats",
     "merge",
     "producers",
 ]
 
 Producer = Literal["integer", "float"]
-Stored = Mapping[str, npt.NDArray[np.uint8]]
 Codes = Mapping[str, npt.NDArray[np.int32]]
+
+
+FLOAT32_WINDOW = TieWindow(accumulation=2.0)
+"""For floats that were summed in float32."""
 
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """One quantized tensor.
+    """One quantized tensor, or one float32 result of an integer kernel.
 
     Attributes:
         producer: ``integer`` if integer kernels compute everything between its codes and the codes before it.
         mismatches: codes that differ and no rounding tie explains.
         ties: codes that differ because float32 cannot tell the value from a tie.
         tie_values: how many different values those are, batch by batch; a saturated channel repeats one.
-        largest_step: largest difference, in codes.
+        largest_step: largest difference, in codes; of float32, in units of the last place.
     """
 
     name: str
@@ -52,17 +64,24 @@ class TensorComparison:
 
 
 def producers(view: fx.GraphModule) -> dict[str, Producer]:
-    """For each code tensor, what computes it once deployed."""
-    return {
-        tensor_name(str(node.target)): "integer" if _is_integer(view, node.all_input_nodes[0]) else "float"
-        for node in view.graph.nodes
-        if isinstance(graph.module_of(view, node), Quantize)
-    }
+    """For each compared tensor, in graph order, what computes it once deployed."""
+    floats = float_results(view)
+    kinds: dict[str, Producer] = {}
+    for node in view.graph.nodes:
+        if node in floats:
+            kinds[floats[node]] = "integer"
+        elif isinstance(graph.module_of(view, node), Quantize):
+            is_integer = _is_integer(view, kernel_before(view, node)[0])
+            kinds[tensor_name(str(node.target))] = "integer" if is_integer else "float"
+    return kinds
 
 
 def _is_integer(view: fx.GraphModule, source: fx.Node) -> bool:
-    """Whether the value of ``source`` only ever exists inside an integer kernel, or comes from outside."""
-    if source.op == "placeholder" or source.target is ops.DEQUANTIZE:
+    """Whether the value of ``source`` only ever exists inside an integer kernel, or comes from outside.
+
+    Linear layers and products compute the same integers where they write floats for several readers.
+    """
+    if source.op == "placeholder" or source.target is ops.DEQUANTIZE or is_integer_product(view, source):
         return True
     if len(source.users) > 1:
         return False
@@ -78,12 +97,16 @@ def _is_integer(view: fx.GraphModule, source: fx.Node) -> bool:
 
 
 def compare_reference(
-    view: fx.GraphModule, images: npt.NDArray[np.float32], engine: Stored
+    view: fx.GraphModule, images: npt.NDArray[np.float32], engine: Observation
 ) -> list[TensorComparison]:
-    """Integer reference against the engine's codes, each tensor on the engine's codes before it; exact."""
-    kinds = producers(view)
-    own = run_reference(view, images, taught=engine).codes
-    return [count(name, kinds[name], codes, engine[name]) for name, codes in own.items()]
+    """Integer reference against the engine, each tensor computed from the engine's codes before it; exact."""
+    own = run_reference(view, images, taught=engine.codes)
+    return [
+        count(name, kind, own.codes[name], engine.codes[name])
+        if name in own.codes
+        else count_floats(name, own.values[name], engine.values[name])
+        for name, kind in producers(view).items()
+    ]
 
 
 def count(name: str, producer: Producer, own: npt.NDArray[Any], other: npt.NDArray[Any]) -> TensorComparison:
@@ -94,10 +117,16 @@ def count(name: str, producer: Producer, own: npt.NDArray[Any], other: npt.NDArr
     )
 
 
+def count_floats(name: str, own: Float32, other: Float32) -> TensorComparison:
+    """Every float32 of an integer kernel that is not the same bit for bit is a mismatch."""
+    patterns = (np.ascontiguousarray(floats).view(np.int32) for floats in (own, other.reshape(own.shape)))
+    return count(name, "integer", *patterns)
+
+
 @torch.no_grad()
-def compare_view(view: fx.GraphModule, images: Tensor, engine: Stored) -> list[TensorComparison]:
-    """Deploy view, in the dtype of ``images``, against the engine's codes, each tensor on those before it."""
-    student = _Student(view, engine, TieWindow())
+def compare_view(view: fx.GraphModule, images: Tensor, engine: Observation) -> list[TensorComparison]:
+    """Deploy view, in the dtype of ``images``, against the engine, each tensor on the codes before it."""
+    student = _Student(view, engine.codes, TieWindow(), values=engine.values)
     student.run(images)
     return student.comparisons
 
@@ -113,7 +142,7 @@ def compare_evaluation(
         window: within which of a tie codes may differ.
         expected, found: by tensor name, without zero points.
     """
-    student = _Student(view, taught, window, (expected, found))
+    student = _Student(view, taught, window, pair=(expected, found))
     student.run(images)
     return student.comparisons
 
@@ -123,6 +152,7 @@ class _Student(fx.Interpreter):
 
     Args:
         pair: what to compare in place of its own codes and the taught ones.
+        values: float32 results of integer kernels to compare its own with, by name.
     """
 
     def __init__(
@@ -130,18 +160,25 @@ class _Student(fx.Interpreter):
         view: fx.GraphModule,
         taught: Stored,
         window: TieWindow,
+        *,
         pair: tuple[Codes, Codes] | None = None,
+        values: Mapping[str, Float32] | None = None,
     ) -> None:
         super().__init__(view, garbage_collect_values=False)
         self.view = view
         self.taught = taught
         self.window = window
         self.pair = pair
+        self.values = values or {}
+        self.named = float_results(view)
         self.kinds = producers(view)
         self.comparisons: list[TensorComparison] = []
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
+        if self.named.get(n) in self.values:
+            self.env[n] = result
+            self.comparisons.append(self._compare_floats(n, result))
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
         if not isinstance(module, Quantize):
             return result
@@ -152,6 +189,14 @@ class _Student(fx.Interpreter):
             own, other = (torch.from_numpy(codes[name]).reshape(result.shape) for codes in self.pair)
         self.comparisons.append(self._compare(n, own, other))
         return taught
+
+    def _compare_floats(self, node: fx.Node, own: Tensor) -> TensorComparison:
+        """Floats farther apart than roundings explain are mismatches of one step."""
+        name = self.named[node]
+        other = torch.from_numpy(self.values[name]).reshape(own.shape)
+        window = self.window if own.dtype == torch.float64 else FLOAT32_WINDOW
+        differ = int((~window.spans(self.view, self.env, node, other)).sum())
+        return TensorComparison(name, self.kinds[name], own.numel(), differ, 0, 0, int(differ > 0))
 
     def _compare(self, node: fx.Node, own: Tensor, other: Tensor) -> TensorComparison:
         name = tensor_name(str(node.target))

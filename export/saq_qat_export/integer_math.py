@@ -1,8 +1,8 @@
 """The integer kernels' arithmetic in NumPy: int32 accumulators, float32 multipliers, ties to even.
 
 The definition of a right answer. The formulas are those of ONNX Runtime's x86 kernels (QLinearConv,
-QLinearAdd, QLinearGlobalAveragePool, QGemm), which use float32 multipliers throughout; nothing here calls
-torch or ONNX Runtime.
+QLinearAdd, QLinearGlobalAveragePool, QGemm, QLinearMatMul, MatMulIntegerToFloat), which use float32
+multipliers throughout; nothing here calls torch or ONNX Runtime.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ __all__ = [
     "Window",
     "accumulate_conv",
     "accumulate_linear",
+    "accumulate_product",
     "broadcasts_innermost",
     "max_pool",
     "quantize_float",
@@ -30,6 +31,7 @@ __all__ = [
     "requantize_codes",
     "requantize_mean",
     "requantize_sum",
+    "scale_accumulator",
 ]
 
 Codes = npt.NDArray[np.int32]
@@ -74,7 +76,7 @@ def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> C
         ArtifactError: an accumulator could leave int32.
     """
     out, depth, height, width = weight.shape
-    bound = _bound(x, weight, bias)
+    bound = _bound(x, weight, bias, depth * height * width)
     wide = np.float32 if bound < _EXACT_FLOAT32 else np.float64
     (pad_h, pad_w), (dil_h, dil_w) = window.padding, window.dilation
     padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w))).astype(wide)
@@ -96,19 +98,28 @@ def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> C
 
 
 def accumulate_linear(x: Codes, weight: Weights, bias: Codes) -> Codes:
-    """int32 accumulators (N, out) of codes (N, in) and weights (out, in).
+    """int32 accumulators (..., out) of codes (..., in) and weights (out, in).
 
     Raises:
         ArtifactError: an accumulator could leave int32.
     """
-    _bound(x, weight, bias)
-    product = x.astype(np.float64) @ weight.astype(np.float64).T
-    return product.astype(np.int32) + bias
+    return accumulate_product(x, weight.T, bias)
 
 
-def _bound(x: Codes, weight: Weights, bias: Codes) -> int:
-    """Largest magnitude that a partial sum can reach, bias apart."""
-    depth = int(np.prod(weight.shape[1:]))
+def accumulate_product(a: Codes, b: Weights, bias: Codes | None = None) -> Codes:
+    """int32 accumulators (..., n, m) of codes (..., n, k) and (..., k, m); axes before them broadcast.
+
+    Raises:
+        ArtifactError: an accumulator could leave int32.
+    """
+    offset = np.zeros((), np.int32) if bias is None else bias
+    _bound(a, b, offset, a.shape[-1])
+    product = a.astype(np.float64) @ b.astype(np.float64)
+    return cast(Codes, product.astype(np.int32) + offset)
+
+
+def _bound(x: Codes, weight: Weights, bias: Codes, depth: int) -> int:
+    """Largest magnitude that a partial sum of ``depth`` products can reach, bias apart."""
     bound = depth * int(np.abs(x).max(initial=0)) * int(np.abs(weight.astype(np.int32)).max(initial=0))
     if bound + int(np.abs(bias.astype(np.int64)).max(initial=0)) > _INT32_MAX:
         raise ArtifactError(
@@ -134,13 +145,18 @@ def quantize_float(x: Float32, scale: np.float32, codes: CodeRange) -> Codes:
     return codes.clip(x.astype(np.float32) / scale)
 
 
-def requantize_accumulator(
-    accumulator: Codes, input_scale: np.float32, weight_scale: Float32, scale: np.float32, codes: CodeRange
-) -> Codes:
-    """Accumulators (N, out, ...) to codes: ``clip(rint(f32(acc) * f32(f32(s_x s_w) / s_y)))``."""
-    multiplier = (input_scale * weight_scale).astype(np.float32) / scale
-    shape = (1, -1) + (1,) * (accumulator.ndim - 2)
-    return codes.clip(accumulator.astype(np.float32) * multiplier.reshape(shape))
+def scale_accumulator(accumulator: Codes, grid: Float32) -> Float32:
+    """Accumulators as floats, where a kernel writes no codes: ``f32(f32(acc) * f32(s_a s_b))``.
+
+    Args:
+        grid: ``f32(s_a s_b)``, the value of one unit, broadcast against the accumulators.
+    """
+    return accumulator.astype(np.float32) * grid
+
+
+def requantize_accumulator(accumulator: Codes, grid: Float32, scale: np.float32, codes: CodeRange) -> Codes:
+    """Accumulators to codes: ``clip(rint(f32(acc) * f32(f32(s_a s_b) / s_y)))``; ``grid`` as above."""
+    return codes.clip(accumulator.astype(np.float32) * (grid / scale))
 
 
 def requantize_codes(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:

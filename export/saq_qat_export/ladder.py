@@ -96,15 +96,15 @@ def code_rungs(
     """
     probe = Probe(graph)
     wide = copy.deepcopy(view).double()
-    codes, _ = probe.run(adversarial.numpy())
-    reference = [compare_reference(view, adversarial.numpy(), codes)]
-    double = [[replace(t, ties=0, tie_values=0) for t in compare_view(wide, adversarial.double(), codes)]]
+    seen = probe.observe(adversarial.numpy())
+    reference = [compare_reference(view, adversarial.numpy(), seen)]
+    double = [[replace(t, ties=0, tie_values=0) for t in compare_view(wide, adversarial.double(), seen)]]
     single = []
     for images in batches:
-        codes, _ = probe.run(images.numpy())
-        reference.append(compare_reference(view, images.numpy(), codes))
-        double.append(compare_view(wide, images.double(), codes))
-        single.append(compare_view(view, images, codes))
+        seen = probe.observe(images.numpy())
+        reference.append(compare_reference(view, images.numpy(), seen))
+        double.append(compare_view(wide, images.double(), seen))
+        single.append(compare_view(view, images, seen))
     return [
         exact_rung("integer reference = ONNX Runtime", merge(reference)),
         tied_rung("deploy view in float64 = ONNX Runtime", merge(double), hard=True),

@@ -12,16 +12,19 @@ import torch
 from onnx_ir.passes import common
 from torch import fx
 
+from saq_qat.quant import graph
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.recipe.schema import Deploy, TensorRt
+from saq_qat_export.attention import Attention, with_attention
 from saq_qat_export.passes.bounds import drop_idle_relus
-from saq_qat_export.passes.carriers import dequantize_before_carriers
+from saq_qat_export.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
 from saq_qat_export.passes.constants import fold_into_floats
 from saq_qat_export.passes.float16 import to_float16
-from saq_qat_export.passes.names import code_tensors, name_after_modules
+from saq_qat_export.passes.names import code_tensors, float_results, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
 from saq_qat_export.passes.zero_points import add_weight_zero_points
 from saq_qat_export.targets import onnxruntime, tensorrt
+from saq_qat_export.view_graph import is_integer_product
 
 __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
@@ -31,10 +34,16 @@ _PACKED_LEVELS = 16
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A serialised model and the names of the tensors that hold codes, in graph order."""
+    """A serialised model, and names of its tensors in graph order.
+
+    Attributes:
+        code_tensors: those that hold the codes of a quantizer.
+        float_results: float32 results of products of codes that no quantizer follows.
+    """
 
     content: bytes
     code_tensors: tuple[str, ...]
+    float_results: tuple[str, ...] = ()
 
 
 def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy: Deploy) -> OnnxGraph:
@@ -47,7 +56,8 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     Two exports of one checkpoint are byte-identical: nothing in the file tells of time or place.
     """
     model = _torch_export(view, image_shape, onnxruntime.OPSET, onnxruntime.translation_table())
-    name_after_modules(model)
+    dequantize_behind_carriers(model)
+    name_after_modules(model, _products(view))
     add_weight_zero_points(model)
     if deploy.pack_weights:
         pack_weights(model, _packings(view))
@@ -55,7 +65,10 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
 
 
 def export_tensorrt(
-    view: fx.GraphModule, image_shape: tuple[int, int, int], settings: TensorRt | None = None
+    view: fx.GraphModule,
+    image_shape: tuple[int, int, int],
+    settings: TensorRt | None = None,
+    attention: Attention = "float",
 ) -> OnnxGraph:
     """The graph for TensorRT: the same integers with zero point 0, float biases and bounds, weights as int8.
 
@@ -63,20 +76,27 @@ def export_tensorrt(
         view: float32 deploy view.
         image_shape: (C, H, W).
         settings: whether float32 or float16 stands between the quantized layers.
+        attention: float keeps products of two activations in one fused kernel, which codes would cut up.
 
     Two exports of one checkpoint are byte-identical.
 
     Raises:
         LegalityError: float16 cannot hold a scale.
     """
+    view = with_attention(view, attention)
     model = _torch_export(view, image_shape, tensorrt.OPSET, tensorrt.translation_table())
     dequantize_before_carriers(model)
-    name_after_modules(model)
+    name_after_modules(model, _products(view))
     drop_idle_relus(model)
     fold_into_floats(model, _weights_without_codes(view))
     if settings is not None and settings.precision == "float16":
         to_float16(model)
     return _finished(model)
+
+
+def _products(view: fx.GraphModule) -> list[str]:
+    """Graph nodes that multiply two tensors of codes."""
+    return [n.name for n in view.graph.nodes if graph.is_product(view, n) and is_integer_product(view, n)]
 
 
 def _finished(model: ir.Model) -> OnnxGraph:
@@ -85,7 +105,8 @@ def _finished(model: ir.Model) -> OnnxGraph:
     _stamp(model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    return OnnxGraph(proto.SerializeToString(deterministic=True), tuple(code_tensors(model)))
+    content = proto.SerializeToString(deterministic=True)
+    return OnnxGraph(content, tuple(code_tensors(model)), tuple(float_results(model)))
 
 
 def _torch_export(

@@ -1,23 +1,39 @@
 """Codes as an engine computes them: the same ONNX graph with every code tensor as a further output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
 from saq_qat_export.integer_math import Codes, Float32
 from saq_qat_export.onnx_graph import INPUT, OnnxGraph
+from saq_qat_export.reference import Stored
 
-__all__ = ["Probe", "TaughtProbe", "with_code_outputs"]
+__all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an engine computed from some images.
+
+    Attributes:
+        codes: stored (zero point included, uint8 or int8), by tensor name.
+        values: float32 results of integer kernels, by tensor name.
+    """
+
+    codes: dict[str, Stored]
+    values: dict[str, Float32]
+    logits: Float32
 
 
 def with_code_outputs(graph: OnnxGraph) -> bytes:
-    """The serialised model with its code tensors (uint8) behind its own outputs."""
+    """The serialised model with its code tensors, then its float results, behind its own outputs."""
     model = onnx.load_from_string(graph.content)
-    for name in graph.code_tensors:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
+    stored = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.value_info}
+    for name in (*graph.code_tensors, *graph.float_results):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, stored[name], None))
     return bytes(model.SerializeToString())
 
 
@@ -25,13 +41,24 @@ class Probe:
     """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default."""
 
     def __init__(self, graph: OnnxGraph, *, optimize: bool = True, threads: int = 0) -> None:
-        self._names: Sequence[str] = graph.code_tensors
+        self._graph = graph
         self._session = _session(with_code_outputs(graph), optimize=optimize, threads=threads)
 
-    def run(self, images: Float32) -> tuple[dict[str, npt.NDArray[np.uint8]], Float32]:
+    def observe(self, images: Float32) -> Observation:
+        """Codes, float results and logits of float32 images (N, C, H, W)."""
+        logits, *rest = self._session.run(None, {INPUT: images})
+        names = self._graph.code_tensors
+        codes, values = rest[: len(names)], rest[len(names) :]
+        return Observation(
+            dict(zip(names, codes, strict=True)),
+            dict(zip(self._graph.float_results, values, strict=True)),
+            logits,
+        )
+
+    def run(self, images: Float32) -> tuple[dict[str, Stored], Float32]:
         """Stored codes by tensor name, and logits, of float32 images (N, C, H, W)."""
-        logits, *codes = self._session.run(None, {INPUT: images})
-        return dict(zip(self._names, codes, strict=True)), logits
+        seen = self.observe(images)
+        return seen.codes, seen.logits
 
 
 class TaughtProbe:

@@ -87,16 +87,14 @@ def bias_codes(
 
 
 def accumulate(node: onnx.NodeProto, x: CodeTensor, layer: IntegerOperands) -> Accumulator:
-    """int32 accumulators of a Conv on (N, C, H, W) or a product on (N, features).
+    """int32 accumulators of a Conv on (N, C, H, W) or a product on (..., features).
 
     Raises:
         ArtifactError: other axes, padding by name, or an accumulator beyond int32.
     """
     if node.op_type != "Conv":
-        if x.codes.ndim != 2:
-            raise ArtifactError(f"{node.name}: integer products read (N, features); got {x.codes.ndim} axes.")
         values = math.accumulate_linear(x.codes, layer.weight, layer.bias)
-        return Accumulator(values, x.scale, layer.weight_scale)
+        return Accumulator.of_channels(values, x.scale, layer.weight_scale, axis=-1)
     settings = attributes_of(node)
     if x.codes.ndim != 4 or settings.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise ArtifactError(f"{node.name}: integer convolutions read (N, C, H, W), with pads in numbers.")
@@ -104,9 +102,8 @@ def accumulate(node: onnx.NodeProto, x: CodeTensor, layer: IntegerOperands) -> A
     padded = np.pad(x.codes, ((0, 0), (0, 0), (top, bottom), (left, right)))
     (stride_h, stride_w), (dil_h, dil_w) = settings.get("strides", (1, 1)), settings.get("dilations", (1, 1))
     window = math.Window((stride_h, stride_w), (0, 0), (dil_h, dil_w), settings.get("group", 1))
-    return Accumulator(
-        math.accumulate_conv(padded, layer.weight, layer.bias, window), x.scale, layer.weight_scale
-    )
+    values = math.accumulate_conv(padded, layer.weight, layer.bias, window)
+    return Accumulator.of_channels(values, x.scale, layer.weight_scale, axis=1)
 
 
 def pooling_window(node: onnx.NodeProto) -> tuple[tuple[int, int], math.Window] | None:

@@ -12,12 +12,13 @@ from onnx.reference import ReferenceEvaluator
 
 from saq_qat_export.integer_math import CodeRange, Codes, Float32
 from saq_qat_export.qdq_layers import attributes_of
-from saq_qat_export.values import Bounded, ChannelCodes, CodeTensor, Opaque, Value
+from saq_qat_export.values import Accumulator, Bounded, ChannelCodes, CodeTensor, Opaque, Value
 
 __all__ = [
     "Array",
     "Entry",
     "StoredTensor",
+    "becomes_codes",
     "call",
     "clip",
     "dequantize",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+_BETWEEN = frozenset({"Clip", "Flatten", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,23 @@ def move(node: onnx.NodeProto, entry: Entry, change: Callable[[Codes], Codes]) -
     match entry:
         case StoredTensor(tensor):
             return replace(entry, tensor=replace(tensor, codes=change(tensor.codes)))
-        case CodeTensor(codes):
-            return replace(entry, codes=change(codes))
+        case CodeTensor() | Accumulator():
+            return entry.moved(change)
         case ChannelCodes(codes, scale, axis) if node.op_type == "Transpose":
             order = attributes_of(node).get("perm", range(codes.ndim)[::-1])
             return ChannelCodes(change(codes), scale, list(order).index(axis))
     return None
+
+
+def becomes_codes(graph: onnx.GraphProto, name: str) -> bool:
+    """Whether a quantizer alone reads a value, through carriers and bounds: kernels then write its codes."""
+    readers = [node for node in graph.node if name in node.input and node.op_type != "Shape"]
+    if len(readers) != 1 or any(result.name == name for result in graph.output):
+        return False
+    (reader,) = readers
+    if reader.op_type in _BETWEEN and reader.input[0] == name:
+        return becomes_codes(graph, reader.output[0])
+    return bool(reader.op_type == "QuantizeLinear")
 
 
 def unclipped(graph: onnx.GraphProto) -> dict[str, str]:

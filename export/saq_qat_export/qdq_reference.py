@@ -6,7 +6,7 @@ file came from is looked at. Any other operator is evaluated in float by ``onnx.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,12 +14,13 @@ from onnx import numpy_helper
 
 from saq_qat.errors import ArtifactError
 from saq_qat_export import integer_math as math
-from saq_qat_export.integer_math import CodeRange, Codes, Float32
+from saq_qat_export.integer_math import Codes, Float32
 from saq_qat_export.qdq_layers import IntegerOperands, accumulate, operands, pooling_window
 from saq_qat_export.qdq_operators import (
     Array,
     Entry,
     StoredTensor,
+    becomes_codes,
     call,
     clip,
     dequantize,
@@ -27,7 +28,9 @@ from saq_qat_export.qdq_operators import (
     storage_type,
     unclipped,
 )
+from saq_qat_export.qdq_reading import QdqReading, QuantizedTensor
 from saq_qat_export.values import (
+    Accumulator,
     Bounded,
     ChannelCodes,
     CodeTensor,
@@ -39,36 +42,9 @@ from saq_qat_export.values import (
     to_codes,
 )
 
-__all__ = ["QdqReading", "QuantizedTensor", "read_qdq"]
+__all__ = ["read_qdq"]
 
 _CARRIERS = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-
-
-@dataclass(frozen=True)
-class QuantizedTensor:
-    """The output of a quantizer: codes without zero point, their scale, and the codes that it can give."""
-
-    codes: Codes
-    scale: np.float32
-    range: CodeRange
-
-
-@dataclass(frozen=True)
-class QdqReading:
-    """What a file computes from some images.
-
-    Attributes:
-        tensors: by name of the tensor that holds the codes: the output of a QuantizeLinear, or of the Clip
-            which alone reads it.
-        layers: integer operands of each convolution and product, by name of its weight tensor.
-        rescaled: each DequantizeLinear with another scale or zero point than the quantizer it reads.
-        logits: the first graph output, float32.
-    """
-
-    tensors: dict[str, QuantizedTensor]
-    layers: dict[str, IntegerOperands]
-    rescaled: tuple[str, ...]
-    logits: Float32
 
 
 def read_qdq(
@@ -107,12 +83,13 @@ class _Interpreter:
         self.writers = {name: node for node in self.graph.node for name in node.output}
         self.unclipped = unclipped(self.graph)
         self.tensors: dict[str, QuantizedTensor] = {}
+        self.floats: dict[str, Float32] = {}
         self.layers: dict[str, IntegerOperands] = {}
         self.rescaled: list[str] = []
         self.handlers: dict[str, Callable[[onnx.NodeProto], Entry | None]] = {
             "QuantizeLinear": self._quantize,
             "DequantizeLinear": self._dequantize,
-            "Conv": self._product,
+            "Conv": self._convolution,
             "Gemm": self._product,
             "MatMul": self._product,
             "Add": self._add,
@@ -134,7 +111,7 @@ class _Interpreter:
             else:
                 self.values[node.output[0]] = result
         logits = self._array(self.graph.output[0].name)
-        return QdqReading(self.tensors, self.layers, tuple(self.rescaled), logits)
+        return QdqReading(self.tensors, self.floats, self.layers, tuple(self.rescaled), logits)
 
     def _array(self, name: str) -> Array:
         entry = self.values[name]
@@ -198,6 +175,19 @@ class _Interpreter:
         return value
 
     def _product(self, node: onnx.NodeProto) -> Value | None:
+        """Sums for the quantizer behind the kernel; floats where there is none."""
+        a, b = (self.values[name] for name in node.input[:2])
+        if node.op_type == "MatMul" and isinstance(a, CodeTensor) and isinstance(b, CodeTensor):
+            sums: Value | None = Accumulator.of_product(a, b)
+        else:
+            sums = self._convolution(node)
+        if sums is None or becomes_codes(self.graph, node.output[0]):
+            return sums
+        self.floats[node.output[0]] = sums.floats()
+        return Floats(sums.floats())
+
+    def _convolution(self, node: onnx.NodeProto) -> Value | None:
+        """A layer: codes and constant weights."""
         x, weight = (self.values[name] for name in node.input[:2])
         if not (isinstance(x, CodeTensor) and isinstance(weight, ChannelCodes)):
             return None

@@ -52,7 +52,7 @@ def _tensor_record(path: str, module: Quantize) -> TensorRecord:
         code_min=module.minimum + module.zero_point,
         code_max=module.maximum + module.zero_point,
         zero_point=module.zero_point,
-        dtype="uint8",
+        dtype=module.stored,
         scale=float(module.scale),
         code_tensor=tensor_name(path),
         signed=module.minimum < 0,

@@ -15,21 +15,29 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import ArtifactError
 from saq_qat.quant import graph, ops
-from saq_qat.quant.integer_modules import ChannelAffine, IntegerConv2d, IntegerLayer, IntegerLinear, Quantize
+from saq_qat.quant.integer_modules import ChannelAffine, IntegerConv2d, IntegerLayer, Quantize
 from saq_qat_export import integer_math as math
 from saq_qat_export.integer_math import CodeRange, Float32
-from saq_qat_export.values import Accumulator, CodeTensor, Floats, Mean, Opaque, Sum, Value, to_codes
+from saq_qat_export.values import Accumulator, Array, CodeTensor, Floats, Mean, Opaque, Sum, Value, to_codes
+from saq_qat_export.view_graph import float_results, is_integer_product, quantizer_behind
 
-__all__ = ["Reference", "run_reference", "tensor_name"]
+__all__ = ["Reference", "Stored", "StoredCodes", "run_reference", "tensor_name"]
 
-StoredCodes = Mapping[str, npt.NDArray[np.uint8]]
+Stored = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
+StoredCodes = Mapping[str, Stored]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a network must give: stored codes (zero point included, uint8) by tensor name, and the logits."""
+    """What a network must give.
 
-    codes: dict[str, npt.NDArray[np.uint8]]
+    Attributes:
+        codes: stored codes (zero point included, uint8 or int8) by tensor name.
+        values: float32 results of integer products that no quantizer follows, by layer or graph node.
+    """
+
+    codes: dict[str, Stored]
+    values: dict[str, Float32]
     logits: Float32
 
 
@@ -46,7 +54,7 @@ def run_reference(view: fx.GraphModule, images: Float32, taught: StoredCodes | N
             forcing), so that one difference is counted where it arises and not again behind it.
 
     Raises:
-        ArtifactError: an accumulator leaves int32, or a layer's input has a shape without integer arithmetic.
+        ArtifactError: an accumulator leaves int32.
     """
     return _Interpreter(view, taught or {}).run(images)
 
@@ -56,7 +64,9 @@ class _Interpreter:
         self.view = view
         self.taught = taught
         self.values: dict[fx.Node, Value | Opaque] = {}
-        self.codes: dict[str, npt.NDArray[np.uint8]] = {}
+        self.codes: dict[str, Stored] = {}
+        self.named = float_results(view)
+        self.floats: dict[str, Float32] = {}
 
     def run(self, images: Float32) -> Reference:
         for node in self.view.graph.nodes:
@@ -64,7 +74,7 @@ class _Interpreter:
                 self.values[node] = Floats(images.astype(np.float32))
             elif node.op == "output":
                 (result,) = node.all_input_nodes
-                return Reference(self.codes, self._value(result).floats())
+                return Reference(self.codes, self.floats, self._value(result).floats())
             else:
                 self.values[node] = self._evaluate(node)
         raise ArtifactError("A deploy view needs an output node; this graph has none.")
@@ -84,33 +94,60 @@ class _Interpreter:
             return first
         if isinstance(module, ChannelAffine) and not (first is None or isinstance(first, Opaque)):
             return Floats(first.floats() * module.gain.numpy() + module.shift.numpy())
-        if isinstance(first, CodeTensor):
-            return self._on_codes(node, module, first)
+        if is_integer_product(self.view, node):
+            return self._product(node, module)
+        if isinstance(first, (CodeTensor, Accumulator)):
+            return self._on_integers(node, module, first)
         return self._float_call(node)
 
-    def _on_codes(self, node: fx.Node, module: nn.Module | None, first: CodeTensor) -> Value | Opaque:
-        """An operation whose input is codes: an integer kernel where there is one."""
-        if isinstance(module, IntegerLayer) and module.bias_scale is not None:
-            return _accumulate(str(node.target), module, first)
+    def _product(self, node: fx.Node, module: nn.Module | None) -> Value | Opaque:
+        """Sums for the quantizer behind the kernel; floats where there is none."""
+        operands = [self.values[term] for term in node.args if isinstance(term, fx.Node)]
+        codes = [operand for operand in operands if isinstance(operand, CodeTensor)]
+        if len(codes) != len(operands):
+            return self._float_call(node)
+        if isinstance(module, IntegerLayer):
+            sums = _accumulate(module, codes[0])
+        else:
+            sums = Accumulator.of_product(*codes)
+        if quantizer_behind(self.view, node) is not None:
+            return sums
+        if node in self.named:
+            self.floats[self.named[node]] = sums.floats()
+        return Floats(sums.floats())
+
+    def _on_integers(
+        self, node: fx.Node, module: nn.Module | None, first: CodeTensor | Accumulator
+    ) -> Value | Opaque:
+        """An operation whose input is codes, or sums on their way to codes: an integer kernel, if any."""
+        if graph.is_reshape(self.view, node):
+            return first.moved(lambda integers: self._moved(node, integers))
+        if isinstance(first, Accumulator):
+            return self._float_call(node)
+        if isinstance(module, IntegerConv2d) and module.bias_scale is not None:
+            return _accumulate(module, first)
         if node.target is ops.GLOBAL_AVERAGE_POOL:
             return Mean(first)
         if graph.is_add(self.view, node):
             a, b = (self.values[term] for term in node.args if isinstance(term, fx.Node))
             if isinstance(a, CodeTensor) and isinstance(b, CodeTensor):
                 return Sum(a, b)
-        if graph.is_reshape(self.view, node):
-            moved = self._torch_call(node, {node.all_input_nodes[0]: torch.from_numpy(first.codes)})
-            if isinstance(moved, Tensor):
-                return CodeTensor(moved.numpy(), first.scale, first.zero_point)
         return self._float_call(node)
+
+    def _moved(self, node: fx.Node, integers: Array) -> Array:
+        """A carrier applied to other values than those of its source."""
+        source = torch.from_numpy(np.ascontiguousarray(integers))
+        moved: Tensor = self._torch_call(node, {node.all_input_nodes[0]: source})
+        return moved.numpy()
 
     def _quantize(self, path: str, module: Quantize, value: Value) -> CodeTensor:
         scale = np.float32(module.scale.item())
         codes = to_codes(value, scale, module.zero_point, CodeRange(module.minimum, module.maximum))
         name = tensor_name(path)
-        self.codes[name] = (codes + module.zero_point).astype(np.uint8)
+        self.codes[name] = (codes + module.zero_point).astype(module.stored)
         if name in self.taught:
-            codes = self.taught[name].astype(np.int32) - module.zero_point
+            taught = self.taught[name].reshape(codes.shape)
+            codes = taught.astype(np.int32) - module.zero_point
         return CodeTensor(codes, scale, module.zero_point)
 
     def _float_call(self, node: fx.Node) -> Floats | Opaque:
@@ -135,16 +172,10 @@ class _Interpreter:
         return torch.from_numpy(np.ascontiguousarray(value.floats()))
 
 
-def _accumulate(path: str, module: IntegerLayer, x: CodeTensor) -> Accumulator:
-    weight, bias = module.weight.numpy(), module.bias.numpy()
+def _accumulate(module: IntegerLayer, x: CodeTensor) -> Accumulator:
+    weight, bias, scale = module.weight.numpy(), module.bias.numpy(), module.weight_scale.numpy()
     if isinstance(module, IntegerConv2d):
         window = math.Window(module.stride, module.padding, module.dilation, module.groups)
-        values = math.accumulate_conv(x.codes, weight, bias, window)
-    elif isinstance(module, IntegerLinear) and x.codes.ndim == 2:
-        values = math.accumulate_linear(x.codes, weight, bias)
-    else:
-        raise ArtifactError(
-            f"{path}: integer kernels take convolutions of (N, C, H, W) and linear layers of (N, features); "
-            f"this {type(module).__name__} reads {x.codes.ndim} axes. Flatten before a linear layer."
-        )
-    return Accumulator(values, x.scale, module.weight_scale.numpy())
+        sums = math.accumulate_conv(x.codes, weight, bias, window)
+        return Accumulator.of_channels(sums, x.scale, scale, axis=1)
+    return Accumulator.of_channels(math.accumulate_linear(x.codes, weight, bias), x.scale, scale, axis=-1)

@@ -10,7 +10,7 @@ from torch import fx
 
 from saq_qat.quant import graph, ops
 from saq_qat.quant.integer_modules import IntegerLayer, Quantize
-from saq_qat_export.qdq_reference import QdqReading
+from saq_qat_export.qdq_reading import QdqReading
 from saq_qat_export.reference import tensor_name
 
 __all__ = ["StatedNumbers", "compare_numbers"]

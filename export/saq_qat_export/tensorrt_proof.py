@@ -8,20 +8,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, fx
 
 from saq_qat.errors import ArtifactError
 from saq_qat.quant.integer_modules import Quantize
-from saq_qat_export.comparison import Producer, TensorComparison, compare_evaluation, count, merge, producers
-from saq_qat_export.integer_math import Codes
+from saq_qat_export.attention import Attention, with_attention
+from saq_qat_export.comparison import (
+    FLOAT32_WINDOW,
+    Producer,
+    TensorComparison,
+    compare_evaluation,
+    count,
+    count_floats,
+    merge,
+    producers,
+)
+from saq_qat_export.integer_math import Codes, Float32
 from saq_qat_export.onnx_graph import OnnxGraph
 from saq_qat_export.probe import Probe, TaughtProbe
+from saq_qat_export.qdq_reading import QdqReading
 from saq_qat_export.qdq_reference import read_qdq
-from saq_qat_export.reference import run_reference, tensor_name
+from saq_qat_export.reference import Stored, run_reference, tensor_name
 from saq_qat_export.rungs import Rung, exact_rung, tied_rung
 from saq_qat_export.stated_numbers import StatedNumbers, compare_numbers
-from saq_qat_export.ties import TieWindow
 
 __all__ = ["TensorRtGraphs", "tensorrt_rungs"]
 
@@ -32,30 +41,36 @@ _FLOAT16 = "TensorRT graph in float16 = integer reference"
 
 Kinds = dict[str, Producer]
 
-_FLOAT32_WINDOW = TieWindow(accumulation=2.0)
 # Trained and random networks differ in 0.2 to 0.8 % of their codes: each scale is off by up to 2^-11.
 _FLOAT16_MISMATCHES = 0.02
 
 
 @dataclass(frozen=True)
 class TensorRtGraphs:
-    """The graph for TensorRT in float32, and in float16 where that is what ships."""
+    """The graph for TensorRT in float32, and in float16 where that is what ships.
+
+    Attributes:
+        attention: what both compute products of two activations in.
+    """
 
     float32: OnnxGraph
     float16: OnnxGraph | None = None
+    attention: Attention = "float"
 
 
 @dataclass(frozen=True)
 class _Lesson:
     """Images with the codes that ONNX Runtime's integer kernels computed, and the reference from those.
 
-    taught: stored, zero points included. codes, reference: without zero points. All by tensor name.
+    taught: stored, zero points included. codes, reference: without zero points. values: float32 results of
+    the reference's products. All by tensor name.
     """
 
     images: Tensor
-    taught: dict[str, npt.NDArray[np.uint8]]
+    taught: dict[str, Stored]
     codes: dict[str, Codes]
     reference: dict[str, Codes]
+    values: dict[str, Float32]
 
 
 def tensorrt_rungs(
@@ -68,14 +83,14 @@ def tensorrt_rungs(
     """Compare a graph for TensorRT with the deploy view it came from, and with the integer reference.
 
     Args:
-        view: float32 deploy view.
+        view: float32 deploy view, with every product of codes that ONNX Runtime runs.
         graph: for ONNX Runtime, whose codes teach every tensor.
         batches: real images, float32 (N, C, H, W); a few are enough.
         adversarial: images made of rounding ties, whose ties are not counted; to float16, with other scales
             and ties, they mean nothing.
     """
     zero_points = {tensor_name(n): m.zero_point for n, m in view.named_modules() if isinstance(m, Quantize)}
-    probe = Probe(graph)
+    view, probe = with_attention(view, tensorrt.attention), Probe(graph)
     ties, *lessons = (_lesson(view, probe, zero_points, images) for images in (adversarial, *batches))
     content = tensorrt.float32.content
     try:
@@ -86,7 +101,7 @@ def tensorrt_rungs(
         return [Rung(_NUMBERS, True, False, 0, 0, str(error))]
     kinds = producers(view)
     read = [
-        _count_all(kinds, lesson.reference, {name: tensor.codes for name, tensor in reading.tensors.items()})
+        _count_reading(kinds, lesson, reading)
         for lesson, reading in zip((ties, *lessons), readings, strict=True)
     ]
     rungs = [_number_rung(compare_numbers(view, readings[0])), exact_rung(_READ, merge(read))]
@@ -98,12 +113,21 @@ def tensorrt_rungs(
 
 def _lesson(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], images: Tensor) -> _Lesson:
     taught, _ = probe.run(images.numpy())
-    reference = run_reference(view, images.numpy(), taught).codes
+    reference = run_reference(view, images.numpy(), taught)
     codes, own = (
         {name: array.astype(np.int32) - zero_points[name] for name, array in stored.items()}
-        for stored in (taught, reference)
+        for stored in (taught, reference.codes)
     )
-    return _Lesson(images, taught, codes, own)
+    return _Lesson(images, taught, codes, own, reference.values)
+
+
+def _count_reading(kinds: Kinds, lesson: _Lesson, reading: QdqReading) -> list[TensorComparison]:
+    codes = {name: tensor.codes for name, tensor in reading.tensors.items()}
+    unknown = np.float32(np.nan)
+    return _count_all(kinds, lesson.reference, codes) + [
+        count_floats(name, floats, reading.values.get(name, np.full(floats.shape, unknown)))
+        for name, floats in lesson.values.items()
+    ]
 
 
 def _count_all(kinds: Kinds, reference: dict[str, Codes], found: dict[str, Codes]) -> list[TensorComparison]:
@@ -127,7 +151,7 @@ def _float32_rung(view: fx.GraphModule, probe: TaughtProbe, ties: _Lesson, lesso
     def compare(lesson: _Lesson) -> list[TensorComparison]:
         found = probe.run(lesson.images.numpy(), lesson.codes)
         images = lesson.images.double()
-        return compare_evaluation(wide, images, lesson.taught, _FLOAT32_WINDOW, lesson.reference, found)
+        return compare_evaluation(wide, images, lesson.taught, FLOAT32_WINDOW, lesson.reference, found)
 
     uncounted = [replace(tensor, ties=0, tie_values=0) for tensor in compare(ties)]
     return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True)

@@ -1,9 +1,11 @@
 """What an integer interpreter holds between two nodes: codes, or what a kernel holds before rounding."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from saq_qat_export import integer_math as math
 from saq_qat_export.integer_math import CodeRange, Codes, Float32
@@ -21,6 +23,8 @@ __all__ = [
     "to_codes",
 ]
 
+Array = npt.NDArray[Any]
+
 
 @dataclass(frozen=True)
 class CodeTensor(math.Stored):
@@ -28,6 +32,10 @@ class CodeTensor(math.Stored):
 
     def floats(self) -> Float32:
         return cast(Float32, self.codes.astype(np.float32) * self.scale)
+
+    def moved(self, change: Callable[[Array], Array]) -> "CodeTensor":
+        """The same codes at other places."""
+        return replace(self, codes=change(self.codes))
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,37 @@ class ChannelCodes:
 
 @dataclass(frozen=True)
 class Accumulator:
-    """int32 sums of an integer convolution or product, (N, out, ...), before they are scaled."""
+    """int32 sums of an integer convolution or product, before they are scaled.
+
+    Attributes:
+        grid: float32, broadcast against the sums: the value of one unit, input scale times weight scale or
+            the product of both scales.
+    """
 
     values: Codes
-    input_scale: np.float32
-    weight_scale: Float32
+    grid: Float32
+
+    @classmethod
+    def of_channels(
+        cls, values: Codes, input_scale: np.float32, weight_scale: Float32, axis: int
+    ) -> "Accumulator":
+        """Sums whose weights have a scale (out,) along ``axis``."""
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        return cls(values, (input_scale * weight_scale).astype(np.float32).reshape(shape))
+
+    @classmethod
+    def of_product(cls, a: "CodeTensor", b: "CodeTensor") -> "Accumulator":
+        """Matrix products of codes, axes before the last two broadcast."""
+        return cls(math.accumulate_product(a.codes, b.codes), np.asarray(a.scale * b.scale, np.float32))
 
     def floats(self) -> Float32:
-        scale = (self.input_scale * self.weight_scale).astype(np.float32)
-        return self.values.astype(np.float32) * scale.reshape((1, -1) + (1,) * (self.values.ndim - 2))
+        return math.scale_accumulator(self.values, self.grid)
+
+    def moved(self, change: Callable[[Array], Array]) -> "Accumulator":
+        """The same sums at other places."""
+        whole = self.grid if self.grid.ndim == 0 else change(np.broadcast_to(self.grid, self.values.shape))
+        return Accumulator(change(self.values), whole)
 
 
 @dataclass(frozen=True)
@@ -124,8 +154,8 @@ Value = CodeTensor | ChannelCodes | Accumulator | Sum | Mean | Floats | Bounded
 def to_codes(value: Value, scale: np.float32, zero_point: int, codes: CodeRange) -> Codes:
     """Requantize by the kernel that the value stands for."""
     match value:
-        case Accumulator(values, input_scale, weight_scale):
-            return math.requantize_accumulator(values, input_scale, weight_scale, scale, codes)
+        case Accumulator(values, grid):
+            return math.requantize_accumulator(values, grid, scale, codes)
         case Sum(a, b):
             return math.requantize_sum(a, b, scale, zero_point, codes)
         case Mean(of):

@@ -14,7 +14,7 @@ from saq_qat.quant.integer_modules import IntegerLinear, Quantize
 from saq_qat.quant.ops import DEQUANTIZE
 from saq_qat.quant.quantizer import Quantizer
 from saq_qat_export.comparison import TensorComparison, compare_reference, compare_view, merge, producers
-from saq_qat_export.probe import Probe
+from saq_qat_export.probe import Observation, Probe
 from tests.export.networks import SIDE, small, smooth_images
 from tests.export.onnx_models import Array
 
@@ -37,10 +37,14 @@ def one_product(weight: int, bias: float, scale: float) -> fx.GraphModule:
     return fx.GraphModule(nn.ModuleDict({"quantizers": quantizers, "fc": layer}), graph)
 
 
+def seen(codes: dict[str, Array]) -> Observation:
+    return Observation(codes, {}, np.zeros((1, 1), np.float32))
+
+
 def compared(view: fx.GraphModule, stored: int) -> TensorComparison:
     """The product of code 200 against a forged engine."""
     engine = {"image.codes": np.array([[200]], np.uint8), "fc.codes": np.array([[stored]], np.uint8)}
-    return compare_view(copy.deepcopy(view).double(), torch.tensor([[200.0]]).double(), engine)[-1]
+    return compare_view(copy.deepcopy(view).double(), torch.tensor([[200.0]]).double(), seen(engine))[-1]
 
 
 def test_a_code_that_no_tie_explains_is_a_mismatch() -> None:
@@ -65,7 +69,7 @@ def test_products_and_bias_that_cancel_widen_the_tie() -> None:
 def test_equal_values_at_a_tie_count_once_as_values() -> None:
     view = one_product(1, 1.0, 2.0)
     engine = {"image.codes": np.full((6, 1), 200, np.uint8), "fc.codes": np.full((6, 1), 101, np.uint8)}
-    found = compare_view(copy.deepcopy(view).double(), torch.full((6, 1), 200.0).double(), engine)[-1]
+    found = compare_view(copy.deepcopy(view).double(), torch.full((6, 1), 200.0).double(), seen(engine))[-1]
     assert (found.ties, found.tie_values) == (6, 1)
 
 
@@ -82,7 +86,7 @@ def test_one_forged_code_is_found_where_it_is_and_nowhere_before(name: str, engi
     forged = {key: codes.copy() for key, codes in engine.items()}
     place = np.unravel_index(forged[name].size // 2, forged[name].shape)
     forged[name][place] += 1
-    found = compare_reference(small().view, images, forged)
+    found = compare_reference(small().view, images, seen(forged))
     assert next(t for t in found if t.mismatches).name == name
     assert {t.name: t.mismatches for t in found}[name] == 1
 

@@ -163,8 +163,9 @@ def layer_constants(random: Random, weight: Array) -> dict[str, Any]:
 
 def requantized(accumulator: npt.NDArray[np.int32], c: dict[str, Any]) -> npt.NDArray[np.int32]:
     point = np.uint8(c["y_zero_point"])
-    x_scale, own = np.float32(c["x_scale"]), np.float32(c["y_scale"])
-    codes = integer_math.requantize_accumulator(accumulator, x_scale, c["w_scale"], own, unsigned(point))
+    own, channels = np.float32(c["y_scale"]), (1, -1) + (1,) * (accumulator.ndim - 2)
+    grid = c["b_scale"].reshape(channels)
+    codes = integer_math.requantize_accumulator(accumulator, grid, own, unsigned(point))
     return codes + int(point)
 
 

@@ -12,7 +12,8 @@ from onnx import helper
 
 from saq_qat.errors import ArtifactError
 from saq_qat_export.qdq_layers import bias_codes
-from saq_qat_export.qdq_reference import QdqReading, read_qdq
+from saq_qat_export.qdq_reading import QdqReading
+from saq_qat_export.qdq_reference import read_qdq
 from tests.export.onnx_models import Array
 from tests.export.qdq_models import SIMPLE, model_of, quantizer, weights
 

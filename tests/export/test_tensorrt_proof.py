@@ -108,8 +108,9 @@ def next_float(values: Array) -> None:
     values.reshape(-1)[0] = np.nextafter(values.reshape(-1)[0], np.float32(np.inf))
 
 
-def add_one(values: Array) -> None:
-    values.reshape(-1)[0] += 1
+def another_code(values: Array) -> None:
+    """A weight one step of its 4-bit grid away, at the refinement it is stored with."""
+    values.reshape(-1)[0] += 16 if values.reshape(-1)[0] < 0 else -16
 
 
 def one_grid_step_more(values: Array) -> None:
@@ -135,7 +136,7 @@ NUMBERS, READ, EVALUATED = range(3)
 @pytest.mark.parametrize(
     ("name", "change", "failing", "detail"),
     [
-        ("branch.0.0.weight", add_one, {NUMBERS, READ, EVALUATED}, "weight of branch.0.0: 1 of 864"),
+        ("branch.0.0.weight", another_code, {NUMBERS, READ, EVALUATED}, "weight of branch.0.0: 1 of 864"),
         ("branch.0.0.bias", one_grid_step_more, {NUMBERS, READ, EVALUATED}, "bias of branch.0.0: 1 of 12"),
         ("stem_2", one_code_lower, {NUMBERS, READ, EVALUATED}, "upper bound of stem_2.codes: 1 of 1"),
         ("branch.0.0.weight_scale", next_float, {NUMBERS}, "weight scale of branch.0.0: 1 of 12"),

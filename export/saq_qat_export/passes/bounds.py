@@ -34,12 +34,12 @@ def drop_idle_relus(model: ir.Model) -> None:
 
 
 def _is_nonnegative(value: ir.Value) -> bool:
-    """Whether a value comes from a Relu or a Clip at zero, and nothing in between can change its sign."""
+    """Whether a value comes from a Relu, a Softmax or a Clip at zero, and keeps its sign from there on."""
     node = value.producer()
     while node is not None and node.op_type in _KEEPS_SIGN:
         source = node.inputs[0]
         node = None if source is None else source.producer()
     if node is None or node.op_type != "Clip":
-        return node is not None and node.op_type == "Relu"
+        return node is not None and node.op_type in ("Relu", "Sigmoid", "Softmax")
     lowest = None if node.inputs[1] is None else ir.convenience.get_const_tensor(node.inputs[1])
     return lowest is not None and bool(np.all(lowest.numpy() >= 0))

@@ -2,33 +2,55 @@
 
 import ast
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["code_tensors", "name_after_modules"]
+__all__ = ["CARRIERS", "code_tensors", "copy_scope", "float_results", "name_after_modules"]
+
+CARRIERS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that move elements without changing them."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUANTIZERS = "quantizers."
 
 
-def name_after_modules(model: ir.Model) -> None:
+def name_after_modules(model: ir.Model, products: Sequence[str] = ()) -> None:
     """Rename in place, before metadata is stripped.
 
     1. The codes of quantizer ``q`` are ``q.codes``. Where codes are clipped, the Clip reads ``q.unclipped``;
-       where floats are bounded before they become codes, those are ``q.bounded``.
+       where floats are bounded before they become codes, those are ``q.bounded``; codes that were moved for
+       one reader, ``q.moved``.
     2. A DequantizeLinear of ``q.codes`` writes ``q.values``; of a parameter ``p``, ``p.values``.
-    3. Any other node writes a value named after its module, or after its operator where there is none.
-    4. Repeated names get ``_1``, ``_2``, ... in graph order; graph inputs and outputs keep theirs.
+    3. A Gemm of codes writes a value named after its layer; a MatMul of two tensors of codes takes its name
+       from ``products``, which are in graph order.
+    4. Any other node writes a value named after its module, or after its operator where there is none.
+    5. Repeated names get ``_1``, ``_2``, ... in graph order; graph inputs and outputs keep theirs.
     """
-    taken: Counter[str] = Counter(
-        value.name for value in (*model.graph.inputs, *model.graph.outputs) if value.name
-    )
+    fixed = _names_of_products(model, products)
+    given = (value.name for value in (*model.graph.inputs, *model.graph.outputs) if value.name)
+    taken: Counter[str] = Counter((*given, *fixed.values()))
     for node in model.graph:
         base = _base_name(node)
         for value in node.outputs:
             if not value.is_graph_output():
-                value.name = _unique(base, taken)
+                value.name = fixed[node] if node in fixed else _unique(base, taken)
         node.name = f"{node.op_type}:{node.outputs[0].name}"
+
+
+def _names_of_products(model: ir.Model, products: Sequence[str]) -> dict[ir.Node, str]:
+    gemms = [node for node in model.graph if node.op_type == "Gemm" and _is_of_codes(node.inputs[0])]
+    pairs = [n for n in model.graph if n.op_type == "MatMul" and all(map(_is_of_codes, n.inputs))]
+    return {node: _scope(node) for node in gemms if _scope(node)} | dict(zip(pairs, products, strict=True))
+
+
+def _is_of_codes(value: ir.Value | None) -> bool:
+    """Whether a value is dequantized from computed codes, through carriers."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in CARRIERS and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    codes = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
+    return codes is not None and codes.producer() is not None
 
 
 def _unique(base: str, taken: Counter[str]) -> str:
@@ -53,6 +75,12 @@ def _scope(node: ir.Node) -> str:
     return modules[-1] if modules else ""
 
 
+def copy_scope(source: ir.Node | None, node: ir.Node) -> None:
+    """Let ``node`` be named as if it had been traced where ``source`` was."""
+    if source is not None and _SCOPES in source.metadata_props:
+        node.metadata_props[_SCOPES] = source.metadata_props[_SCOPES]
+
+
 def _part(node: ir.Node) -> str:
     """What a node inside a quantizer writes."""
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
@@ -61,7 +89,7 @@ def _part(node: ir.Node) -> str:
         return "unclipped" if clipped else "codes"
     if node.op_type == "Clip" and source is not None and source.op_type == "QuantizeLinear":
         return "codes"
-    return "bounded"
+    return "moved" if node.op_type in CARRIERS else "bounded"
 
 
 def code_tensors(model: ir.Model) -> list[str]:
@@ -74,3 +102,30 @@ def code_tensors(model: ir.Model) -> list[str]:
         and value.name.endswith(".codes")
         and node.op_type in ("QuantizeLinear", "Clip")
     ]
+
+
+def float_results(model: ir.Model) -> list[str]:
+    """Names of what products of codes write as floats, because no quantizer alone reads it, in graph order.
+
+    Logits are none: they are a graph output already.
+    """
+    operands = {"Gemm": 1, "MatMul": 2}
+    return [
+        str(node.outputs[0].name)
+        for node in model.graph
+        if node.op_type in operands
+        and all(map(_is_of_codes, node.inputs[: operands[node.op_type]]))
+        and not node.outputs[0].is_graph_output()
+        and not _becomes_codes(node.outputs[0])
+    ]
+
+
+def _becomes_codes(value: ir.Value) -> bool:
+    """Whether a quantizer alone reads a value, through carriers."""
+    readers = [use.node for use in value.uses() if use.node.op_type != "Shape"]
+    if len(readers) != 1 or value.is_graph_output():
+        return False
+    (reader,) = readers
+    if reader.op_type in {*CARRIERS, "Clip", "Relu"}:
+        return _becomes_codes(reader.outputs[0])
+    return reader.op_type == "QuantizeLinear"

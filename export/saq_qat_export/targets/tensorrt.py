@@ -35,14 +35,19 @@ def _quantize(x: Any, scale: Any, zero_point: int, minimum: int, maximum: int) -
     The products of scale and bound are folded into constants afterwards. Dividing such a constant by the
     scale again is off by less than a millionth of a code, so the bound rounds to the code it stands for.
     """
-    on_grid = (minimum + zero_point, maximum + zero_point) == _UINT8
-    if on_grid:
-        bounded = x
-    elif (minimum, maximum) == (0, _INT8.max):
-        bounded = op.Relu(x)
-    else:
-        bounded = op.Clip(x, op.Mul(scale, _float(minimum)), op.Mul(scale, _float(maximum)))
-    return op.QuantizeLinear(bounded, scale, _zero())
+    is_bounded = (minimum + zero_point, maximum + zero_point) == _UINT8
+    return op.QuantizeLinear(x if is_bounded else _bounded(x, scale, minimum, maximum), scale, _zero())
+
+
+def _quantize_int8(x: Any, scale: Any, minimum: int, maximum: int) -> Any:
+    is_bounded = (minimum, maximum) == (_INT8.min, _INT8.max)
+    return op.QuantizeLinear(x if is_bounded else _bounded(x, scale, minimum, maximum), scale, _zero())
+
+
+def _bounded(x: Any, scale: Any, minimum: int, maximum: int) -> Any:
+    if (minimum, maximum) == (0, _INT8.max):
+        return op.Relu(x)
+    return op.Clip(x, op.Mul(scale, _float(minimum)), op.Mul(scale, _float(maximum)))
 
 
 def _dequantize(codes: Any, scale: Any, zero_point: int) -> Any:
@@ -61,6 +66,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Operator overload to translation, as ``torch.onnx.export`` takes it."""
     return {
         torch.ops.saq_qat.quantize.default: _quantize,
+        torch.ops.saq_qat.quantize_int8.default: _quantize_int8,
         ops.DEQUANTIZE: _dequantize,
         torch.ops.saq_qat.dequantize_channels.default: _dequantize_channels,
         ops.GLOBAL_AVERAGE_POOL: _global_average_pool,
