@@ -32,6 +32,15 @@ class ImageTracer(fx.Tracer):
 
         return super().create_args_for_root(forward if is_module else root_fn, is_module, concrete_args)
 
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
+    ) -> fx.Node:
+        """Functions and methods are named after the module that calls them, as its layers are."""
+        path = self.scope.module_path
+        if path and kind in ("call_function", "call_method"):
+            name = f"{path}.{name or getattr(target, '__name__', target)}"
+        return super().create_node(kind, target, args, kwargs, name, type_expr)
+
 
 def _depends_on_mode(module: nn.Module) -> bool:
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
