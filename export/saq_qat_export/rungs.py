@@ -10,7 +10,9 @@ __all__ = ["Rung", "exact_rung", "tied_rung"]
 # thousand may lie that near a tie. More would be another arithmetic. The floor spares small proofs bad luck.
 _TIES = 1e-5
 _FEWEST_TIES = 8
-_FLOAT_OPERATION_MISMATCHES = 1e-4
+# Behind LayerNorm, softmax and GELU of random Vision Transformers, 2 in 10 million codes of 4 bits differ and
+# 5 in a million of 8 bits, whose steps are finer; behind float convolutions 2 in a million.
+_FLOAT_OPERATIONS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def _float_within_bounds(tensors: list[TensorComparison]) -> bool:
     behind = [t for t in tensors if t.producer == "float"]
     differing = sum(t.mismatches + t.ties for t in behind)
     compared = sum(t.compared for t in tensors)
-    return differing <= _FLOAT_OPERATION_MISMATCHES * compared and all(t.largest_step <= 1 for t in behind)
+    few = differing <= max(_FLOAT_OPERATIONS * compared, _FEWEST_TIES)
+    return few and all(t.largest_step <= 1 for t in behind)
 
 
 def _rung(name: str, tensors: list[TensorComparison], *, hard: bool, passed: bool) -> Rung:

@@ -22,6 +22,7 @@ __all__ = ["TieWindow"]
 Values = Mapping[fx.Node, Any]
 
 _UNIT_ROUNDOFF = 2.0**-24
+_FLOAT64_ROUNDOFF = 2.0**-53
 # Kernels scale an accumulator by float32 multipliers: at most four roundings of relative size 2^-24 stand
 # between the real number that is rounded to a code and the one the kernel rounds. Twice that is the width
 # within which a tie may fall either way.
@@ -64,8 +65,13 @@ class TieWindow:
         return torch.le(distance, width / module.scale)
 
     def spans(self, view: fx.GraphModule, values: Values, kernel: fx.Node, other: Tensor) -> Tensor:
-        """Which floats of a kernel that rounds to no codes are within the window of ``other``."""
-        return torch.le((values[kernel] - other).abs(), self._width(view, values, kernel, 0))
+        """Which floats of a kernel that rounds to no codes are within the window of ``other``.
+
+        Where products cancel to an exact zero, even float64 leaves a remainder.
+        """
+        terms, size = _accumulated(view, values, kernel)
+        width = self._width(view, values, kernel, 0) + _FLOAT64_ROUNDOFF * terms * size
+        return torch.le((values[kernel] - other).abs(), width)
 
     def _width(
         self, view: fx.GraphModule, values: Values, kernel: fx.Node, zero_point: Tensor | int

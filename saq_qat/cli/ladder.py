@@ -33,7 +33,7 @@ def print_rungs(proof: "Proof") -> None:
 
 def print_tensors(proof: "Proof") -> None:
     """Per tensor: differing codes (and ties) of reference, float64 and float32 against the engine."""
-    columns = [{t.name: t for t in rung.tensors} for rung in proof.rungs if rung.tensors]
+    columns = [{t.name: t for t in rung.tensors} for rung in proof.rungs[: len(_NAMES)]]
     rows = []
     for name, first in columns[0].items():
         cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+_DTYPES = {"float32": TensorProto.FLOAT, "int8": TensorProto.INT8, "uint8": TensorProto.UINT8}
 
 
 def session(model: onnx.ModelProto | bytes, path: str | None = None) -> onnxruntime.InferenceSession:
@@ -33,7 +33,8 @@ def run_nodes(
         helper.make_tensor_value_info(name, _DTYPES[str(array.dtype)], array.shape)
         for name, array in feeds.items()
     ]
-    written = TensorProto.UINT8 if nodes[-1].op_type == "QuantizeLinear" else TensorProto.FLOAT
+    codes = nodes[-1].op_type == "QuantizeLinear"
+    written = _DTYPES[str(np.asarray(constants[nodes[-1].input[2]]).dtype) if codes else "float32"]
     graph = helper.make_graph(
         list(nodes),
         "one_operator",

@@ -86,6 +86,18 @@ def test_linear_is_the_sum_of_integer_products(seed: int, depth: int, out: int) 
     assert integer_math.accumulate_linear(x, weight, bias).tolist() == expected
 
 
+@given(seeds, st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 4)))
+def test_a_product_is_the_sum_of_integer_products(seed: int, sizes: tuple[int, int, int]) -> None:
+    random, (rows, depth, columns) = np.random.default_rng(seed), sizes
+    a = random.integers(-255, 256, (2, 1, rows, depth)).astype(np.int32)
+    b = random.integers(-128, 128, (3, depth, columns)).astype(np.int32)
+    found = integer_math.accumulate_product(a, b)
+    assert found.shape == (2, 3, rows, columns)
+    for n, m, i, j in np.ndindex(found.shape):
+        products = zip(a[n, 0, i].tolist(), b[m, :, j].tolist(), strict=True)
+        assert found[n, m, i, j] == sum(left * right for left, right in products)
+
+
 def test_an_accumulator_that_could_leave_int32_is_refused_with_the_remedy() -> None:
     x, weight = np.full((1, 2), 255, np.int32), np.full((1, 2), 127, np.int8)
     largest = np.array([2**31 - 1 - 2 * 255 * 127], np.int32)

@@ -21,8 +21,8 @@ def comparison(producer: str, **counts: int) -> TensorComparison:
         (comparison("integer", ties=5000, tie_values=5000, largest_step=1), False),
         (comparison("integer", ties=1, tie_values=1, largest_step=2), False),
         (comparison("integer", mismatches=1, largest_step=1), False),
-        (comparison("float", mismatches=90, largest_step=1), True),
-        (comparison("float", mismatches=110, largest_step=1), False),
+        (comparison("float", mismatches=9, largest_step=1), True),
+        (comparison("float", mismatches=11, largest_step=1), False),
         (comparison("float", mismatches=1, largest_step=2), False),
     ],
 )
