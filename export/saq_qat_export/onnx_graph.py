@@ -16,6 +16,7 @@ from saq_qat.quant import graph
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.attention import Attention, with_attention
+from saq_qat_export.passes.batch import repeat_by_broadcasting
 from saq_qat_export.passes.bounds import drop_idle_relus
 from saq_qat_export.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
 from saq_qat_export.passes.constants import fold_into_floats
@@ -56,6 +57,7 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     Two exports of one checkpoint are byte-identical: nothing in the file tells of time or place.
     """
     model = _torch_export(view, image_shape, onnxruntime.OPSET, onnxruntime.translation_table())
+    repeat_by_broadcasting(model)
     dequantize_behind_carriers(model)
     name_after_modules(model, _products(view))
     add_weight_zero_points(model)
