@@ -83,7 +83,8 @@ def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool 
 def _tensorrt_graphs(view: fx.GraphModule, shape: tuple[int, int, int], settings: TensorRt) -> TensorRtGraphs:
     """In float32 always, for the proof; in float16 too where that is what ships."""
     halved = export_tensorrt(view, shape, settings) if settings.precision == "float16" else None
-    return TensorRtGraphs(export_tensorrt(view, shape), halved)
+    single = settings.model_copy(update={"precision": "float32"})
+    return TensorRtGraphs(export_tensorrt(view, shape, single), halved, settings.attention)
 
 
 def _judged_for(targets: tuple[str, ...], plan: Plan, restored: Restored) -> Plan:

@@ -15,7 +15,7 @@ from torch import fx
 from saq_qat.quant import graph
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.recipe.schema import Deploy, TensorRt
-from saq_qat_export.attention import Attention, with_attention
+from saq_qat_export.attention import with_attention
 from saq_qat_export.passes.batch import repeat_by_broadcasting
 from saq_qat_export.passes.bounds import drop_idle_relus
 from saq_qat_export.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
@@ -31,6 +31,7 @@ __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
 INPUT, OUTPUT = "image", "logits"
 _PACKED_LEVELS = 16
+_DEFAULT = TensorRt()
 
 
 @dataclass(frozen=True)
@@ -67,31 +68,28 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
 
 
 def export_tensorrt(
-    view: fx.GraphModule,
-    image_shape: tuple[int, int, int],
-    settings: TensorRt | None = None,
-    attention: Attention = "float",
+    view: fx.GraphModule, image_shape: tuple[int, int, int], settings: TensorRt = _DEFAULT
 ) -> OnnxGraph:
     """The graph for TensorRT: the same integers with zero point 0, float biases and bounds, weights as int8.
 
     Args:
         view: float32 deploy view.
         image_shape: (C, H, W).
-        settings: whether float32 or float16 stands between the quantized layers.
-        attention: float keeps products of two activations in one fused kernel, which codes would cut up.
+        settings: what stands between the quantized layers, float32 or float16, and whether products of two
+            activations stay float: one fused kernel, which codes would cut up.
 
     Two exports of one checkpoint are byte-identical.
 
     Raises:
         LegalityError: float16 cannot hold a scale.
     """
-    view = with_attention(view, attention)
+    view = with_attention(view, settings.attention)
     model = _torch_export(view, image_shape, tensorrt.OPSET, tensorrt.translation_table())
     dequantize_before_carriers(model)
     name_after_modules(model, _products(view))
     drop_idle_relus(model)
     fold_into_floats(model, _weights_without_codes(view))
-    if settings is not None and settings.precision == "float16":
+    if settings.precision == "float16":
         to_float16(model)
     return _finished(model)
 

@@ -105,12 +105,12 @@ def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[
 
 
 def _kernel_rung(plan: Plan, kernels: IntegerCount) -> Rung:
-    planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers)
+    planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers) + len(plan.products)
     return Rung(
         "convolutions and products on integer kernels",
         False,
         kernels.integer >= planned,
-        len(plan.layers),
+        len(plan.layers) + len(plan.products),
         max(planned - kernels.integer, 0),
         f"{kernels.integer}/{kernels.total} in the optimized graph, {planned} planned",
     )

@@ -34,6 +34,11 @@ class TensorRt(Section):
         default="float32",
         description="Arithmetic between the int8 layers. float16 is faster; it rounds scales and biases.",
     )
+    attention: Literal["float", "int8"] = Field(
+        default="float",
+        description="Products of two activations. float keeps the engine's fused attention; int8 runs them "
+        "on the trained codes, as separate layers.",
+    )
     batch: BatchRange = Field(default=BatchRange(), description="Batch sizes the engine accepts.")
     workspace_mib: int = Field(
         default=4096, ge=1, le=_MOST_WORKSPACE, description="Scratch memory kernels may use, in MiB."
