@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from saq_qat.cli.console import progress, resolve_run
+from saq_qat.cli.findings import listed
 from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -84,8 +85,11 @@ def print_build(built: "BuiltEngine") -> None:
     record = built.record
     for note in built.log:
         typer.echo(f"note: {note}")
-    for layer in [layer for layer in record.audit.layers if not layer.integer][:_PLACES_SHOWN]:
+    for layer in record.audit.missed[:_PLACES_SHOWN]:
         typer.echo(f"float: {layer.node}: {layer.reason}")
+    unquantized = [layer.node for layer in record.audit.layers if not layer.expected]
+    if unquantized:
+        typer.echo(f"float, because not quantized: {listed(unquantized)}")
     where = record.gpu or f"no GPU here, for compute capability {', '.join(record.compute_capabilities)}"
     library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[record.flavour]
     typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({where})")

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from saq_qat.quant.plan import Finding
 
-__all__ = ["count_levels", "print_findings"]
+__all__ = ["count_levels", "listed", "print_findings"]
 
 _LEVELS = ("error", "warning", "note")
 _PLACES_SHOWN = 6
@@ -22,10 +22,11 @@ def print_findings(findings: "Sequence[Finding]") -> None:
             if finding.level == level:
                 alike.setdefault((finding.rule, finding.message, finding.remedy), []).append(finding.where)
         for (rule, message, remedy), places in alike.items():
-            typer.echo(f"{level} {rule} {_listed(places)}: {message} {remedy}".rstrip())
+            typer.echo(f"{level} {rule} {listed(places)}: {message} {remedy}".rstrip())
 
 
-def _listed(places: Sequence[str]) -> str:
+def listed(places: Sequence[str]) -> str:
+    """The first places by name, the rest by number."""
     more = len(places) - _PLACES_SHOWN
     shown = ", ".join(places[:_PLACES_SHOWN])
     return f"{shown} and {more} more" if more > 0 else shown
