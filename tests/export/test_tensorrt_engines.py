@@ -10,6 +10,7 @@ from saq_qat_export.engine.options import BuildOptions
 from saq_qat_export.onnx_graph import export_tensorrt
 from saq_qat_export.own_graphs import lint_graph
 from tests.export.networks import built_in
+from tests.export.test_tokens import SHAPE, transformer
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
 
@@ -40,6 +41,21 @@ def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(nam
     findings = lint_graph(graph, TensorRt())
     assert [finding for finding in findings if finding.level == "error"] == []
     assert {finding.rule for finding in findings if finding.level == "warning"} <= {"TRT109", "TRT114"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize(("attention", "integer"), [("float", 8), ("int8", 10)])
+def test_linear_layers_on_tokens_are_int8_and_attention_is_what_was_asked_for(
+    attention: str, integer: int, precision: str, tmp_path: Path
+) -> None:
+    settings = TensorRt.model_validate({"attention": attention, "precision": precision})
+    source = tmp_path / "model.tensorrt.onnx"
+    source.write_bytes(export_tensorrt(transformer().view, SHAPE, settings).content)
+    audit = build_engine(source, OPTIONS).record.audit
+    assert audit.missed == ()
+    layers = [layer for layer in audit.layers if layer.expected]
+    assert [layer.integer for layer in layers] == [True] * integer
+    assert sum(layer.op == "MatMul" for layer in layers) == integer - 8
 
 
 @pytest.mark.slow
