@@ -123,7 +123,9 @@ def attention(view: GraphView, _: LintSettings) -> Iterator[Violation]:
 
 
 def _inside(node: ir.Node, *more: str) -> bool:
-    return moves(node) or is_standard(node, "Cast", "DequantizeLinear", "Dropout", "QuantizeLinear", *more)
+    """Whether ``node`` may stand inside attention; Clip and Relu bound codes there."""
+    passing = ("Cast", "Clip", "DequantizeLinear", "Dropout", "QuantizeLinear", "Relu")
+    return moves(node) or is_standard(node, *passing, *more)
 
 
 def _inputs(node: ir.Node) -> list[ir.Value]:
