@@ -18,7 +18,8 @@ from saq_qat_export.lint import LintSettings, batch_profiles, lint
 from saq_qat_export.onnx_graph import OnnxGraph, export_tensorrt
 from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
 from tests.export.networks import CLASSES, lower, policy, smooth_images
-from tests.export.test_tokens import SHAPE, SIDE, changed, images, transformer
+from tests.export.test_tokens import SHAPE, SIDE, images, transformer
+from tests.export.test_tokens_proof import changed
 
 INSIDE = {"k.codes", "v.codes", "mul.codes", "softmax.codes"}
 MODES: tuple[Attention, ...] = ("float", "int8")

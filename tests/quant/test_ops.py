@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saq_qat.quant.ops import dequantize, dequantize_channels, global_average_pool, quantize
+from saq_qat.quant.ops import (
+    dequantize,
+    dequantize_channels,
+    global_average_pool,
+    quantize,
+    quantize_int8,
+)
 
 
 def test_operators_keep_the_contract_of_torch_library() -> None:
@@ -15,7 +21,9 @@ def test_operators_keep_the_contract_of_torch_library() -> None:
     for operator, arguments in [
         (quantize, (torch.randn(2, 3), scale, 128, -128, 127)),
         (quantize, (torch.randn(2, 3, dtype=torch.float64), scale.double(), 0, 0, 15)),
+        (quantize_int8, (torch.randn(2, 3), scale, -8, 7)),
         (dequantize, (stored, scale, 128)),
+        (dequantize, (weights, scale, 0)),
         (dequantize_channels, (weights, torch.rand(3))),
         (dequantize_channels, (torch.tensor([2**30, -5, 1], dtype=torch.int32), torch.rand(3))),
         (global_average_pool, (torch.randn(2, 3, 4, 5),)),
@@ -42,9 +50,19 @@ def test_quantize_is_quantize_linear_and_clip(
     assert result.tolist() == expected.tolist()
 
 
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30), st.floats(2**-10, 100, width=32))
+def test_quantize_int8_gives_the_codes_themselves(values: list[float], scale: float) -> None:
+    x, step = torch.tensor(values, dtype=torch.float32), torch.tensor(scale)
+    codes = quantize_int8(x, step, -127, 127)
+    assert codes.dtype == torch.int8
+    assert codes.tolist() == [stored - 127 for stored in quantize(x, step, 127, -127, 127).tolist()]
+    assert torch.equal(dequantize(codes, step, 0), codes.float() * step)
+
+
 def test_quantize_leaves_its_input_alone() -> None:
     x = torch.tensor([1.26])
     quantize(x, torch.tensor(1.0), 0, 0, 15)
+    quantize_int8(x, torch.tensor(1.0), -8, 7)
     assert x.item() == np.float32(1.26)
 
 
