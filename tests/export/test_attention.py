@@ -16,9 +16,11 @@ from saq_qat_export.attention import Attention, with_attention
 from saq_qat_export.ladder import tie_images
 from saq_qat_export.lint import LintSettings, batch_profiles, lint
 from saq_qat_export.onnx_graph import OnnxGraph, export_tensorrt
+from saq_qat_export.probe import Probe
 from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
-from tests.export.networks import CLASSES, lower, policy, smooth_images
-from tests.export.test_tokens import SHAPE, SIDE, images, transformer
+from saq_qat_runtime.ort import OnnxRuntimeBackend
+from tests.export.networks import CLASSES, Lowered, lower, policy, smooth_images
+from tests.export.test_tokens import SHAPE, SIDE, assert_proved, images, transformer
 from tests.export.test_tokens_proof import changed
 
 INSIDE = {"k.codes", "v.codes", "mul.codes", "softmax.codes"}
@@ -131,9 +133,23 @@ class Kernel(nn.Module):
         return cast(Tensor, self.last(torch.matmul(q, context).mean(1)))
 
 
-def test_a_relu_that_only_bounds_codes_stays_when_they_go() -> None:
+@cache
+def linear_attention() -> Lowered:
     torch.manual_seed(0)
-    found = lower(Kernel(), policy(4, 4), smooth_images(8, SIDE))
+    return lower(Kernel(), policy(4, 4), smooth_images(8, SIDE))
+
+
+def test_a_product_hands_int8_codes_to_the_next_one() -> None:
+    """By way of uint8, which its kernel writes."""
+    found = linear_attention()
+    assert_proved(found, [images(16)])
+    kernels = OnnxRuntimeBackend(found.graph.content).integer_count()
+    assert kernels.by_op == {"MatMulIntegerToFloat": 1, "QGemm": 4, "QLinearConv": 1, "QLinearMatMul": 1}
+    assert Probe(found.graph).run(images().numpy())[0]["matmul.codes"].dtype == np.int8
+
+
+def test_a_relu_that_only_bounds_codes_stays_when_they_go() -> None:
+    found = linear_attention()
     graph = export_tensorrt(found.view, SHAPE)
     products = [node for node in nodes_of(graph) if node.op_type == "MatMul"]
     producer = {name: node for node in nodes_of(graph) for name in node.output}
