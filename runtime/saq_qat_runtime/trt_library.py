@@ -76,7 +76,7 @@ def import_library(library: EngineLibrary) -> Any:
 def _listener(library: Any, messages: deque[str]) -> Any:
     severity = library.ILogger.Severity
 
-    class Listener(library.ILogger):  # type: ignore[misc]
+    class Listener(library.ILogger):  # type: ignore[misc]  # a class known at run time only
         def __init__(self) -> None:
             library.ILogger.__init__(self)
 

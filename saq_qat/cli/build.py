@@ -82,6 +82,8 @@ def print_engine(folder: Path, built: "BuiltEngine") -> None:
 
 def print_build(built: "BuiltEngine") -> None:
     """With what an engine was built, and how much of it is int8."""
+    from saq_qat_export.engine.flavours import FLAVOUR_NAMES
+
     record = built.record
     for note in built.log:
         typer.echo(f"note: {note}")
@@ -91,7 +93,7 @@ def print_build(built: "BuiltEngine") -> None:
     if unquantized:
         typer.echo(f"float, because not quantized: {listed(unquantized)}")
     where = record.gpu or f"no GPU here, for compute capability {', '.join(record.compute_capabilities)}"
-    library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[record.flavour]
+    library = FLAVOUR_NAMES[record.flavour]
     typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({where})")
     typer.echo(
         f"{record.audit.integer}/{record.audit.total} convolutions and products are int8 layers, says the "

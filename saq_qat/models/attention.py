@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
         weights = self.attn_drop(self.softmax(torch.matmul(query, key.transpose(-2, -1))))
         mixed = torch.matmul(weights, value).transpose(1, 2)
         mixed = mixed.reshape(samples, tokens, self.num_heads * self.head_dim)
-        return self.proj_drop(self.proj(self.norm(mixed)))  # type: ignore[no-any-return]
+        return self.proj_drop(self.proj(self.norm(mixed)))  # type: ignore[no-any-return]  # modules return Any
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}"

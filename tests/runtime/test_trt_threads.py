@@ -24,7 +24,7 @@ def test_many_threads_share_a_few_streams(library: FakeTensorRt) -> None:
         try:
             for turn in range(20):
                 check_logits(backend, 1 + (seed + turn) % 8, seed * 100 + turn)
-        except BaseException as error:
+        except BaseException as error:  # a thread's failure would be lost otherwise
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]

@@ -56,7 +56,7 @@ def create_logger(library: Any, journal: Journal) -> Any:
     A process keeps the first logger it was given, whatever comes later: make one, for one build.
     """
 
-    class Logger(library.ILogger):  # type: ignore[misc]
+    class Logger(library.ILogger):  # type: ignore[misc]  # a class known at run time only
         def __init__(self) -> None:
             library.ILogger.__init__(self)
 

@@ -1,6 +1,7 @@
 """Which operators TensorRT's ONNX parser reads, and how operators treat the values that pass through them.
 
-The supported list follows the parser's own table for TensorRT 11.1 (onnx-tensorrt, docs/operators.md).
+The supported list follows the parser's own table for TensorRT 11.1 (onnx-tensorrt, docs/operators.md). Names
+stand several to a line, unformatted: one a line would be pages of them.
 """
 
 __all__ = [

@@ -4,16 +4,14 @@ A low-bit activation is QuantizeLinear to uint8, then Clip *on the uint8 tensor*
 float Clip before QuantizeLinear, or a uint4 tensor, would leave the convolution before it in float.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from onnx import TensorProto, helper
 from onnxscript import opset21 as op
 
-from saq_qat.quant import ops
+from saq_qat_export.targets.table import Table, make_table
 
 __all__ = ["OPSET", "translation_table"]
 
@@ -51,21 +49,6 @@ def _dequantize(stored: Any, scale: Any, zero_point: int) -> Any:
     return op.DequantizeLinear(stored, scale, zero)
 
 
-def _dequantize_channels(stored: Any, scale: Any) -> Any:
-    return op.DequantizeLinear(stored, scale, axis=0)
-
-
-def _global_average_pool(x: Any) -> Any:
-    """By name: a mean over axes would become ReduceMean, which has no integer kernel."""
-    return op.GlobalAveragePool(x)
-
-
-def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+def translation_table() -> Table:
     """Operator overload to translation, as ``torch.onnx.export`` takes it."""
-    return {
-        torch.ops.saq_qat.quantize.default: _quantize,
-        torch.ops.saq_qat.quantize_int8.default: _quantize_int8,
-        ops.DEQUANTIZE: _dequantize,
-        torch.ops.saq_qat.dequantize_channels.default: _dequantize_channels,
-        ops.GLOBAL_AVERAGE_POOL: _global_average_pool,
-    }
+    return make_table(op, quantize=_quantize, quantize_int8=_quantize_int8, dequantize=_dequantize)

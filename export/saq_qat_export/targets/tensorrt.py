@@ -4,15 +4,13 @@ Codes are bounded in float before QuantizeLinear: TensorRT fuses that Clip or Re
 and documents no Clip on int8. Scales of activations have rank 0; anything else would leave a layer in float.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from onnx import TensorProto, helper
 from onnxscript import opset19 as op
 
-from saq_qat.quant import ops
+from saq_qat_export.targets.table import Table, make_table
 
 __all__ = ["OPSET", "translation_table"]
 
@@ -54,20 +52,6 @@ def _dequantize(codes: Any, scale: Any, zero_point: int) -> Any:
     return op.DequantizeLinear(codes, scale, _zero())
 
 
-def _dequantize_channels(stored: Any, scale: Any) -> Any:
-    return op.DequantizeLinear(stored, scale, axis=0)
-
-
-def _global_average_pool(x: Any) -> Any:
-    return op.GlobalAveragePool(x)
-
-
-def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+def translation_table() -> Table:
     """Operator overload to translation, as ``torch.onnx.export`` takes it."""
-    return {
-        torch.ops.saq_qat.quantize.default: _quantize,
-        torch.ops.saq_qat.quantize_int8.default: _quantize_int8,
-        ops.DEQUANTIZE: _dequantize,
-        torch.ops.saq_qat.dequantize_channels.default: _dequantize_channels,
-        ops.GLOBAL_AVERAGE_POOL: _global_average_pool,
-    }
+    return make_table(op, quantize=_quantize, quantize_int8=_quantize_int8, dequantize=_dequantize)

@@ -38,13 +38,13 @@ class Expressions(Names):
 
     # Parts
 
-    def kind_IfExp(self, node: ast.IfExp) -> Kind | None:  # noqa: N802
+    def kind_IfExp(self, node: ast.IfExp) -> Kind | None:
         self.kind(node.test)
         with self.guarded_by(asked_for(node.test)):
             chosen = self.kind(node.body)
         return join(chosen, self.kind(node.orelse))
 
-    def kind_BoolOp(self, node: ast.BoolOp) -> Kind | None:  # noqa: N802
+    def kind_BoolOp(self, node: ast.BoolOp) -> Kind | None:
         found = None
         absent = isinstance(node.op, ast.Or)
         with self.guarded_by(()):
@@ -53,20 +53,20 @@ class Expressions(Names):
                 self.guards += asked_for(value, absent=absent)
         return found
 
-    def kind_NamedExpr(self, node: ast.NamedExpr) -> Kind | None:  # noqa: N802
+    def kind_NamedExpr(self, node: ast.NamedExpr) -> Kind | None:
         found = self.kind(node.value)
         self.bind(node.target, found, node.value)
         return found
 
-    def kind_Starred(self, node: ast.Starred) -> Kind | None:  # noqa: N802
+    def kind_Starred(self, node: ast.Starred) -> Kind | None:
         return self.kind(node.value)
 
-    def kind_List(self, node: ast.List | ast.Tuple | ast.Set) -> Kind | None:  # noqa: N802
+    def kind_List(self, node: ast.List | ast.Tuple | ast.Set) -> Kind | None:
         return self._listed(node.elts)
 
-    kind_Tuple = kind_Set = kind_List  # noqa: N815
+    kind_Tuple = kind_Set = kind_List
 
-    def kind_Dict(self, node: ast.Dict) -> Kind | None:  # noqa: N802
+    def kind_Dict(self, node: ast.Dict) -> Kind | None:
         for key in node.keys:
             if key is not None:
                 self.kind(key)
@@ -79,7 +79,7 @@ class Expressions(Names):
             held = join(held, kind)
         return None if held is None else list_of(held)
 
-    def kind_ListComp(self, node: Comprehension) -> Kind | None:  # noqa: N802
+    def kind_ListComp(self, node: Comprehension) -> Kind | None:
         for generator in node.generators:
             self.bind(generator.target, self.element(self.kind(generator.iter)), None)
             for test in generator.ifs:
@@ -88,31 +88,31 @@ class Expressions(Names):
             self.kind(node.key)
         return self._listed([node.value if isinstance(node, ast.DictComp) else node.elt])
 
-    kind_SetComp = kind_GeneratorExp = kind_DictComp = kind_ListComp  # noqa: N815
+    kind_SetComp = kind_GeneratorExp = kind_DictComp = kind_ListComp
 
-    def kind_Subscript(self, node: ast.Subscript) -> Kind | None:  # noqa: N802
+    def kind_Subscript(self, node: ast.Subscript) -> Kind | None:
         self.kind(node.slice)
         return self.element(self.kind(node.value))
 
-    def kind_Lambda(self, node: ast.Lambda) -> Kind:  # noqa: N802
+    def kind_Lambda(self, node: ast.Lambda) -> Kind:
         for argument in node.args.args:
             self.facts.note(self.scopes[-1], argument.arg, OTHER)
         self.kind(node.body)
         return OTHER
 
-    def kind_Yield(self, node: ast.Yield) -> Kind:  # noqa: N802
+    def kind_Yield(self, node: ast.Yield) -> Kind:
         if node.value is not None:
             self.facts.note(self.scopes[-1], "return", self._listed([node.value]))
         return OTHER
 
-    def kind_Compare(self, node: ast.Compare) -> Kind:  # noqa: N802
+    def kind_Compare(self, node: ast.Compare) -> Kind:
         sides = [node.left, *node.comparators]
         members = [kind for kind in map(self.kind, sides) if kind is not None and kind.name in self.api.enums]
         if members and any(map(is_number, sides)):
             self.say(node, f"{ast.unparse(node)}: compare with a member by name, not with a number")
         return OTHER
 
-    def kind_BinOp(self, node: ast.BinOp) -> Kind:  # noqa: N802
+    def kind_BinOp(self, node: ast.BinOp) -> Kind:
         if isinstance(node.op, ast.LShift) and ast.unparse(node.left) == "1":
             self.shift = node.right
         for side in (node.left, node.right):
@@ -157,7 +157,7 @@ class Expressions(Names):
 
     # Calls
 
-    def kind_Call(self, node: ast.Call) -> Kind | None:  # noqa: N802
+    def kind_Call(self, node: ast.Call) -> Kind | None:
         called = self.kind(node.func)
         for argument in node.args:
             self.kind(argument)

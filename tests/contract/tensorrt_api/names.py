@@ -105,10 +105,10 @@ class Names(ast.NodeVisitor):
         known = self.facts.known(source, name)
         return OTHER if known is None else known
 
-    def kind_Name(self, node: ast.Name) -> Kind | None:  # noqa: N802
+    def kind_Name(self, node: ast.Name) -> Kind | None:
         return self.lookup(node.id)
 
-    def kind_Attribute(self, node: ast.Attribute) -> Kind | None:  # noqa: N802
+    def kind_Attribute(self, node: ast.Attribute) -> Kind | None:
         owner = self.kind(node.value)
         found = self._attribute(node, owner)
         return LIBRARY if found is None and node.attr in LIBRARY_NAMES else found

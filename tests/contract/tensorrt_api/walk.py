@@ -16,7 +16,7 @@ class Walk(Expressions):
         """Note what the module shows, and collect its problems."""
         self.generic_visit(self.module.tree)
 
-    def visit_FunctionDef(self, node: Function) -> None:  # noqa: N802  the name ast asks for
+    def visit_FunctionDef(self, node: Function) -> None:
         outer, key = self.scopes[-1], f"{self.scopes[-1]}.{node.name}"
         self.facts.functions[key] = node
         decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
@@ -49,9 +49,9 @@ class Walk(Expressions):
                     for argument, parameter in zip(arguments, signature.parameters.values(), strict=False):
                         self.facts.note(key, argument.arg, instance(str(parameter.annotation)))
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+    visit_AsyncFunctionDef = visit_FunctionDef
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         key = f"{self.scopes[-1]}.{node.name}"
         self.facts.classes[key] = node
         self.facts.note(self.scopes[-1], node.name, Kind("own class", key))
@@ -68,26 +68,26 @@ class Walk(Expressions):
                 self.visit(statement)
         self.scopes.pop()
 
-    def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> None:
         kind = self.kind(node.value)
         for target in node.targets:
             self.bind(target, kind, node.value)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         kind = None if node.value is None else self.kind(node.value)
         declared = self.annotation(node.annotation)
         self.bind(node.target, kind if declared is None else declared, node.value)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.kind(node.value)
         self.bind(node.target, OTHER, node.value)
 
-    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:  # noqa: N802
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self.bind(node.target, self.element(self.kind(node.iter)), None)
         for statement in (*node.body, *node.orelse):
             self.visit(statement)
 
-    visit_AsyncFor = visit_For  # noqa: N815
+    visit_AsyncFor = visit_For
 
     def visit_withitem(self, node: ast.withitem) -> None:
         kind = self.kind(node.context_expr)
@@ -95,7 +95,7 @@ class Walk(Expressions):
         if node.optional_vars is not None:
             self.bind(node.optional_vars, entered, None)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         self.kind(node.test)
         with self.guarded_by(asked_for(node.test)):
             for statement in node.body:
@@ -106,16 +106,16 @@ class Walk(Expressions):
         if isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue):
             self.guards += asked_for(node.test, absent=True)  # for the rest of the function
 
-    def visit_Return(self, node: ast.Return) -> None:  # noqa: N802
+    def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
             self.facts.note(self.scopes[-1], "return", self.kind(node.value))
 
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:  # noqa: N802
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.name is not None:
             self.facts.note(self.scopes[-1], node.name, OTHER)
         self.generic_visit(node)
 
-    def visit_MatchAs(self, node: ast.MatchAs) -> None:  # noqa: N802
+    def visit_MatchAs(self, node: ast.MatchAs) -> None:
         if node.name is not None:
             self.facts.note(self.scopes[-1], node.name, OTHER)
         self.generic_visit(node)

@@ -53,7 +53,7 @@ def _scale_fault(numbers: Array) -> str:
     if not numbers.size:
         return "is empty"
     try:
-        smallest = float(ml_dtypes.finfo(numbers.dtype).tiny)  # type: ignore[no-untyped-call]
+        smallest = float(ml_dtypes.finfo(numbers.dtype).tiny)  # type: ignore[no-untyped-call]  # no stubs
     except (TypeError, ValueError):
         return f"is {numbers.dtype}, not a float"
     values = numbers.astype(np.float64)
