@@ -99,6 +99,8 @@ class OnnxRuntimeBackend:
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.inter_op_num_threads = 1
+        # Between runs the engine's idle threads would go on spinning, on cores that other sessions need.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         return options

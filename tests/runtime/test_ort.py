@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_gives_codes_where_the_model_has_them_as_outputs() -> None:
     assert outputs["x1_codes"].shape == (2, 6, SIDE, SIDE)
     assert outputs["x1_codes"].max() == 15
     assert [spec.dtype for spec in backend.outputs] == ["float32", "uint8"]
+
+
+def test_idle_threads_leave_the_cores_to_other_sessions() -> None:
+    """Spinning threads would show up as processor time of a process that only sleeps."""
+    backend = OnnxRuntimeBackend(quantized_network().SerializeToString(), threads=4)
+    backend.run({"image": images(64)})
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.05
 
 
 def test_a_float_network_is_counted_as_float() -> None:
