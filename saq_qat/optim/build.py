@@ -28,18 +28,20 @@ def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
-    """SGD or AdamW over three groups: weights, norms and biases (one dimension or none), clip levels.
+    """SGD or AdamW over three groups: weights of layers, clip levels, and all other parameters.
 
-    Clip levels, steps and offsets have a learning rate relative to the others' and a decay of their own.
-    The learning rate is 0 until ``set_learning_rate``.
+    The others are added to something or scale single channels: biases, norms, class tokens, tables of
+    positions. Clip levels, steps and offsets have a learning rate relative to the others' and a decay of
+    their own. The learning rate is 0 until ``set_learning_rate``.
     """
     levels = {
         id(p) for module in network.modules() if isinstance(module, Quantizer) for p in module.parameters()
     }
-    parameters = list(trainable_parameters(network).values())
-    weights = [p for p in parameters if id(p) not in levels and p.ndim > 1]
-    others = [p for p in parameters if id(p) not in levels and p.ndim <= 1]
-    clip_levels = [p for p in parameters if id(p) in levels]
+    named = trainable_parameters(network)
+    weights = [p for name, p in named.items() if _is_weight(name, p)]
+    clip_levels = [p for p in named.values() if id(p) in levels]
+    known = {id(p) for p in (*weights, *clip_levels)}
+    others = [p for p in named.values() if id(p) not in known]
     decay_of_others = recipe.weight_decay if recipe.decay == "all" else 0.0
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": recipe.weight_decay, _RATIO: 1.0},
@@ -50,6 +52,11 @@ def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
     if isinstance(recipe, schema.Sgd):
         return SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True)
     return AdamW(groups, lr=0.0, betas=recipe.betas, foreach=True)
+
+
+def _is_weight(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a layer multiplies by it: a ``weight`` of two axes or more, not a norm's or a class token."""
+    return parameter.ndim > 1 and "weight" in name.rpartition(".")[2]
 
 
 def learning_rate(step: int, *, peak: float, steps: int, warmup: int) -> float:

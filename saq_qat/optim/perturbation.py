@@ -83,7 +83,11 @@ def ball_of(network: nn.Module, method: Saq) -> Ball:
         "clip_level": [m.alpha for m in modules if isinstance(m, Quantizer) and id(m) not in of_weights],
     }
     further = [
-        p for kind, parameters in found.items() if kind in method.perturb for p in parameters if p is not None
+        p
+        for kind, parameters in found.items()
+        if kind in method.perturb
+        for p in parameters
+        if p is not None and p.requires_grad
     ]
     ball = Ball(layers if "weight" in method.perturb else (), tuple(further), method.case, method.case2_space)
     if not ball.layers and not ball.parameters:

@@ -168,7 +168,8 @@ class _Placer:
         for name, group in self.weighted.items():
             policy = self.policies[name]
             is_conv = isinstance(self.network.get_submodule(name), nn.Conv2d)
-            normalize = self.quant.normalize_weights and is_conv
+            wanted = self.quant.normalize_weights
+            normalize = is_conv and (policy.weight_kind != "lsq" if wanted is None else wanted)
             yield LayerPlan(
                 name=name,
                 op="conv" if is_conv else "linear",

@@ -10,7 +10,7 @@ from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
 from saq_qat.quant.network import plan_network
 from saq_qat.quant.plan import Plan
-from saq_qat.recipe.schema import ActivationQuantizer, Model, Override
+from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, WeightQuantizer
 from tests.quant.networks import (
     TARGETS,
     Attention,
@@ -289,3 +289,15 @@ def test_offsets_of_signed_inputs_stand_where_no_padding_needs_a_zero() -> None:
     assert [tensor.name for tensor in plan.tensors if tensor.offset] == ["reduce_bn_4bit", "add_4bit"]
     plain = plan_of(Bottleneck())
     assert not any(tensor.offset for tensor in plain.tensors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "normalised"),
+    [("saq", None, True), ("lsq", None, False), ("lsq", True, True), ("saq", False, False)],
+)
+def test_weights_with_a_clip_level_are_normalised_and_those_with_a_step_size_are_not(
+    kind: str, asked: bool | None, normalised: bool
+) -> None:
+    plan = plan_of(NoNorm(), weight=WeightQuantizer(kind=kind, bits=4), normalize_weights=asked)  # type: ignore[arg-type]
+    found = {layer.name: (layer.normalize, layer.rescale_std) for layer in plan.layers}
+    assert found == {"conv1": (normalised,) * 2, "conv2": (normalised,) * 2, "fc": (False, False)}

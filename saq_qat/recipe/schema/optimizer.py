@@ -13,7 +13,8 @@ __all__ = ["AdamW", "Optimizer", "Sgd"]
 class _Optimizer(Section):
     decay: Literal["weights", "all"] = Field(
         default="weights",
-        description="What decays: weights alone, or BatchNorm and biases too (the authors' code).",
+        description="What decays: weights of layers alone, or norms, biases, class tokens and tables of "
+        "positions too (the authors' code for CNNs).",
     )
     clip_level_decay: NonNegative = Field(
         default=0.0, description="Weight decay of clip levels, steps and offsets."

@@ -98,9 +98,10 @@ class Quant(Section):
         description="Grid of 8-bit layers. deploy: fits int8 everywhere; "
         "paper: odd integers up to 255, which no int8 holds.",
     )
-    normalize_weights: bool = Field(
-        default=True,
-        description="First subtract a weight's mean and divide by its standard deviation (APoT).",
+    normalize_weights: bool | None = Field(
+        default=None,
+        description="First subtract a convolution weight's mean and divide by its standard deviation (APoT). "
+        "null: wherever a weight has a clip level; step sizes (lsq) are learned for the weight as it is.",
     )
     rescale_std: bool = Field(
         default=False,
@@ -115,7 +116,7 @@ class Quant(Section):
     )
 
     def broken_rules(self) -> Iterator[BrokenRule]:
-        if self.rescale_std and not self.normalize_weights:
+        if self.rescale_std and self.normalize_weights is False:
             yield (
                 "rescale_std",
                 "there is no deviation to multiply by when normalize_weights is false; "
