@@ -6,10 +6,10 @@ from torch import fx, nn
 from saq_qat.errors import ArtifactError
 from saq_qat.quant import graph
 from saq_qat.quant.fold import batch_norm_affine, refinement
-from saq_qat.quant.functional import scale_of
 from saq_qat.quant.groups import Group, groups
+from saq_qat.quant.inputs import hand_quantizer, quantizer_before
 from saq_qat.quant.layers import QuantLayer
-from saq_qat.quant.lowering import lower, quantizer_before
+from saq_qat.quant.lowering import lower
 from saq_qat.quant.quantizer import Quantizer
 from saq_qat.recipe.schema import Deploy
 
@@ -45,8 +45,7 @@ def _fold_group(network: fx.GraphModule, group: Group, layer: QuantLayer, *, ref
         group.batch_norm.replace_all_uses_with(group.head)
         network.graph.erase_node(group.batch_norm)
         network.delete_submodule(str(group.batch_norm.target))
-    if quantizer is not None:
-        _pass_input_grid(network, group.head, quantizer)
+    hand_quantizer(network, group.head)
 
 
 @torch.no_grad()
@@ -57,17 +56,6 @@ def _fold_into(layer: QuantLayer, norm: nn.Module | None, factor: int) -> None:
         gain, shift = batch_norm_affine(norm)
     bias = shift if layer.bias is None else layer.bias.double() * gain + shift
     layer.fold(gain, bias, factor)
-
-
-def _pass_input_grid(network: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:
-    """Give a layer the scale, and the offset if there is one, that its integer bias will lie on."""
-    path = next(name for name, module in network.named_modules() if module is quantizer)
-    with network.graph.inserting_before(node):
-        alpha = network.graph.get_attr(f"{path}.alpha")
-        grid = [network.graph.call_function(scale_of, (alpha, quantizer.grid.unit))]
-        if quantizer.beta is not None:
-            grid.append(network.graph.get_attr(f"{path}.beta"))
-    node.args = (*node.args, *grid)
 
 
 def deploy_view(network: fx.GraphModule, deploy: Deploy) -> fx.GraphModule:

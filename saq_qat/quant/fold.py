@@ -102,7 +102,8 @@ def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> Folded
 def absorb_offset(folded: FoldedLayer, offset: Tensor) -> FoldedLayer:
     """The layer for inputs without their offset (0-dim): ``W (x + offset) = W x + offset * sum(W)``.
 
-    Exact for linear layers and for convolutions without padding, in which every output sums all weights.
+    Exact where every output sums all weights, and with zero padding too if ``offset`` is the value of zero:
+    then the padding is code 0, and the offset is what it stands for.
     """
     sums = folded.codes.double().flatten(1).sum(1) * folded.scale.double()
     return replace(folded, bias=(folded.bias.double() + offset.detach().double() * sums).float())

@@ -22,6 +22,8 @@ __all__ = [
     "pass_inside",
     "round_to_step",
     "scale_of",
+    "value_of_zero",
+    "zero_level",
 ]
 
 ALPHA_FLOOR = 1e-6
@@ -40,21 +42,44 @@ def scale_of(alpha: Tensor, unit: int) -> Tensor:
     return _magnitude(alpha) / unit
 
 
-def codes(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None = None) -> Tensor:
+def zero_level(scale: Tensor, grid: Grid, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Code that 0 gets on a grid with an offset, and its value, which zero padding then has; both 0-dim.
+
+    ``z = clip(round(-offset / scale), minimum, maximum)`` as a float, and ``offset + scale * z``: at most
+    half a step from 0, or the bound of the grid that is next to 0 where the grid does not reach it.
+    """
+    code = torch.round(-offset / scale).clamp_(grid.minimum, grid.maximum)
+    return code, offset + scale * code
+
+
+def codes(
+    x: Tensor,
+    scale: Tensor,
+    grid: Grid,
+    offset: Tensor | None = None,
+    *,
+    counts_from_zero: bool = False,
+) -> Tensor:
     """Integer codes of ``x`` as floats of its dtype, any shape; ties go to the even integer as in
     QuantizeLinear.
 
     ``clip(round((x - offset) / scale), minimum, maximum)``; on the odd grid, where ``round`` counts the steps
-    of two from the minimum -n, ``clip(2 round((x / scale + n) / 2) - n, -n, n)``.
+    of two from the minimum -n, ``clip(2 round((x / scale + n) / 2) - n, -n, n)``. Counted from zero, with
+    ``(z, r) = zero_level(scale, grid, offset)``: ``clip(round((x - r) / scale), minimum - z, maximum - z)``.
     """
-    steps = _steps(x, scale, grid, offset)
+    zero = None
+    if counts_from_zero and offset is not None:
+        zero, offset = zero_level(scale, grid, offset)
+    steps = _steps(x, scale, grid, offset, zero)
     return steps if grid.step == 1 else steps.mul_(grid.step)
 
 
-def _steps(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None) -> Tensor:
+def _steps(x: Tensor, scale: Tensor, grid: Grid, offset: Tensor | None, zero: Tensor | None = None) -> Tensor:
     """``codes / grid.step``: powers of two move through the formula exactly, and save passes over memory."""
     step = scale * grid.step
     steps = x.div(step) if offset is None else x.sub(offset).div_(step)
+    if zero is not None:  # twice as fast as bounds in tensors, and no number leaves the device
+        return steps.round_().add_(zero).clamp_(grid.minimum, grid.maximum).sub_(zero)
     if grid.step == 1:
         return steps.round_().clamp_(grid.minimum, grid.maximum)
     half = grid.unit / 2
@@ -106,13 +131,22 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, alpha: Tensor, beta: Tensor | None, grid: Grid, gradient_scale: float
+        ctx: Any,
+        x: Tensor,
+        alpha: Tensor,
+        beta: Tensor | None,
+        grid: Grid,
+        gradient_scale: float,
+        counts_from_zero: bool,
     ) -> Tensor:
         magnitude = _magnitude(alpha)
         scale = magnitude / grid.unit
-        out = _steps(x, scale, grid, beta).mul_(scale * grid.step)
-        if beta is not None:
-            out = out.add_(beta)
+        zero, offset = (
+            zero_level(scale, grid, beta) if counts_from_zero and beta is not None else (None, beta)
+        )
+        out = _steps(x, scale, grid, offset, zero).mul_(scale * grid.step)
+        if offset is not None:
+            out = out.add_(offset)
         ctx.save_for_backward(x, out, alpha, beta, magnitude)
         ctx.grid, ctx.gradient_scale = grid, gradient_scale
         return out
@@ -129,7 +163,7 @@ class _FakeQuantize(torch.autograd.Function):
                 grad_beta = (grad - grad_x).sum()  # and not of sums: few elements of many are clipped
                 error = error - beta * grad_beta
             grad_alpha = error * ctx.gradient_scale * alpha.sign() / magnitude
-        return grad_x, grad_alpha, grad_beta, None, None
+        return grad_x, grad_alpha, grad_beta, None, None, None
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
@@ -138,7 +172,13 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def fake_quantize(
-    x: Tensor, alpha: Tensor, grid: Grid, *, beta: Tensor | None = None, gradient_scale: float = 1.0
+    x: Tensor,
+    alpha: Tensor,
+    grid: Grid,
+    *,
+    beta: Tensor | None = None,
+    gradient_scale: float = 1.0,
+    counts_from_zero: bool = False,
 ) -> Tensor:
     """Project ``x`` (any shape, float32 or float64) on ``grid``; straight-through backward.
 
@@ -151,8 +191,33 @@ def fake_quantize(
         alpha: 0-dim, clip level or step size; its magnitude counts.
         beta: 0-dim offset, or None.
         gradient_scale: LSQ's 1 / sqrt(numel * maximum); 1 for clip levels.
+        counts_from_zero: codes are those that ``codes`` counts from zero's; the same grid and gradients.
     """
-    return cast(Tensor, _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale))
+    return cast(Tensor, _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale, counts_from_zero))
+
+
+class _ValueOfZero(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, alpha: Tensor, beta: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
+        _, value = zero_level(_magnitude(alpha) / grid.unit, grid, beta)
+        ctx.save_for_backward(alpha, beta, value)
+        ctx.grid, ctx.gradient_scale = grid, gradient_scale
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        alpha, beta, value = ctx.saved_tensors
+        grad_beta = upstream[0] * ~clip_mask(torch.zeros_like(beta), alpha, ctx.grid, beta)
+        error = upstream[0] * value - beta * grad_beta
+        return error * ctx.gradient_scale * alpha.sign() / _magnitude(alpha), grad_beta, None, None
+
+
+def value_of_zero(alpha: Tensor, beta: Tensor, grid: Grid, *, gradient_scale: float = 1.0) -> Tensor:
+    """The value, 0-dim, that zero padding has behind a quantizer whose codes count from zero's: Q(0).
+
+    Exactly that of ``zero_level``, with the gradients that ``fake_quantize`` gives to an element of value 0.
+    """
+    return cast(Tensor, _ValueOfZero.apply(alpha, beta, grid, gradient_scale))
 
 
 class _RoundToStep(torch.autograd.Function):

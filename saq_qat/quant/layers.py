@@ -82,10 +82,22 @@ class QuantLayer(nn.Module):
             return round_to_step(self.bias, input_scale * scales)
         return round_to_step(self.bias + held, input_scale * scales) - held
 
-    def _computed(self, x: Tensor, input_scale: Tensor | None, input_offset: Tensor | None) -> Tensor:
+    @property
+    def pads(self) -> bool:
+        """Whether the input is surrounded by zeros, so that the outputs at its edge sum fewer products."""
+        return False
+
+    def _computed(self, x: Tensor, input_quantizer: Quantizer | None) -> Tensor:
+        """Padding is code 0: what is padded has no offset, which with all weights goes to the bias."""
         weight = self.quantized_weight()
-        held = None if input_offset is None else input_offset * weight.flatten(1).sum(1)
-        return self.compute(x, weight, self.integer_bias(input_scale, held))
+        if input_quantizer is None:
+            return self.compute(x, weight, self.bias)
+        offset = input_quantizer.offset(x.numel())
+        held = None if offset is None else offset * weight.flatten(1).sum(1)
+        bias = self.integer_bias(input_quantizer.scale, held)
+        if offset is not None and held is not None and self.pads:
+            x, bias = x - offset, held if bias is None else bias + held
+        return self.compute(x, weight, bias)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""
@@ -196,14 +208,17 @@ class QuantConv2d(QuantLayer):
         self.dilation = cast(tuple[int, int], conv.dilation)
         self.groups = conv.groups
 
-    def forward(
-        self, x: Tensor, input_scale: Tensor | None = None, input_offset: Tensor | None = None
-    ) -> Tensor:
+    @property
+    def pads(self) -> bool:
+        return any(self.padding)
+
+    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
         """(N, in, H, W) to (N, out, H', W').
 
-        The input's scale and offset (0-dim) place the integer bias in the deploy stage.
+        The quantizer of the input says what zero padding is, where that has an offset, and places the
+        integer bias in the deploy stage.
         """
-        return self._computed(x, input_scale, input_offset)
+        return self._computed(x, input_quantizer)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution itself, on any weight of this layer's shape."""
@@ -223,14 +238,12 @@ class QuantLinear(QuantLayer):
     ) -> None:
         super().__init__(linear, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
 
-    def forward(
-        self, x: Tensor, input_scale: Tensor | None = None, input_offset: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
         """(..., in) to (..., out).
 
-        The input's scale and offset (0-dim) place the integer bias in the deploy stage.
+        The quantizer of the input places the integer bias in the deploy stage.
         """
-        return self._computed(x, input_scale, input_offset)
+        return self._computed(x, input_quantizer)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The product itself, on any weight of this layer's shape."""

@@ -8,22 +8,16 @@ from torch import Tensor, fx, nn
 
 from saq_qat.quant import graph
 from saq_qat.quant.fold import absorb_offset, batch_norm_affine, fold_layer, refinement
-from saq_qat.quant.functional import scale_of
 from saq_qat.quant.groups import groups
+from saq_qat.quant.inputs import quantizer_before
 from saq_qat.quant.integer_modules import ChannelAffine, IntegerConv2d, IntegerLayer, IntegerLinear, Quantize
 from saq_qat.quant.layers import QuantConv2d, QuantLayer
 from saq_qat.quant.ops import DEQUANTIZE, GLOBAL_AVERAGE_POOL
 from saq_qat.quant.quantizer import Quantizer
 
-__all__ = ["lower", "quantizer_before"]
+__all__ = ["lower"]
 
 _INT8_MAX = 127
-
-
-def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
-    """The quantizer whose codes a node reads, through carriers; None for a float input."""
-    module = graph.module_of(network, graph.source_of(network, node))
-    return module if isinstance(module, Quantizer) else None
 
 
 def lower(network: fx.GraphModule, *, refine: bool) -> fx.GraphModule:
@@ -88,7 +82,7 @@ class _Lowering:
             self._average(node)
         elif node.op == "get_attr":
             self._constant(node)
-        elif node.target is not scale_of and not self._lower_codes(node):
+        elif not self._lower_codes(node):
             self.values[node] = self._copied(node, {})
 
     def _lower_codes(self, node: fx.Node) -> bool:
@@ -130,8 +124,8 @@ class _Lowering:
 
     def _quantize(self, node: fx.Node, quantizer: Quantizer) -> None:
         source = node.all_input_nodes[0]
-        scale, grid = quantizer.scale, quantizer.grid
-        minimum, maximum = grid.minimum, grid.maximum
+        scale = quantizer.scale
+        minimum, maximum = quantizer.code_range()
         bound = self._absorbed(source)
         if bound is not None:
             # rounding is monotone, so clipping codes at round(bound / scale) equals clipping values at bound
@@ -148,8 +142,9 @@ class _Lowering:
             stored=stored,
         )
         value = self._float(source)
-        if quantizer.beta is not None:
-            value = self._minus_offset(node, path, value, quantizer.beta)
+        offset = quantizer.offset()
+        if offset is not None:
+            value = self._minus_offset(node, path, value, offset)
         flattens = value.target is torch.flatten and value.all_input_nodes[0].target is GLOBAL_AVERAGE_POOL
         codes = self.graph.call_module(path, (value.all_input_nodes[0] if flattens else value,))
         # An average feeds its quantizer directly, or it would be no integer kernel.
@@ -159,9 +154,9 @@ class _Lowering:
         """Kernels multiply uint8 by int8 faster than uint8 by uint8."""
         return maximum <= _INT8_MAX and graph.is_second_operand(self.network, node)
 
-    def _minus_offset(self, node: fx.Node, path: str, value: fx.Node, beta: Tensor) -> fx.Node:
+    def _minus_offset(self, node: fx.Node, path: str, value: fx.Node, offset: Tensor) -> fx.Node:
         name = f"{node.name}_offset"
-        self.constants[name] = beta.detach().float().clone()
+        self.constants[name] = offset.detach().float().clone()
         self.offsets[path] = self.graph.get_attr(name)
         return self.graph.call_function(torch.sub, (value, self.offsets[path]))
 
@@ -185,8 +180,9 @@ class _Lowering:
         quantizer = quantizer_before(self.network, node)
         factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=self.refine)
         folded = fold_layer(layer, self.folded.get(node), factor)
-        if quantizer is not None and quantizer.beta is not None:
-            folded = absorb_offset(folded, quantizer.beta)
+        offset = None if quantizer is None else quantizer.offset()
+        if offset is not None:
+            folded = absorb_offset(folded, offset)
         input_scale = None if quantizer is None else quantizer.scale
         module: IntegerLayer
         if isinstance(layer, QuantConv2d):
@@ -228,11 +224,11 @@ class _Lowering:
         self.values[node] = pooled if keeps else self.graph.call_function(torch.flatten, (pooled, 1))
 
     def _constant(self, node: fx.Node) -> None:
-        """A parameter or buffer that the model itself computes with, as a constant; clip levels are not."""
+        """A parameter or buffer that the model itself computes with; a layer's quantizer is none."""
         path, _, name = str(node.target).rpartition(".")
-        if isinstance(self.network.get_submodule(path), Quantizer):
-            return
         tensor = getattr(self.network.get_submodule(path), name)
+        if isinstance(tensor, Quantizer):
+            return
         self.constants[node.name] = tensor.detach().clone()
         self.values[node] = self.graph.get_attr(node.name)
 

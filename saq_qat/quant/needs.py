@@ -102,15 +102,17 @@ class Needs:
         if group.head.op == "placeholder":
             grid = activation_grid("symmetric", policy.activation_bits, signed=True)
             return Need("symmetric", policy.activation_bits, grid, "image")
-        kind, bits, offset = policy.activation_kind, policy.activation_bits, self._has_offset(layer, group)
+        kind, bits, offset = policy.activation_kind, policy.activation_bits, self._has_offset(group)
         signed = self._is_signed(group) and not offset
         grid = activation_grid(kind, bits, signed=signed, paper=self.quant.grid == "paper")
         return Need(kind, bits, grid, "input", offset)
 
-    def _has_offset(self, layer: str, group: Group) -> bool:
-        module = self.network.get_submodule(layer)
-        if isinstance(module, nn.Conv2d) and module.padding not in (0, (0, 0), "valid"):
-            return False
+    def pads(self, reader: fx.Node) -> bool:
+        """Whether a reader is a convolution that surrounds its input with zeros."""
+        module = graph.module_of(self.network, reader)
+        return isinstance(module, nn.Conv2d) and module.padding not in (0, (0, 0), "valid")
+
+    def _has_offset(self, group: Group) -> bool:
         if self.quant.activation.offset == "signed":
             return self._is_signed(group)
         return self.quant.activation.offset == "bounded" and graph.is_bounded_below(

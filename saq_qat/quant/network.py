@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError, LegalityError
 from saq_qat.quant.graph import module_of, trace
+from saq_qat.quant.inputs import hand_quantizer
 from saq_qat.quant.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.legality import judge
 from saq_qat.quant.place import place
@@ -70,8 +71,19 @@ def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
                 nodes[consumer].replace_input_with(source, quantized)
         for reader in list(quantized.users):
             _read_only(network, reader)
+    for tensor in plan.tensors:
+        if tensor.counts_from_zero:
+            _tell_padding(network, [nodes[consumer] for consumer in tensor.consumers])
     network.graph.lint()
     network.recompile()
+
+
+def _tell_padding(network: fx.GraphModule, readers: Iterable[fx.Node]) -> None:
+    """Hand the quantizer to those that pad its codes with zeros, whose value it knows."""
+    for reader in readers:
+        module = module_of(network, reader)
+        if isinstance(module, QuantConv2d) and module.pads:
+            hand_quantizer(network, reader)
 
 
 def _read_only(network: fx.GraphModule, reader: fx.Node) -> None:
@@ -105,6 +117,7 @@ def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
         tensor.grid,
         bits=tensor.bits,
         offset=tensor.offset,
+        counts_from_zero=tensor.counts_from_zero,
         method=tensor.initialise,
         lsq=tensor.kind == "lsq",
     )

@@ -13,7 +13,8 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
    offset: where a kernel writes codes, a quantizer of the residual bits after the group, shared by all, and
    one narrower quantizer per need behind it; a kernel feeds one quantizer. Elsewhere one quantizer per need.
 5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
-   recipe asks for them, are unsigned; never before zero padding, whose zero need not be a level.
+   recipe asks for them, start at 0; if one of their readers pads with zeros, they are counted from the code
+   of zero, for all readers alike.
 6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
    sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
 
@@ -151,6 +152,7 @@ class _Placer:
             bits=need.bits,
             grid=need.grid,
             offset=need.offset,
+            counts_from_zero=need.offset and any(self.needs.pads(reader.node) for reader in served),
             initialise=self.quant.activation.initialise if need.role in ("input", "operand") else "mse",
             consumers=tuple(reader.node.name for reader in served),
             requantizes=None if first is None else first.name,

@@ -19,6 +19,7 @@ class TensorPlan:
         name: its name under ``quantizers.`` in the network.
         after: graph node whose value it quantizes.
         offset: its codes start at a learned offset.
+        counts_from_zero: codes with an offset are counted from the code of zero, which zero padding needs.
         requantizes: name of the quantizer whose codes it reads, when it narrows an already quantized tensor.
         consumers: graph nodes that asked for this grid.
         shared: every reader of the value sees its codes, not only ``consumers``.
@@ -31,10 +32,17 @@ class TensorPlan:
     bits: int
     grid: Grid
     offset: bool
+    counts_from_zero: bool
     initialise: Initialisation
     consumers: tuple[str, ...]
     requantizes: str | None
     shared: bool
+
+    def describe(self) -> str:
+        """Codes as a person writes them; ``z`` is the code of zero, which is learned with the offset."""
+        if self.counts_from_zero:
+            return f"{self.grid.minimum or ''}-z..{self.grid.maximum}-z"
+        return self.grid.describe() + (" + offset" if self.offset else "")
 
     @property
     def fits_uint8(self) -> bool:

@@ -13,6 +13,8 @@ from saq_qat.quant.functional import (
     codes,
     fake_quantize,
     scale_of,
+    value_of_zero,
+    zero_level,
 )
 from saq_qat.quant.grid import Grid
 from saq_qat.quant.initialise import GridParameters, Initialisation, initial_parameters
@@ -29,6 +31,8 @@ class Quantizer(nn.Module):
     Attributes:
         alpha: 0-dim parameter; the clip level, or the step size with ``lsq``.
         beta: 0-dim parameter, the offset that a grid of either kind may have; else None.
+        counts_from_zero: codes are counted from the code of zero, so that zero padding is code 0; needs an
+            offset. The values of the grid stay those of ``beta`` and ``alpha``.
         initialised: 0-dim bool buffer; false until ``initialise`` ran or a checkpoint was loaded.
     """
 
@@ -43,12 +47,16 @@ class Quantizer(nn.Module):
         offset: bool = False,
         method: Initialisation = "mse",
         lsq: bool = False,
+        counts_from_zero: bool = False,
     ) -> None:
         super().__init__()
+        if counts_from_zero and not offset:
+            raise ValueError("codes without an offset count from zero anyway")
         self.grid = grid
         self.bits = bits
         self.method = method
         self.lsq = lsq
+        self.counts_from_zero = counts_from_zero
         self.alpha = nn.Parameter(torch.ones(()))
         self.beta = nn.Parameter(torch.zeros(())) if offset else None
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
@@ -65,7 +73,32 @@ class Quantizer(nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` as floats, without gradient."""
-        return codes(x.detach(), self.scale, self.grid, self._in_use().beta)
+        beta = self._in_use().beta
+        return codes(x.detach(), self.scale, self.grid, beta, counts_from_zero=self.counts_from_zero)
+
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code: the grid's, less the code of zero where codes count from that."""
+        zero = 0
+        if self.counts_from_zero and self.beta is not None:
+            zero = int(zero_level(self.scale, self.grid, self.beta.detach())[0])
+        return self.grid.minimum - zero, self.grid.maximum - zero
+
+    def offset(self, elements: int = 1) -> Tensor | None:
+        """The value of code 0, 0-dim and differentiable; None where that is 0.
+
+        It is ``beta``, or the value of zero where codes count from that.
+
+        Args:
+            elements: of the tensor that was quantized, by which LSQ scales the gradient of a step.
+        """
+        if self.beta is None or not self.counts_from_zero:
+            return self.beta
+        alpha = torch.where(self.alpha < STEP_FLOOR, STEP_FLOOR, self.alpha) if self.lsq else self.alpha
+        return value_of_zero(alpha, self.beta, self.grid, gradient_scale=self._gradient_scale(elements))
+
+    def _gradient_scale(self, elements: int) -> float:
+        """LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled (the paper)."""
+        return (elements * self.grid.maximum) ** -0.5 if self.lsq else 1.0
 
     def clip_bounds(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value that is not clipped, 0-dim, without gradient."""
@@ -86,9 +119,14 @@ class Quantizer(nn.Module):
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
             self._set(_mean(self._estimates))
-        # LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled, as in the paper
-        gradient_scale = (x.numel() * self.grid.maximum) ** -0.5 if self.lsq else 1.0
-        return fake_quantize(x, self.alpha, self.grid, beta=self.beta, gradient_scale=gradient_scale)
+        return fake_quantize(
+            x,
+            self.alpha,
+            self.grid,
+            beta=self.beta,
+            gradient_scale=self._gradient_scale(x.numel()),
+            counts_from_zero=self.counts_from_zero,
+        )
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:

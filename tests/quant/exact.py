@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.quant.fold import batch_norm_affine
+from saq_qat.quant.inputs import quantizer_before
 from saq_qat.quant.integer_modules import IntegerLayer
 from saq_qat.quant.layers import QuantLayer, quant_layers
-from saq_qat.quant.lowering import quantizer_before
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["with_exact_scales", "with_unrounded_biases"]
@@ -41,7 +41,7 @@ def with_exact_scales(network: fx.GraphModule) -> fx.GraphModule:
 
 def exact_bias(layer: QuantLayer, norm: nn.Module | None, quantizer: Quantizer | None) -> Tensor:
     """Bias of a layer, its BatchNorm and its input's offset in float64, rounded nowhere."""
-    offset = None if quantizer is None else quantizer.beta
+    offset = None if quantizer is None else quantizer.offset()
     if offset is not None:
         sums = layer.quantized_weight().detach().flatten(1).sum(1) * offset.detach()
         own = exact_bias(layer, norm, None)

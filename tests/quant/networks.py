@@ -15,6 +15,7 @@ __all__ = [
     "Gated",
     "NoNorm",
     "Residual",
+    "Swish",
     "images",
     "policy",
     "quantized",
@@ -161,6 +162,33 @@ class Bottleneck(nn.Module):
         y = F.relu6(self.depthwise_bn(self.depthwise(y)))
         x = x + self.project_bn(self.project(y))
         out: Tensor = self.last(x)
+        return out.mean((2, 3))
+
+
+class Swish(nn.Module):
+    """Activations bounded below before padded convolutions, as in EfficientNet and MobileNetV3.
+
+    One of them is read by a padded convolution and by one without padding, one through a max pool.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(6)
+        self.act = nn.SiLU()
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False)
+        self.depthwise_bn = nn.BatchNorm2d(6)
+        self.project = nn.Conv2d(6, 6, 1)
+        self.project_bn = nn.BatchNorm2d(6)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.body = nn.Conv2d(6, 4, (3, 5), (1, 2), padding=(1, 2), groups=2)
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.stem_bn(self.stem(x)))
+        x = self.depthwise_bn(self.depthwise(x)) + self.project_bn(self.project(x))
+        x = self.body(self.pool(F.hardswish(x)))
+        out: Tensor = self.last(F.gelu(x))
         return out.mean((2, 3))
 
 

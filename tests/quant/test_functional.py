@@ -17,6 +17,8 @@ from saq_qat.quant.functional import (
     pass_inside,
     round_to_step,
     scale_of,
+    value_of_zero,
+    zero_level,
 )
 from saq_qat.quant.grid import Grid, activation_grid, weight_grid
 
@@ -207,6 +209,81 @@ def test_an_offset_is_subtracted_in_the_tensors_precision_before_anything_is_div
     offset, scale = torch.tensor(beta), scale_of(torch.tensor(alpha), grid.unit)
     x = sample(seed, alpha, grid) + offset
     assert torch.equal(codes(x, scale, grid, offset), codes(torch.sub(x, offset), scale, grid))
+
+
+# codes counted from the code of zero
+
+unsigned_grids = st.sampled_from(
+    [*(activation_grid(kind, bits, signed=False) for kind in ("saq", "lsq") for bits in (2, 3, 4, 8))]
+)
+places = st.floats(-1.5, 0.5)
+"""Offset over reach: zero lies above the grid below -1, on it from there to 0, below it above 0."""
+
+
+@given(seeds, alphas, unsigned_grids, places)
+def test_codes_from_zero_equal_an_independent_formula_bit_for_bit(
+    seed: int, alpha: float, grid: Grid, place: float
+) -> None:
+    scale = scale_of(torch.tensor(alpha), grid.unit)
+    offset = scale * grid.maximum * place
+    x = sample(seed, alpha, grid) + offset
+    s, beta = scale.numpy(), offset.numpy()
+    zero = np.clip(np.rint(-beta / s), 0, grid.maximum)
+    residual = beta + s * zero
+    expected = np.clip(np.rint((x.numpy() - residual) / s), -zero, grid.maximum - zero)
+    assert zero_level(scale, grid, offset) == (zero, residual)
+    assert np.array_equal(codes(x, scale, grid, offset, counts_from_zero=True).numpy(), expected)
+
+
+@given(seeds, alphas, unsigned_grids, places)
+def test_counting_from_zero_moves_codes_and_no_value(
+    seed: int, alpha: float, grid: Grid, place: float
+) -> None:
+    scale = scale_of(torch.tensor(alpha, dtype=torch.float64), grid.unit)
+    offset = scale * grid.maximum * place
+    zero, value = zero_level(scale, grid, offset)
+    levels = offset + scale * torch.arange(grid.maximum + 1)
+    assert value.abs().item() == pytest.approx(levels.abs().min().item(), abs=1e-9 * alpha)
+    x = sample(seed, alpha, grid, torch.float64) + offset
+    x = torch.cat([x, torch.zeros(1, dtype=torch.float64)])
+    x = x[((((x - offset) / scale).frac().abs() - 0.5).abs() > 1e-6)]  # ties may go either way
+    ours, plain = (codes(x, scale, grid, offset, counts_from_zero=flag) for flag in (True, False))
+    assert torch.equal(ours + zero, plain)
+    assert not ours[x == 0].any()
+
+
+@given(seeds, st.floats(0.1, 10), st.sampled_from([-1, 1]), unsigned_grids, places)
+def test_counting_from_zero_changes_no_gradient(
+    seed: int, level: float, sign: int, grid: Grid, place: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, upstream = torch.randn(2, 60, generator=generator, dtype=torch.float64)
+    beta = place * level * grid.maximum / grid.unit
+    x = (x * 2 * level + beta).requires_grad_()
+    alpha = torch.tensor(sign * level, dtype=torch.float64, requires_grad=True)
+    offset = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
+    out = fake_quantize(x, alpha, grid, beta=offset, counts_from_zero=True)
+    ours = (out, *torch.autograd.grad(out, (x, alpha, offset), upstream))
+    plain = plain_quantizer(x.detach().numpy(), upstream.numpy(), sign * level, beta, grid)
+    for value, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(value.detach(), torch.as_tensor(expected).double(), rtol=1e-8, atol=1e-8)
+
+
+@given(st.floats(0.1, 10), st.sampled_from([-1, 1]), unsigned_grids, places)
+def test_the_value_of_zero_has_the_gradients_of_an_element_that_is_zero(
+    level: float, sign: int, grid: Grid, place: float
+) -> None:
+    alpha = torch.tensor(sign * level, dtype=torch.float64, requires_grad=True)
+    beta = torch.tensor(place * level * grid.maximum / grid.unit, dtype=torch.float64, requires_grad=True)
+    ours = value_of_zero(alpha, beta, grid)
+    theirs = straight_through(torch.zeros((), dtype=torch.float64), alpha, grid, beta)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-9)
+    for own, expected in zip(
+        torch.autograd.grad(ours * 0.7, (alpha, beta)),
+        torch.autograd.grad(theirs * 0.7, (alpha, beta)),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_offset_gradient_counts_the_clipped_alone_however_large_the_rest() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.grid import weight_grid
+from saq_qat.quant.grid import activation_grid, weight_grid
 from saq_qat.quant.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from saq_qat.quant.quantizer import Quantizer
 
@@ -109,6 +109,66 @@ def test_padding_other_than_a_number_of_zeros_is_refused(options: dict[str, obje
     float_layer = nn.Conv2d(1, 1, 3, **options)  # type: ignore[arg-type]
     with pytest.raises(LegalityError, match=r"pad with a number of zeros; got .*ZeroPad2d"):
         QuantConv2d(float_layer, Quantizer(weight_grid("saq", 4), bits=4))
+
+
+# zero padding of an input with an offset
+
+
+def offset_quantizer(beta: float, *, lsq: bool = False) -> Quantizer:
+    grid = activation_grid("lsq" if lsq else "saq", 3, signed=False)
+    quantizer = Quantizer(grid, bits=3, offset=True, lsq=lsq, counts_from_zero=True).double()
+    quantizer.alpha.data.fill_(0.35 if lsq else 7 * 0.35)
+    assert quantizer.beta is not None
+    quantizer.beta.data.fill_(beta)
+    return quantizer
+
+
+def padded_before_it_is_quantized(layer: QuantConv2d, quantizer: Quantizer, x: Tensor) -> Tensor:
+    """The specification for autograd alone: zeros around x, then codes from beta, then no padding."""
+    alpha, beta, grid = quantizer.alpha, quantizer.beta, quantizer.grid
+    assert beta is not None
+    scale = alpha.abs() / grid.unit
+    r = (F.pad(x, (layer.padding[1],) * 2 + (layer.padding[0],) * 2) - beta) / scale
+    low, high = (r * 0 + bound for bound in (grid.minimum, grid.maximum))
+    clipped = torch.where(r < grid.minimum, low, torch.where(r > grid.maximum, high, r))
+    values = (clipped + (clipped.round() - clipped).detach()) * scale + beta
+    return F.conv2d(
+        values, layer.quantized_weight(), layer.bias, layer.stride, 0, layer.dilation, layer.groups
+    )
+
+
+OPTIONS = [
+    {"padding": 1},
+    {"padding": (2, 0), "stride": 2, "bias": False},
+    {"padding": 1, "groups": 2, "normalize": True},
+    {"padding": 2, "dilation": 2, "rescale_std": True, "normalize": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("beta", [-0.17, -0.6, 0.0, 0.3, -0.35 * 7 - 0.2, -9.0])
+@pytest.mark.parametrize("lsq", [False, True])
+def test_padding_an_input_with_an_offset_is_padding_before_it_is_quantized(
+    options: dict[str, Any], beta: float, lsq: bool
+) -> None:
+    layer, quantizer = conv(**({"normalize": False} | options)).double(), offset_quantizer(beta, lsq=lsq)
+    layer.open_slot().data.normal_(0, 0.1, generator=torch.Generator().manual_seed(3))
+    x = (images() * 1.5).double().requires_grad_()
+    ours = layer(quantizer(x), quantizer)
+    theirs = padded_before_it_is_quantized(layer, quantizer, x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    inputs = [x, layer.weight, layer.slot, quantizer.beta, quantizer.alpha]
+    inputs += [] if layer.bias is None else [layer.bias]
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    own, expected = (list(torch.autograd.grad(out, inputs, upstream)) for out in (ours, theirs))  # type: ignore[arg-type]
+    expected[4] = expected[4] * (x.numel() * 7) ** -0.5 if lsq else expected[4]
+    torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_without_padding_the_offset_is_no_concern_of_the_layer() -> None:
+    layer, quantizer = conv().double(), offset_quantizer(-0.17)
+    values = quantizer(images().double())
+    assert torch.equal(layer(values, quantizer), layer(values))
 
 
 def test_quant_layers_are_found_by_name_in_order() -> None:

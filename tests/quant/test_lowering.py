@@ -20,6 +20,7 @@ from tests.quant.networks import (
     Attention,
     Bottleneck,
     Residual,
+    Swish,
     images,
     policy,
     quantized,
@@ -172,7 +173,9 @@ def with_offsets(kind: str, offset: str) -> Quant:
 
 
 @pytest.mark.parametrize("kind", ["saq", "lsq"])
-@pytest.mark.parametrize(("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded")])
+@pytest.mark.parametrize(
+    ("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded"), (Swish, "bounded")]
+)
 def test_offsets_move_into_biases_without_a_trace(model: type[nn.Module], kind: str, offset: str) -> None:
     network, plan = quantized(model(), with_offsets(kind, offset))
     assert any(tensor.offset for tensor in plan.tensors)
@@ -182,12 +185,33 @@ def test_offsets_move_into_biases_without_a_trace(model: type[nn.Module], kind: 
     torch.testing.assert_close(view(x), network(x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded")])
+@pytest.mark.parametrize(
+    ("model", "offset"), [(Bottleneck, "signed"), (Attention, "bounded"), (Swish, "bounded")]
+)
 def test_the_deploy_stage_rounds_biases_with_their_offsets(model: type[nn.Module], offset: str) -> None:
     network = with_exact_scales(quantized(model(), with_offsets("saq", offset))[0])
     folded = fold_batch_norm(copy.deepcopy(network)).eval()
     x = images(16).double()
     torch.testing.assert_close(deploy_view(network, DEPLOY).double()(x), folded(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.0, -0.3, -1.0, -1.2])
+def test_padding_is_the_code_of_zero_wherever_the_offset_lies(place: float) -> None:
+    """Also where the grid does not reach zero: then it is the code next to zero."""
+    network = quantized(Swish(), with_offsets("saq", "bounded"))[0]
+    quantizer = network.get_submodule("quantizers.act")
+    assert isinstance(quantizer, Quantizer) and quantizer.beta is not None
+    quantizer.beta.data.copy_(quantizer.alpha.data * place)
+    network = with_exact_scales(network)
+    view = deploy_view(network, DEPLOY).double()
+    deployed = view.get_submodule("quantizers.act")
+    assert isinstance(deployed, Quantize)
+    assert (deployed.minimum + deployed.zero_point, deployed.maximum + deployed.zero_point) == (0, 15)
+    assert deployed.zero_point == min(max(-round(15 * place), 0), 15)
+    folded = fold_batch_norm(copy.deepcopy(network))
+    x = images(16).double()
+    torch.testing.assert_close(view(x), folded(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(with_unrounded_biases(view, network)(x), network(x), rtol=1e-9, atol=1e-9)
 
 
 def test_second_operands_of_products_are_stored_as_int8() -> None:

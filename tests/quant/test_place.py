@@ -19,6 +19,7 @@ from tests.quant.networks import (
     Gated,
     NoNorm,
     Residual,
+    Swish,
     policy,
 )
 
@@ -271,7 +272,18 @@ def test_attention_gets_codes_for_layers_and_operands_and_keeps_its_stream_in_fl
     assert all(layer.integer for layer in plan.layers)
 
 
-def test_offsets_of_signed_inputs_stand_where_no_padding_needs_a_zero() -> None:
+def test_readers_of_codes_with_an_offset_share_them_whether_or_not_they_pad() -> None:
+    plan = plan_of(Swish(), activation=ActivationQuantizer(kind="saq", bits=4, offset="bounded"))
+    assert [(t.name, t.describe(), t.consumers) for t in plan.tensors if t.role == "input"] == [
+        ("act", "-z..15-z", ("depthwise", "project")),
+        ("hardswish", "-z..15-z", ("body",)),
+        ("gelu", "0..15 + offset", ("last",)),
+    ]
+    assert all(layer.integer for layer in plan.layers)
+    assert [t.describe() for t in plan_of(Swish()).tensors if t.role == "input"] == ["-7..7"] * 3
+
+
+def test_offsets_of_signed_inputs() -> None:
     quant = {"activation": ActivationQuantizer(kind="saq", bits=4, offset="signed")}
     plan = plan_of(Bottleneck(), **quant)
     assert table(plan) == [

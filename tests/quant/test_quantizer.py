@@ -60,6 +60,67 @@ def test_max_with_an_offset_spreads_all_codes_from_the_smallest_to_the_largest_v
     torch.testing.assert_close(quantizer(x).detach(), x)
 
 
+# codes counted from the code of zero
+
+
+def from_zero(beta: float) -> Quantizer:
+    quantizer = Quantizer(activation_grid("saq", 4, signed=False), bits=4, offset=True, counts_from_zero=True)
+    quantizer.alpha.data.fill_(1.5)
+    quantizer.get_parameter("beta").data.fill_(beta)
+    return quantizer
+
+
+@pytest.mark.parametrize(
+    ("beta", "codes", "offset"),
+    [
+        (-0.23, (-2, 13), -0.03),
+        (0.0, (0, 15), 0.0),
+        (0.4, (0, 15), 0.4),
+        (-1.5, (-15, 0), 0.0),
+        (-9.0, (-15, 0), -7.5),
+    ],
+)
+def test_codes_are_counted_from_the_one_nearest_to_zero(
+    beta: float, codes: tuple[int, int], offset: float
+) -> None:
+    quantizer = from_zero(beta)
+    assert quantizer.code_range() == codes
+    own = quantizer.offset()
+    assert own is not None
+    assert own.item() == pytest.approx(offset, abs=1e-6)
+    everything = torch.linspace(-20, 20, 401)
+    found = quantizer.codes(everything)
+    assert (int(found.min()), int(found.max())) == codes
+    assert torch.equal(quantizer(everything).detach(), found * quantizer.scale + own.detach())
+
+
+def test_without_padding_codes_are_counted_from_the_offset() -> None:
+    quantizer = Quantizer(activation_grid("saq", 4, signed=False), bits=4, offset=True)
+    assert quantizer.code_range() == (0, 15) and quantizer.offset() is quantizer.beta
+    plain = Quantizer(activation_grid("saq", 4, signed=True), bits=4)
+    assert plain.code_range() == (-7, 7) and plain.offset() is None
+
+
+def test_codes_without_an_offset_cannot_be_moved_to_zero() -> None:
+    with pytest.raises(ValueError, match="count from zero anyway"):
+        Quantizer(activation_grid("saq", 4, signed=True), bits=4, counts_from_zero=True)
+
+
+def test_a_step_below_the_floor_counts_as_the_floor_for_zero_too() -> None:
+    quantizer = Quantizer(
+        activation_grid("lsq", 4, signed=False), bits=4, lsq=True, offset=True, counts_from_zero=True
+    )
+    quantizer.alpha.data.fill_(-0.3)
+    quantizer.get_parameter("beta").data.fill_(-2.2 * STEP_FLOOR)
+    before = quantizer.offset()
+    assert quantizer.code_range() == (-2, 13)
+    x = torch.tensor([0.0, 9.0])
+    out = quantizer(x).detach()
+    after = quantizer.offset()
+    assert before is not None and after is not None
+    assert before.item() == after.item() == out[0].item()
+
+
 # steps below the floor
 
 
