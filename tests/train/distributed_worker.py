@@ -14,11 +14,23 @@ from saq_qat.optim.distillation import Distillation
 from saq_qat.optim.passes import Objective
 from saq_qat.quant.grid import activation_grid, weight_grid
 from saq_qat.quant.layers import QuantConv2d, QuantLinear
+from saq_qat.quant.network import calibrate, quantize
 from saq_qat.quant.quantizer import Quantizer
 from saq_qat.recipe.load import parse_recipe
-from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq, Sgd
+from saq_qat.recipe.schema import (
+    ActivationQuantizer,
+    AdamW,
+    EfficientTraining,
+    Plain,
+    Quant,
+    Sam,
+    Saq,
+    Sgd,
+    WeightQuantizer,
+)
 from saq_qat.train.distributed import Processes, joined_processes
 from saq_qat.train.run import run_training
+from tests.quant.networks import Attention
 
 __all__ = ["METHODS", "STATISTICS", "train"]
 
@@ -31,6 +43,8 @@ METHODS: dict[str, Method] = {
     "wide": Saq(kind="saq", rho=0.3, perturb=("weight", "bias", "clip_level")),
     "efficient": Saq(kind="saq", rho=0.3, efficient=EfficientTraining(tau=3)),
     "taught": Saq(kind="saq", rho=0.3, efficient=EfficientTraining(tau=3)),
+    "transformer": Saq(kind="saq", rho=0.1, efficient=EfficientTraining(tau=3)),
+    "transformer, case 1": Saq(kind="saq", rho=0.1, case=1, perturb=("weight", "bias", "norm")),
 }
 STEPS, BATCH = 5, 16
 STATISTICS = """
@@ -47,29 +61,48 @@ train:
 """
 
 
-def train(
-    name: str, processes: Processes, micro_batch_size: int, precision: Literal["float32"] = "float32"
-) -> dict[str, Tensor]:
-    """Parameters and method state after a few steps of a network without BatchNorm, in float64."""
-    torch.manual_seed(0)
-    network = nn.Sequential(
+def _convolutions() -> nn.Module:
+    return nn.Sequential(
         QuantConv2d(nn.Conv2d(3, 5, 3), Quantizer(weight_grid("saq", 3), bits=3), normalize=True),
         nn.ReLU(),
         Quantizer(activation_grid("saq", 4, signed=False), bits=4),
         nn.Flatten(),
         QuantLinear(nn.Linear(80, 4), Quantizer(weight_grid("saq", 3), bits=3)),
-    ).double()
-    optimizer = build_optimizer(network, Sgd(kind="sgd"))
-    set_learning_rate(optimizer, 0.05)
-    teacher = nn.Sequential(nn.Flatten(), nn.Linear(108, 4)).double().requires_grad_(False)
-    distillation = Distillation(teacher) if name == "taught" else None
+    )
+
+
+def _transformer() -> nn.Module:
+    quant = Quant(
+        weight=WeightQuantizer(kind="lsq", bits=4, initialise="least_squares"),
+        activation=ActivationQuantizer(kind="lsq", bits=4, offset="bounded", initialise="least_squares"),
+    )
+    network, _ = quantize(Attention(), quant, ("onnxruntime",))
+    calibrate(network, [torch.randn(BATCH, 3, 8, 8)])
+    return network
+
+
+def train(
+    name: str, processes: Processes, micro_batch_size: int, precision: Literal["float32"] = "float32"
+) -> dict[str, Tensor]:
+    """Parameters and method state after a few steps of a network without BatchNorm, in float64.
+
+    Transformers have LSQ+ quantizers and AdamW, and learn from a teacher.
+    """
+    torch.manual_seed(0)
+    is_transformer = name.startswith("transformer")
+    network = (_transformer() if is_transformer else _convolutions()).double().train()
+    optimizer = build_optimizer(network, AdamW(kind="adamw") if is_transformer else Sgd(kind="sgd"))
+    set_learning_rate(optimizer, 0.002 if is_transformer else 0.05)
+    side, classes = (8, 5) if is_transformer else (6, 4)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, classes)).double().requires_grad_(False)
+    distillation = Distillation(teacher) if is_transformer or name == "taught" else None
     objective = Objective(processes.wrap(network), F.cross_entropy, precision, micro_batch_size, distillation)
     strategy = build_step(objective, optimizer, METHODS[name])
     generator = torch.Generator().manual_seed(1)
     share = BATCH // processes.world_size
     own = slice(processes.rank * share, (processes.rank + 1) * share)
     for _ in range(STEPS):
-        images = torch.randn(BATCH, 3, 6, 6, generator=generator, dtype=torch.float64)
+        images = torch.randn(BATCH, 3, side, side, generator=generator, dtype=torch.float64)
         labels = torch.randint(4, (BATCH,), generator=generator)
         strategy.step(images[own], labels[own])
     return {**{n: p.detach() for n, p in network.named_parameters()}, **strategy.state_dict()}

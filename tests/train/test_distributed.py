@@ -17,7 +17,7 @@ from saq_qat.train.distributed import Processes, joined_processes
 from saq_qat.train.run import run_training
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-NAMES = ("plain", "sam", "saq", "pql", "wide", "efficient", "taught")
+NAMES = ("plain", "sam", "saq", "pql", "wide", "efficient", "taught", "transformer", "transformer, case 1")
 ONE = Processes(0, 1, torch.device("cpu"))
 
 
