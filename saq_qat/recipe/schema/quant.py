@@ -45,7 +45,7 @@ class ActivationQuantizer(Section):
         default="none",
         description="Where codes start at a learned offset instead of at zero. bounded: inputs that a GELU, "
         "SiLU or Hardswish keeps above a small negative number (LSQ+); signed: every input that may be "
-        "negative, such as that of a linear bottleneck. Never before zero padding or in products.",
+        "negative, such as that of a linear bottleneck. Never in products.",
     )
     initialise: Initialisation = Field(default="mse", description=_INITIALISE)
 
