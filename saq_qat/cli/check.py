@@ -1,12 +1,14 @@
 """`saq-qat check`: what the targets say to a recipe before anything is trained, or to any ONNX file."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saq_qat.cli.console import table
 from saq_qat.cli.findings import count_levels, print_findings
+from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.errors import LegalityError, RecipeError
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def check(
     build: Annotated[
         bool, typer.Option("--build", help="Build the ONNX file as well, and see which layers become int8.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="List every block, also those with equal plans.")
+    ] = False,
 ) -> None:
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
@@ -47,7 +52,7 @@ def check(
             raise RecipeError(f"An ONNX file has no values to set; got {' '.join(overrides)}.")
         _check_graph(file, batch, build=build)
     else:
-        _check_recipe(file, overrides or [], classes)
+        _check_recipe(file, overrides or [], classes, full=full)
 
 
 def _check_graph(file: Path, batch: tuple[int, int, int], *, build: bool) -> None:
@@ -81,7 +86,7 @@ def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, 
     return findings
 
 
-def _check_recipe(file: Path, overrides: list[str], classes: int | None) -> None:
+def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full: bool) -> None:
     from saq_qat.recipe.load import load_recipe
 
     recipe = load_recipe(file, overrides)
@@ -94,11 +99,16 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None) -> None
 
     model = _untrained(recipe, classes)
     _, plan = plan_network(model, recipe.quant, recipe.deploy.targets)
-    _print_layers(plan)
-    _print_tensors(plan)
+    integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in plan_lines(plan, integer_attention=integer_attention, fold=not full, width=width):
+        typer.echo(line)
     findings = [*plan.findings, *_graph_findings(model, recipe, plan)]
     print_findings(findings)
-    typer.echo(f"\n{_summary(plan, recipe.deploy.targets)}")
+    biases = unlearned_biases(plan, [stage.kind for stage in recipe.train.stages])
+    typer.echo(f"note {biases}\n" if biases and recipe.deploy.targets else "")
+    for line in planned_integers(plan, recipe.deploy.targets, integer_attention=integer_attention):
+        typer.echo(line)
     _refuse(file, findings)
 
 
@@ -117,55 +127,13 @@ def _refuse(file: Path, findings: "list[Finding] | tuple[Finding, ...]") -> None
         raise LegalityError(f"{file}: {errors} error(s) above stop it from being deployed.")
 
 
-def _summary(plan: "Plan", targets: tuple[str, ...]) -> str:
-    if not targets:
-        return f"{len(plan.layers)} quantized layers; no deployment target asks for integers."
-    counts = (
-        f"{sum(layer.integer_on(target) for layer in plan.layers)}/{len(plan.layers)} for {target}"
-        for target in targets
-    )
-    products = f"; {len(plan.products)} products of quantized tensors" if plan.products else ""
-    return f"Convolutions and linear layers planned as integer: {', '.join(counts)}{products}."
-
-
 def _untrained(recipe: "Recipe", classes: int | None) -> "nn.Module":
     from saq_qat.data.open import open_data
     from saq_qat.models.build import build_model
+    from saq_qat.models.probe import check_takes_images
 
     if classes is None:
         classes = len(open_data(recipe.data, recipe.seed).classes)
-    return build_model(recipe.model.model_copy(update={"pretrained": None}), classes)
-
-
-def _print_layers(plan: "Plan") -> None:
-    rows = [
-        (
-            layer.name,
-            f"{layer.op} {layer.kind}",
-            str(layer.bits),
-            layer.grid.describe(),
-            "normalised" + (", rescaled" if layer.rescale_std else "") if layer.normalize else "",
-            layer.input or "float",
-            layer.output or "float",
-            "integer" if layer.integer else f"float: {layer.float_reason}",
-        )
-        for layer in plan.layers
-    ]
-    table(("layer", "weight", "bits", "codes", "", "input", "output", "runs as"), rows, title="Weights")
-
-
-def _print_tensors(plan: "Plan") -> None:
-    rows = [
-        (
-            tensor.name,
-            tensor.role,
-            tensor.kind,
-            str(tensor.bits),
-            tensor.grid.describe(),
-            tensor.requantizes or tensor.after,
-            ", ".join(tensor.consumers),
-        )
-        for tensor in plan.tensors
-    ]
-    table(("tensor", "role", "kind", "bits", "codes", "quantizes", "read by"), rows, title="\nActivations")
-    typer.echo("")
+    model = build_model(recipe.model.model_copy(update={"pretrained": None}), classes)
+    check_takes_images(model, recipe.data.image_size, classes, recipe.model.name)
+    return model

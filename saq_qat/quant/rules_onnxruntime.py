@@ -7,14 +7,11 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from saq_qat.quant import graph
+from saq_qat.quant.float_operations import WHY_FLOAT, float_operations
 from saq_qat.quant.grid import INT16_MAX
-from saq_qat.quant.groups import groups
 from saq_qat.quant.plan import Finding, LayerPlan, Plan, TensorPlan
 
 __all__ = ["findings", "float_reason"]
-
-_FLOAT_OPERATIONS_SHOWN = 8
 
 
 def float_reason(layer: LayerPlan) -> str:
@@ -80,22 +77,10 @@ def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
             "network",
             "weights below 8 bits save storage; the kernels compute in int8 at int8 speed.",
         )
-    names = _float_operations(plan, network)
-    if names:
-        more = " ..." if len(names) > _FLOAT_OPERATIONS_SHOWN else ""
-        shown = ", ".join(names[:_FLOAT_OPERATIONS_SHOWN]) + more
+    operations = float_operations(plan, network)
+    if operations:
+        counts = ", ".join(f"{count} {kind}" for kind, count in operations.items())
         yield Finding(
-            "ORT007", "note", "network", f"{len(names)} operations stay float between codes: {shown}."
-        )
-
-
-def _float_operations(plan: Plan, network: fx.GraphModule) -> list[str]:
-    known = (graph.is_weighted, graph.is_add, graph.is_global_average, graph.is_carrier)
-    return [
-        group.head.name
-        for group in groups(network)
-        if group.head.op not in ("placeholder", "get_attr")
-        and group.head.name not in plan.products
-        and not graph.is_shape_arithmetic(group.head)
-        and not any(test(network, group.head) for test in known)
-    ]
+            "ORT007", "note", "network",
+            f"{operations.total()} operations stay float between codes: {counts}. {WHY_FLOAT}",
+        )  # fmt: skip

@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_check_prints_the_plan_and_counts_integers(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:
     assert saq_qat("check", str(recipe)) == 0
     shown = capsys.readouterr().out
-    assert "planned as integer: 3/3 for onnxruntime." in shown
+    assert "planned as integer: 3/3 for onnxruntime\n" in shown
     assert "-15..15 odd" in shown and "0..15" in shown and "ORT006" in shown
 
 
