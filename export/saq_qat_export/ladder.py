@@ -22,6 +22,7 @@ from saq_qat_export.probe import Probe
 from saq_qat_export.rungs import Rung, exact_rung, tied_rung
 
 __all__ = [
+    "FAKE_QUANT_RUNG",
     "Agreement",
     "Classifier",
     "Flip",
@@ -36,6 +37,9 @@ __all__ = [
 Classifier = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """Float32 images (N, C, H, W) to logits (N, classes)."""
 
+
+FAKE_QUANT_RUNG = "top-1 of fake-quant network = ONNX Runtime"
+"""The rung that counts answers which deployment changes."""
 
 _FLOAT32_MISMATCHES = 1e-5
 _FLIPS_LISTED = 50
@@ -121,10 +125,7 @@ def agree(
     engine: Classifier,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> Agreement:
-    """Classify labelled batches with the fake-quant network, the deploy view and the engine.
-
-    Args:
-    """
+    """Classify labelled batches with the fake-quant network, the deploy view and the engine."""
     network.eval()
     seen, right, view_flips, flips = 0, np.zeros(3, dtype=np.int64), 0, 0
     listed: list[Flip] = []
@@ -160,13 +161,14 @@ def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
             f"{agreement.view_top1:.2f} % and {agreement.engine_top1:.2f} %",
         ),
         Rung(
-            "top-1 of fake-quant network = ONNX Runtime",
+            FAKE_QUANT_RUNG,
             False,
             drop <= thresholds.max_top1_drop and rate <= thresholds.max_flip_rate,
             agreement.images,
             agreement.flips,
             f"{agreement.fake_quant_top1:.2f} % and {agreement.engine_top1:.2f} %; "
-            f"{thresholds.max_top1_drop:g} points and {100 * thresholds.max_flip_rate:g} % of answers may go",
+            f"{100 * rate:.1f} % of answers differ, {100 * thresholds.max_flip_rate:g} % and a loss of "
+            f"{thresholds.max_top1_drop:g} points are allowed",
         ),
     ]
 

@@ -13,6 +13,7 @@ from saq_qat.data.sample import sample_validation
 from saq_qat.errors import GateError, LegalityError
 from saq_qat.quant.plan import Finding
 from saq_qat.recipe.schema import Recipe
+from saq_qat.train.checkpoint import Form
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle import check_destination, make_bundle, write_bundle
 from saq_qat_export.lowered import Lowered, lower_run
@@ -27,10 +28,15 @@ _GOLDEN_IMAGES = 2
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``export_run`` wrote, the proof of it, and what the rules of TensorRT say of its graph."""
+    """What ``export_run`` wrote, the proof of it, and what the rules of TensorRT say of its graph.
+
+    Attributes:
+        form: of the network in the checkpoint; ``deploy`` after a deploy stage.
+    """
 
     folder: Path
     recipe: Recipe
+    form: Form
     manifest: Manifest
     proof: Proof
     findings: tuple[Finding, ...]
@@ -67,7 +73,7 @@ def export_run(
     golden = _golden_images(lowered.restored)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
-    return Exported(folder, lowered.restored.recipe, bundle.manifest, proof, findings)
+    return Exported(folder, lowered.restored.recipe, lowered.restored.form, bundle.manifest, proof, findings)
 
 
 def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding, ...]:

@@ -79,7 +79,8 @@ def _bench_latency(
     from saq_qat.report.bench_text import bench_text
 
     folder = None if bundle is not None else resolve_run(run)
-    with progress(f"bench {bundle or folder}") as shown:
+    with progress("bench") as shown:
+        shown.say(f"bench {bundle or folder}")
 
         def on_step(step: str) -> None:
             shown.advance(note=step)

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 LINE_SECONDS = 10.0
 FILE_WIDTH = 200
+_NARROW_BAR, _WIDE_BAR, _BESIDE_BAR = 8, 40, 84  # what a note needs is taken from the bar
 _RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _RECIPE_FILE = "resolved.yaml"
 
@@ -69,9 +70,13 @@ class _Lines(Progress):
 
     def show(self) -> None:
         self._printed = time.monotonic()
+        seconds = f"{self._printed - self._start:.1f} s"
+        if self._note and self._total is None:
+            self.say(f"{self._label}: {self._note} ({seconds})")
+            return
         total = "" if self._total is None else f"/{self._total}"
         note = f"  {self._note}" if self._note else ""
-        self.say(f"{self._label}: {self._done}{total} in {self._printed - self._start:.1f} s{note}")
+        self.say(f"{self._label}: {self._done}{total} in {seconds}{note}")
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -90,7 +95,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
         return
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(max(_NARROW_BAR, min(_WIDE_BAR, console.width - _BESIDE_BAR))),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -115,7 +120,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
-    content = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    if title is not None:
+        console.print(title, markup=False, highlight=False, soft_wrap=True)
+    content = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         content.add_row(*row)
     console.print(content)

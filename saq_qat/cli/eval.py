@@ -30,8 +30,8 @@ def evaluate_run(
     )
     rows = [("float" if restored.form == "float" else "fake-quant", found)]
     rows += [("deploy view", deployed)] if deployed is not None else []
+    typer.echo(f"{restored.run} ({checkpoint}, step {restored.step})")
     table(
         ["network", "top-1 %", "top-5 %", "loss", "images"],
         [(name, f"{a.top1:.2f}", f"{a.top5:.2f}", f"{a.loss:.4f}", str(a.count)) for name, a in rows],
-        title=f"{restored.run} ({checkpoint}, step {restored.step})",
     )

@@ -51,7 +51,8 @@ def export(
         raise RecipeError("export writes ONNX bundles; engines are built from them. Drop --no-onnx.")
     folder = resolve_run(run)
     bundle = output or folder / "export"
-    with progress(f"export {folder}") as shown:
+    with progress("export") as shown:
+        shown.say(f"export {folder}")
         exported = export_run(
             folder,
             bundle,
@@ -93,8 +94,12 @@ def _build_engine(
 def _print(exported: "Exported") -> None:
     from saq_qat.cli.findings import print_findings
     from saq_qat.cli.ladder import print_rungs
+    from saq_qat_export.remedies import flip_remedy
 
     print_rungs(exported.proof)
+    remedy = flip_remedy(exported.proof.rungs, biases_learned=exported.form == "deploy")
+    if remedy:
+        typer.echo(f"note {remedy}")
     print_findings(exported.findings)
     sizes, models = exported.manifest.sizes, exported.manifest.models
     files = ", ".join(f"{model.bytes / 1e6:.2f} MB in {model.name}" for model in models.values())

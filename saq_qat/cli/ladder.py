@@ -1,17 +1,20 @@
 """How the ladder of proof looks on a terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from saq_qat.cli.console import table
+from saq_qat.report.blocks import block_table
 
 if TYPE_CHECKING:
     from saq_qat_export.proof import Proof
 
 __all__ = ["print_flips", "print_rungs", "print_tensors"]
 
-_NAMES = ("reference", "float64", "float32")
+_NAMES = ("integer reference", "deploy view in float64", "in float32")
+_FLIPS_SHOWN = 10
 
 
 def print_rungs(proof: "Proof") -> None:
@@ -28,7 +31,8 @@ def print_rungs(proof: "Proof") -> None:
         for rung in proof.rungs
     ]
     table(("", "rung", "compares", "compared", "differ", ""), rows)
-    typer.echo(f"\n{proof.kernels.label}")
+    typer.echo("\nA bundle needs every hard rung; soft rungs are held against deploy.thresholds.")
+    typer.echo(proof.kernels.label)
 
 
 def print_tensors(proof: "Proof") -> None:
@@ -38,22 +42,23 @@ def print_tensors(proof: "Proof") -> None:
     for name, first in columns[0].items():
         cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]
         rows.append((name.removesuffix(".codes"), first.producer, f"{first.compared:,}", *cells))
-    table(
-        ("tensor", "computed as", "codes", *_NAMES),
-        rows,
-        title="Codes that differ from the engine's (+ ties)",
-    )
+    typer.echo("Codes that differ from the engine's (+ ties)")
+    header = ("tensor", "computed as", "codes", *_NAMES)
+    for line in block_table(header, rows, left=(0, 1)):
+        typer.echo(f"  {line}")
     diverging = next((row[0] for row in rows if any(cell.split(" ")[0] != "0" for cell in row[3:5])), None)
     typer.echo(f"\nfirst divergence: {diverging or 'none'}")
 
 
-def print_flips(proof: "Proof") -> None:
-    """Images that deployment classifies otherwise than the fake-quant network."""
+def print_flips(proof: "Proof", labels: Sequence[str]) -> None:
+    """Images that deployment classifies otherwise than the fake-quant network, with their classes' names."""
     agreement = proof.agreement
     if not agreement.flips:
         return
-    rows = [(str(f.index), str(f.label), str(f.fake_quant), str(f.deployed)) for f in agreement.listed[:10]]
-    title = f"\n{agreement.flips} of {agreement.images} predictions flip; the first:"
+    shown = agreement.listed[:_FLIPS_SHOWN]
+    rows = [(str(f.index), *(labels[i] for i in (f.label, f.fake_quant, f.deployed))) for f in shown]
+    first = "; the first:" if agreement.flips > len(shown) else ":"
+    title = f"\n{agreement.flips} of {agreement.images} answers differ from the fake-quant network's{first}"
     table(("image", "label", "fake-quant", "deployed"), rows, title=title)
 
 

@@ -95,7 +95,10 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
 
         def show(state: "TrainingProgress") -> None:
             nonlocal bar, done
-            bar = bar or context.enter_context(progress("train", state.steps))
+            if bar is None:
+                for line in _teacher_lines(folder):
+                    typer.echo(line)
+                bar = context.enter_context(progress("train", state.steps))
             if state.top1 is not None:
                 typer.echo(_epoch_line(state))
             else:
@@ -105,21 +108,41 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
         yield show
 
 
+def _teacher_lines(folder: Path) -> list[str]:
+    """How good the recipe's teacher is, if it has one; the run logs it before its first step."""
+    from saq_qat.train.log import read_log
+
+    return [
+        f"teacher {line['source']}: top-1 {line['top1']:.2f} %, top-5 {line['top5']:.2f} %"
+        for line in read_log(folder / "log.jsonl")
+        if line["event"] == "teacher"
+    ]
+
+
 def _note(state: "TrainingProgress") -> str:
-    where = f"{state.stage} {state.epoch}/{state.epochs}"
-    return f"{where} loss {state.loss:.3f} {state.images_per_second:.0f} images/s"
+    where = f"batch {state.batch}/{state.batches}" if _at_rest(state) else f"{state.epoch}/{state.epochs}"
+    return f"{state.stage} {where} loss {state.loss:.3f} {state.images_per_second:.0f} images/s"
 
 
 def _epoch_line(state: "TrainingProgress") -> str:
-    line = (
-        f"{state.stage} epoch {state.epoch}/{state.epochs}: loss {state.loss:.4f}, top-1 {state.top1:.2f} %"
-    )
+    what = f"of {state.batches} batches" if _at_rest(state) else f"epoch {state.epoch}/{state.epochs}"
+    stage = f"stage {state.stage_number}/{state.stages}, " if state.stages > 1 else ""
+    line = f"{stage}{state.stage} {what}: loss {state.loss:.4f}, top-1 {state.top1:.2f} %"
     return line if state.deploy_top1 is None else f"{line}, deployed {state.deploy_top1:.2f} %"
+
+
+def _at_rest(state: "TrainingProgress") -> bool:
+    """Whether the stage estimates statistics, which takes batches but no steps."""
+    return state.stage == "statistics"
 
 
 def _print_result(result: "TrainingResult") -> None:
     line = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %"
     if result.deploy_top1 is not None:
         line += f", deployed top-1 {result.deploy_top1:.2f} %"
-    typer.echo(f"{line}, best {result.best_top1:.2f} %, after {result.steps} steps in {result.seconds:.1f} s")
+    typer.echo(
+        f"{line} (best {result.best_top1:.2f} %), after {result.steps} steps in {result.seconds:.1f} s"
+    )
     typer.echo(f"run {result.folder}")
+    if result.deploy_top1 is not None:
+        typer.echo(f"next: saq-qat export {result.folder}")

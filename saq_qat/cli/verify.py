@@ -38,10 +38,12 @@ def verify(
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat_export.lowered import lower_run
     from saq_qat_export.proof import ProofSize, prove
+    from saq_qat_export.remedies import flip_remedy
     from saq_qat_runtime.manifest import Manifest
 
     folder = resolve_run(run)
-    with progress(f"verify {folder}") as shown:
+    with progress("verify") as shown:
+        shown.say(f"verify {folder}")
         shown.advance(note="lowering the checkpoint again")
         place = bundle or folder / "export"
         manifest = Manifest.load(place)
@@ -54,7 +56,7 @@ def verify(
         proof = replace(proof, rungs=(*proof.rungs, *engines))
         shown.advance(note="done")
     print_tensors(proof)
-    print_flips(proof)
+    print_flips(proof, manifest.labels)
     typer.echo("")
     print_rungs(proof)
     for reason in absent:
@@ -64,7 +66,9 @@ def verify(
     report.write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
     failed = [rung.name for rung in proof.rungs if not rung.passed]
     if failed:
-        raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.")
+        remedy = flip_remedy(proof.rungs, biases_learned=lowered.restored.form == "deploy")
+        hint = f"\nThe {remedy}" if remedy else ""
+        raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.{hint}")
 
 
 def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple[list[Rung], list[str]]":
