@@ -132,3 +132,16 @@ def test_a_parameter_that_is_not_trained_is_not_moved_either() -> None:
     method = Saq(kind="saq", rho=0.3, perturb=("weight", "bias"))
     result = build_step(Objective(network, F.cross_entropy), optimizer, method).step(IMAGES[0], LABELS[0])
     assert result.epsilon_norm == pytest.approx(0.3) and torch.equal(frozen, before)
+
+
+def test_adamw_steps_are_no_longer_with_the_sum_of_both_gradients_than_with_their_mean() -> None:
+    networks = [make_network() for _ in range(2)]
+    for network, objective in zip(networks, ("sum", "mean"), strict=True):
+        optimizer = build_optimizer(network, AdamW(kind="adamw"))
+        set_learning_rate(optimizer, 0.002)
+        method = Saq.model_validate({"kind": "saq", "rho": 0.3, "objective": objective})
+        step = build_step(Objective(network, F.cross_entropy), optimizer, method)
+        for images, labels in zip(IMAGES, LABELS, strict=True):
+            step.step(images, labels)
+    for (name, a), b in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=partial("{}: {}".format, name))
