@@ -25,7 +25,10 @@ from saq_qat_export.tensorrt_proof import tensorrt_rungs
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.ort import OnnxRuntimeBackend
 
-__all__ = ["Proof", "ProofSize", "prove", "prove_engine"]
+__all__ = ["KERNEL_RUNG", "Proof", "ProofSize", "prove", "prove_engine"]
+
+KERNEL_RUNG = "convolutions and products on integer kernels"
+"""The rung that counts them."""
 
 _CODE_BATCH = 4
 _TOP1_BATCH = 32
@@ -107,7 +110,7 @@ def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[
 def _kernel_rung(plan: Plan, kernels: IntegerCount) -> Rung:
     planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers) + len(plan.products)
     return Rung(
-        "convolutions and products on integer kernels",
+        KERNEL_RUNG,
         False,
         kernels.integer >= planned,
         len(plan.layers) + len(plan.products),

@@ -129,7 +129,7 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One quantized tensor: value = scale * (code - zero_point).
+    """One quantized tensor: value = scale * (code - zero_point), above the offset that the graph subtracts.
 
     code_tensor: name of the ONNX tensor that holds its codes.
     """

@@ -13,6 +13,9 @@ __all__ = ["report"]
 def report(
     run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="List every block, also those that are alike.")
+    ] = False,
 ) -> None:
     """Print verdict, accuracy, proof, latency and sizes of a run; written to its folder report/ too."""
     import json
@@ -23,7 +26,7 @@ def report(
     from saq_qat.train.files import write_whole
 
     known = collect(resolve_run(run))
-    text = "\n".join(report_text(known)) + "\n"
+    text = "\n".join(report_text(known, full=full)) + "\n"
     values = json.dumps(report_json(known), indent=2) + "\n"
     folder = known.run / "report"
     folder.mkdir(exist_ok=True)

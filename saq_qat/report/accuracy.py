@@ -53,8 +53,8 @@ def _float_row(known: Collected) -> AccuracyRow:
             "float", last["top1"], last.get("top5"), None, None, "last epoch of the float stage"
         )
     pretrained = known.recipe.model.pretrained
-    why = (
-        "the recipe has no float stage" if pretrained is None else f"starts from {pretrained}, not evaluated"
+    why = "the recipe has no float stage" + (
+        "" if pretrained is None else "; it starts from model.pretrained"
     )
     return AccuracyRow("float", None, None, None, None, f"not measured: {why}")
 

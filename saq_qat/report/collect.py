@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.report.bench_record import Bench, bundle_digest, read_bench
 from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.train.log import read_log
+from saq_qat_export.graph_facts import GraphFacts, read_graph
 from saq_qat_export.proof import Proof
 from saq_qat_runtime.decode import decode, parse_json
 from saq_qat_runtime.errors import ModelError
@@ -25,7 +28,7 @@ class Collected:
 
     Attributes:
         environment: of the training, as written to env.json. log: lines of log.jsonl.
-        engines: of the bundle, by their records.
+        graph: what the bundle's model for ONNX Runtime tells. engines: of the bundle, by their records.
         proof: what verify found. stale: names of files that are older than the bundle they speak of.
     """
 
@@ -34,6 +37,7 @@ class Collected:
     environment: dict[str, Any] | None
     log: tuple[dict[str, Any], ...]
     manifest: Manifest | None
+    graph: GraphFacts | None
     engines: tuple[BuiltFile, ...]
     proof: Proof | None
     bench: Bench | None
@@ -70,11 +74,17 @@ def collect(run: Path) -> Collected:
         environment=_read_json(environment) if environment.is_file() else None,
         log=tuple(read_log(log)) if log.is_file() else (),
         manifest=manifest,
+        graph=None if manifest is None else _read_graph(bundle.parent, manifest),
         engines=() if manifest is None else built_engines(bundle.parent, manifest),
         proof=_read_proof(verify) if verify.is_file() else None,
         bench=measured,
         stale=tuple(stale),
     )
+
+
+def _read_graph(bundle: Path, manifest: Manifest) -> GraphFacts | None:
+    model = manifest.models.get("onnxruntime")
+    return None if model is None else read_graph(onnx.load(bundle / model.name))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

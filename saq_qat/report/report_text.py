@@ -1,5 +1,6 @@
-"""The report of a run as text: verdict, accuracy, proof, latency, sizes, training, layers, warnings."""
+"""The report of a run as text: verdict, accuracy, proof, latency, sizes, training, network, warnings."""
 
+from saq_qat.quant.float_operations import WHY_FLOAT
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
 from saq_qat.report.bench_text import (
     contestant_lines,
@@ -11,17 +12,30 @@ from saq_qat.report.bench_text import (
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import engine_lines
 from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines
+from saq_qat.report.network_text import layer_lines, tensor_lines
 from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
-from saq_qat.report.verdict import integer_products, judge_run, missing_steps, rungs, warnings_of
-from saq_qat_runtime.records import LayerRecord
+from saq_qat.report.training_text import training_lines
+from saq_qat.report.verdict import (
+    integer_products,
+    judge_run,
+    missing_steps,
+    remedy_of,
+    rungs,
+    warnings_of,
+)
+from saq_qat_export.proof import KERNEL_RUNG
 
 __all__ = ["report_text"]
 
 _FLIPS_SHOWN = 5
 
 
-def report_text(known: Collected) -> list[str]:
-    """The whole report, line by line; the verdict comes first."""
+def report_text(known: Collected, *, full: bool = False) -> list[str]:
+    """The whole report, line by line; the verdict comes first.
+
+    Args:
+        full: list every block of the network, also those that are alike.
+    """
     missing = missing_steps(known)
     return [
         str(judge_run(known)),
@@ -29,11 +43,13 @@ def report_text(known: Collected) -> list[str]:
         *section("Accuracy", _accuracy(known)),
         *section("Proof", _proof(known)),
         *_latency(known),
-        *section("Integer products", [_integer(known)]),
+        *section("Integer products", _integer(known)),
+        *section("Stays float", _float(known)),
         *_engines(known),
         *section("Size", ["no bundle yet"] if known.manifest is None else size_lines(known.manifest.sizes)),
-        *section("Training", _training(known)),
-        *section("Layers", _layers(known)),
+        *section("Training", training_lines(known)),
+        *section("Layers", layer_lines(known, fold=not full)),
+        *section("Activations", tensor_lines(known, fold=not full)),
         *section("Warnings", warnings_of(known)),
         *section("Not measured", missing or ["nothing"]),
         *section("Made by", _made_by(known)),
@@ -85,7 +101,9 @@ def _proof(known: Collected) -> list[str]:
         )
         for rung in found
     ]
-    return aligned(("", "rung", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
+    remedy = remedy_of(known)
+    table = aligned(("", "rung", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
+    return [*table, *([remedy] if remedy else [])]
 
 
 def _latency(known: Collected) -> list[str]:
@@ -108,57 +126,23 @@ def _engines(known: Collected) -> list[str]:
     return section("TensorRT engines", lines or [f"none was built: saq-qat build {known.run / 'export'}"])
 
 
-def _integer(known: Collected) -> str:
+def _integer(known: Collected) -> list[str]:
     count = integer_products(known)
     if count is None:
-        return "not counted: run saq-qat verify or saq-qat bench"
+        counted = [rung.detail for rung in rungs(known) if rung.name == KERNEL_RUNG]
+        return counted or ["not counted: run saq-qat verify or saq-qat bench"]
     kinds = ", ".join(f"{name} {number}" for name, number in count.by_op.items())
-    return f"{count.label}: {kinds}" if kinds else count.label
+    return [f"{count.label}: {kinds}" if kinds else count.label]
 
 
-def _training(known: Collected) -> list[str]:
-    epochs = [line for line in known.log if line.get("event") == "epoch"]
-    if not epochs:
-        return ["no epoch was finished yet"]
-    last_of_stage = {line["stage"]: line for line in epochs}
-    rows = [
-        (
-            stage,
-            str(line["epoch"]),
-            f"{line['loss']:.4f}",
-            percent(line.get("top1")),
-            percent(line.get("top5")),
-            percent(line.get("deploy_top1")),
-        )
-        for stage, line in last_of_stage.items()
-    ]
-    header = ("stage", "epochs", "last loss", "top-1 %", "top-5 %", "deployed top-1 %")
-    end = next((line for line in reversed(known.log) if line.get("event") == "end"), None)
-    state = "not finished" if end is None else f"{end['step']} steps in {end['seconds']:.0f} s"
-    return [*aligned(header, rows), state]
-
-
-def _layers(known: Collected) -> list[str]:
-    if known.manifest is None:
-        return ["no bundle yet"]
-    header = ("layer", "", "weight bits", "weight codes", "input bits", "input codes", "runs as")
-    return aligned(header, map(_layer, known.manifest.layers), left=(0, 1, 6))
-
-
-def _layer(layer: LayerRecord) -> tuple[str, ...]:
-    return (
-        layer.name,
-        layer.op,
-        _known(layer.weight_bits),
-        _known(layer.weight_grid),
-        _known(layer.input_bits),
-        _known(layer.input_grid),
-        "integer" if layer.integer else f"float: {layer.reason}",
-    )
-
-
-def _known(value: int | str | None) -> str:
-    return NOT_MEASURED if value is None else str(value)
+def _float(known: Collected) -> list[str]:
+    if known.graph is None:
+        return ["no bundle for ONNX Runtime yet"]
+    found = known.graph.float_operations
+    if not found:
+        return ["no operation between the codes"]
+    counts = ", ".join(f"{count} {name}" for name, count in found.items())
+    return [f"{sum(found.values())} operations of float32 between the codes: {counts}", WHY_FLOAT]
 
 
 def _made_by(known: Collected) -> list[str]:

@@ -11,10 +11,11 @@ from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
 from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
 from saq_qat_export.ladder import Rung
+from saq_qat_export.remedies import flip_remedy
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.records import RungRecord
 
-__all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "rungs", "warnings_of"]
+__all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "remedy_of", "rungs", "warnings_of"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ def rungs(known: Collected) -> tuple[Rung | RungRecord, ...]:
     if known.proof is not None and "verify" not in known.stale:
         return known.proof.rungs
     return () if known.manifest is None else known.manifest.gate.rungs
+
+
+def remedy_of(known: Collected) -> str:
+    """Why too many answers changed, and what to do about it; empty where that is not so or not known."""
+    forms = [line.get("form") for line in known.log if line.get("event") == "epoch"]
+    return flip_remedy(rungs(known), biases_learned=forms[-1:] == ["deploy"])
 
 
 def integer_products(known: Collected) -> IntegerCount | None:

@@ -147,7 +147,7 @@ def test_check_of_a_recipe_judges_the_planned_graph(
     targets = "deploy.targets=[onnxruntime, tensorrt]"
     assert saq_qat("check", str(recipe), targets) == 0
     shown = capsys.readouterr().out
-    assert "3/3 for onnxruntime, 3/3 for tensorrt" in shown
+    assert "3/3 for onnxruntime\n" in shown and "3/3 for tensorrt\n" in shown
     assert "TRT114" in shown
     assert saq_qat("check", str(recipe), targets, "deploy.tensorrt.precision=float16") == 0
     assert "TRT114" not in capsys.readouterr().out

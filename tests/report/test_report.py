@@ -14,12 +14,19 @@ from saq_qat.errors import ArtifactError
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
 from saq_qat.report.bench_record import write_bench
 from saq_qat.report.collect import Collected, collect
+from saq_qat.report.network_text import layer_lines, tensor_lines
 from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
+from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import judge_run
-from saq_qat_export.ladder import Agreement, Flip, Rung
+from saq_qat_export.graph_facts import GraphFacts
+from saq_qat_export.ladder import FAKE_QUANT_RUNG, Agreement, Flip, Rung
 from saq_qat_export.proof import Proof
 from tests.report.conftest import INTEGER, measured
+
+EPOCH = {
+    "stage": "quantized", "form": "quantized", "epoch": 1, "loss": 1.0, "top1": 90.0, "deploy_top1": 87.5
+}  # fmt: skip
 
 
 def proof(*, passed: bool = True, flips: int = 1) -> Proof:
@@ -77,6 +84,56 @@ def test_a_failed_rung_fails_the_run_whatever_else_is_fine(complete: Collected) 
     known = dataclasses.replace(complete, proof=proof(passed=False))
     assert judge_run(known).status == "FAIL"
     assert "integer reference = ONNX Runtime (7)" in judge_run(known).reason
+
+
+def test_a_run_without_a_deploy_stage_is_told_why_answers_changed(complete: Collected) -> None:
+    flipped = dataclasses.replace(proof(flips=9), rungs=(Rung(FAKE_QUANT_RUNG, False, False, 40, 9, ""),))
+    known = dataclasses.replace(complete, proof=flipped)
+    assert "biases were rounded" in "\n".join(report_text(known))
+    assert "biases were rounded" in report_json(known)["remedy"]
+    learned = dataclasses.replace(known, log=({"event": "epoch", **EPOCH, "form": "deploy"},))
+    assert "biases were rounded" not in "\n".join(report_text(learned))
+
+
+def test_every_stage_of_a_training_has_its_line_and_the_teacher_its_own(complete: Collected) -> None:
+    stages = [
+        ("float", 1),
+        ("float", 2),
+        ("quantized", 1),
+        ("quantized", 1),
+        ("statistics", 1),
+        ("deploy", 1),
+    ]
+    log = [{"event": "teacher", "source": "runs/large", "top1": 74.0, "top5": 98.0}]
+    log += [{"event": "epoch", **EPOCH, "stage": stage, "epoch": epoch} for stage, epoch in stages]
+    lines = training_lines(dataclasses.replace(complete, log=tuple(log)))
+    assert lines[0] == "teacher runs/large: top-1 74.00 %, top-5 98.00 %"
+    assert [line.split()[:2] for line in lines[2:-1]] == [
+        ["float", "2"], ["quantized", "1"], ["quantized", "1"], ["statistics", "-"], ["deploy", "1"]
+    ]  # fmt: skip
+
+
+def test_offsets_and_what_stays_float_are_told(complete: Collected) -> None:
+    assert complete.manifest is not None
+    names = [tensor.name for tensor in complete.manifest.tensors]
+    graph = GraphFacts({"LayerNormalization": 25, "Softmax": 12}, {names[1]: -0.15})
+    known = dataclasses.replace(complete, graph=graph)
+    text = "\n".join(report_text(known))
+    assert "37 operations of float32 between the codes: 25 LayerNormalization, 12 Softmax" in text
+    (row,) = [line for line in tensor_lines(known) if line.startswith(f"{names[1]} ")]
+    assert row.endswith("-0.15")
+    assert report_json(known)["graph"]["offsets"] == {names[1]: -0.15}
+    assert "no operation between the codes" in "\n".join(report_text(complete))
+
+
+def test_layers_of_equal_blocks_are_listed_once_unless_asked(complete: Collected) -> None:
+    assert complete.manifest is not None
+    layer = complete.manifest.layers[0]
+    parts = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2")
+    many = tuple(dataclasses.replace(layer, name=f"blocks.{i}.{p}") for i in range(12) for p in parts)
+    known = dataclasses.replace(complete, manifest=dataclasses.replace(complete.manifest, layers=many))
+    assert len(layer_lines(known)) == 2 + len(parts)
+    assert len(layer_lines(known, fold=False)) == 1 + 12 * (1 + len(parts))
 
 
 def test_measurements_older_than_the_bundle_do_not_count(complete: Collected) -> None:

@@ -1,0 +1,53 @@
+"""The layers and quantized tensors of a bundle as tables, block by block."""
+
+from saq_qat.report.blocks import block_table
+from saq_qat.report.collect import Collected
+from saq_qat.report.text import NOT_MEASURED
+from saq_qat_runtime.records import LayerRecord, TensorRecord
+
+__all__ = ["layer_lines", "tensor_lines"]
+
+
+def layer_lines(known: Collected, *, fold: bool = True) -> list[str]:
+    """Bits and codes of weights and inputs, and what runs as integer."""
+    if known.manifest is None:
+        return ["no bundle yet"]
+    header = ("layer", "op", "weight bits", "weight codes", "input bits", "input codes", "runs as")
+    return block_table(header, list(map(_layer, known.manifest.layers)), left=(0, 1, 6), fold=fold)
+
+
+def tensor_lines(known: Collected, *, fold: bool = True) -> list[str]:
+    """Bits, codes, scale and offset of every quantized tensor; ranges where blocks are alike."""
+    if known.manifest is None:
+        return ["no bundle yet"]
+    offsets = {} if known.graph is None else known.graph.offsets
+    rows = [_tensor(tensor, offsets.get(tensor.name)) for tensor in known.manifest.tensors]
+    if not offsets:
+        header = ("tensor", "bits", "codes", "stored as", "scale")
+        return block_table(header, [row[:-1] for row in rows], left=(0, 3), fold=fold)
+    table = block_table(
+        ("tensor", "bits", "codes", "stored as", "scale", "offset"), rows, left=(0, 3), fold=fold
+    )
+    return [*table, "", "value = scale * code + offset; the offset is learned, and its part is in the biases"]
+
+
+def _layer(layer: LayerRecord) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.op,
+        _known(layer.weight_bits),
+        _known(layer.weight_grid),
+        _known(layer.input_bits),
+        _known(layer.input_grid),
+        "integer" if layer.integer else f"float: {layer.reason}",
+    )
+
+
+def _tensor(tensor: TensorRecord, offset: float | None) -> tuple[str | float, ...]:
+    codes = f"{tensor.code_min - tensor.zero_point}..{tensor.code_max - tensor.zero_point}"
+    shift = "" if offset is None else offset
+    return tensor.name, str(tensor.bits), codes, tensor.dtype, tensor.scale, shift
+
+
+def _known(value: int | str | None) -> str:
+    return NOT_MEASURED if value is None else str(value)
