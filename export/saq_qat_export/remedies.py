@@ -11,7 +11,7 @@ _FLIPS = (
     "answers differ because the biases were rounded to integers after training, which had no deploy stage: "
     "such rounding alone changed 5.2 % of the answers of a 4-bit Vision Transformer and 19.8 % of a 4-bit "
     "MobileNetV2, against 0.1 % and 0.3 % with the biases left as they were. End train.stages with "
-    "{kind: deploy, epochs: 1, lr: X}, X a tenth of the last stage's, and training learns the rounded biases."
+    "{kind: deploy, epochs: 1, lr: X}, X at most a tenth of the last, and training learns rounded biases."
 )
 
 

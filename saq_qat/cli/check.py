@@ -96,8 +96,10 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full
         )
         return
     from saq_qat.quant.network import plan_network
+    from saq_qat.train.statistics import check_statistics
 
     model = _untrained(recipe, classes)
+    check_statistics(recipe, model)
     _, plan = plan_network(model, recipe.quant, recipe.deploy.targets)
     integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

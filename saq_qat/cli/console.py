@@ -93,9 +93,10 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
         finally:
             lines.show()
         return
+    bar_width = max(_NARROW_BAR, min(_WIDE_BAR, console.width - _BESIDE_BAR))
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(max(_NARROW_BAR, min(_WIDE_BAR, console.width - _BESIDE_BAR))),
+        *([] if total is None else [BarColumn(bar_width)]),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from saq_qat.data.batches import train_batches
 from saq_qat.errors import RecipeError
 from saq_qat.quant.statistics import averaged_statistics, tracking_norms
-from saq_qat.recipe.schema import StatisticsStage
+from saq_qat.recipe.schema import Recipe, StatisticsStage
 from saq_qat.train.reporting import report_batch
 from saq_qat.train.state import Training
 
-__all__ = ["estimate_statistics", "require_statistics"]
+__all__ = ["check_statistics", "estimate_statistics", "require_statistics"]
 
 
 def require_statistics(training: Training) -> None:
@@ -24,9 +24,19 @@ def require_statistics(training: Training) -> None:
     Raises:
         RecipeError: the recipe has one and the network keeps no running statistics.
     """
-    stages = training.recipe.train.stages
+    if training.form != "deploy":
+        check_statistics(training.recipe, training.network)
+
+
+def check_statistics(recipe: Recipe, network: nn.Module) -> None:
+    """The same of a network that no deploy stage has folded, before there is a training.
+
+    Raises:
+        RecipeError: the recipe has a statistics stage and the network keeps no running statistics.
+    """
+    stages = recipe.train.stages
     at = next((i for i, stage in enumerate(stages) if isinstance(stage, StatisticsStage)), None)
-    if at is not None and training.form != "deploy" and not tracking_norms(training.network):
+    if at is not None and not tracking_norms(network):
         raise RecipeError(
             f"train.stages.{at}: a statistics stage estimates BatchNorm's running statistics, and the "
             "network keeps none. Leave the stage out."

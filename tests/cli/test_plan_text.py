@@ -1,6 +1,7 @@
 """A plan a person can read: blocks once, every product, what is float and why, on a narrow terminal too."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_codes_that_only_a_narrower_quantizer_reads_name_it() -> None:
     assert re.search(r"conv_2 +residual +8-bit saq +-128\.\.127 +conv_2_4bit\n", text)
     assert re.search(r"conv_2_4bit +input +4-bit saq +0\.\.15 \+ offset", text)
     assert "before they are quantized: all but classifier.1" in text
+
+
+def test_check_refuses_statistics_of_a_network_without_batch_norm(
+    saq_qat: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = "train.stages=[{kind: quantized, epochs: 1, lr: 0.1}, {kind: statistics, batches: 2}]"
+    recipe = str(CONFIGS / "cifar10/vit-micro-w4a4-saq.yaml")
+    assert saq_qat("check", recipe, stages, "--classes", "10") == 2
+    assert "train.stages.1: a statistics stage" in capsys.readouterr().err
 
 
 def test_a_low_bit_recipe_without_a_deploy_stage_is_told_what_that_costs(vit: Plan) -> None:

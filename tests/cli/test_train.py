@@ -73,3 +73,22 @@ def test_a_run_keeps_its_recipe(recipe: Path) -> None:
         train(run, ["seed=1"], resume=True)
     with pytest.raises(RecipeError, match="seed: 0 -> 1"):
         train(recipe, ["seed=1"], resume=True)
+
+
+def test_every_stage_is_named_and_the_next_command(recipe: Path, capsys: CaptureFixture[str]) -> None:
+    deploy = "{kind: deploy, epochs: 1, lr: 0.001}"
+    stages = f"[{{kind: quantized, epochs: 1, lr: 0.1}}, {{kind: statistics, batches: 3}}, {deploy}]"
+    train(recipe, [f"train.stages={stages}"])
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    for named in ("quantized epoch 1/1", "statistics of 3 batches", "deploy epoch 1/1"):
+        assert any(line.startswith("stage ") and line.endswith(named) for line in lines), named
+    assert lines[-1] == "next"
+
+
+def test_a_teacher_is_named_with_its_accuracy(recipe: Path, capsys: CaptureFixture[str]) -> None:
+    train(recipe)
+    (teacher,) = Path("runs", "small").iterdir()
+    capsys.readouterr()
+    train(recipe, ["name=pupil", f"train.teacher={{run: {teacher}}}"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("teacher ")]
+    assert str(teacher) in line and "top-1" in line
