@@ -23,6 +23,7 @@ from saq_qat_export.passes.constants import fold_into_floats
 from saq_qat_export.passes.float16 import to_float16
 from saq_qat_export.passes.names import code_tensors, float_results, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
+from saq_qat_export.passes.shapes import forget_shapes
 from saq_qat_export.passes.storage import store_uint8_before_int8
 from saq_qat_export.passes.zero_points import add_weight_zero_points
 from saq_qat_export.targets import onnxruntime, tensorrt
@@ -66,6 +67,7 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     add_weight_zero_points(model)
     if deploy.pack_weights:
         pack_weights(model, _packings(view))
+    forget_shapes(model)
     return _finished(model)
 
 
