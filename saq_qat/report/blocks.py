@@ -83,7 +83,13 @@ def block_table(
         width: columns of the terminal; the last cell of a row goes on below itself where it is longer.
     """
     blocks = blocks_of(rows, fold=fold)
-    cells = [[f"  {row[0]}" if b.prefix else row[0], *row[1:]] for b in blocks for row in b.rows]
+    cells: list[Sequence[str]] = [
+        [f"  {row[0]}" if b.prefix else row[0], *row[1:]] for b in blocks for row in b.rows
+    ]
+    if len(header) - 1 not in left:
+        widest = max(len(row[-1]) for row in [header, *cells])
+        header = [*header[:-1], header[-1].rjust(widest)]
+        cells = [[*row[:-1], row[-1].rjust(widest)] for row in cells]
     starts = aligned([*header[:-1], ""], [[*row[:-1], ""] for row in cells], left=left)
     indent = max(map(len, aligned([*header[:-1], "|"], [[*row[:-1], "|"] for row in cells], left=left))) - 1
     body = [_wrapped(start, row[-1], indent, width) for start, row in zip(starts[1:], cells, strict=True)]
@@ -95,8 +101,10 @@ def block_table(
 
 
 def _wrapped(start: str, cell: str, indent: int, width: int | None) -> list[str]:
-    room = len(cell) + 1 if width is None else max(width - indent, _NARROWEST)
-    first, *rest = textwrap.wrap(cell, room, break_long_words=False, break_on_hyphens=False) or [""]
+    if width is None or len(cell) <= width - indent:
+        return [f"{start:{indent}}{cell}".rstrip()]
+    room = max(width - indent, _NARROWEST)
+    first, *rest = textwrap.wrap(cell, room, break_long_words=False, break_on_hyphens=False)
     return [f"{start:{indent}}{first}".rstrip(), *(" " * indent + line for line in rest)]
 
 

@@ -49,6 +49,11 @@ def test_numbers_within_other_names_are_no_blocks() -> None:
     assert [block.rows[0][0] for block in blocks_of(rows)] == [name for name, _ in rows]
 
 
+def test_numbers_stand_on_the_right_in_the_last_column_too() -> None:
+    lines = block_table(("tensor", "differ"), [("norm1", "12"), ("norm2", "7")])
+    assert lines == ["tensor  differ", "norm1       12", "norm2        7"]
+
+
 def test_a_long_last_cell_goes_on_below_itself_and_no_name_is_cut() -> None:
     readers = ", ".join(f"blocks_7_attn_{name}" for name in ("query", "key", "value"))
     lines = block_table(("tensor", "read by"), [("norm1", readers)], left=(0, 1), width=40)
