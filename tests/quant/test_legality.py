@@ -61,7 +61,7 @@ def test_codes_of_more_than_eight_bits_break_ort002() -> None:
 def test_operations_that_stay_float_are_named_by_ort007() -> None:
     (finding,) = found(plan_of(policy(), BranchAndConcat), "ORT007")
     assert finding.message.startswith(
-        "3 operations stay float between codes: 1 Sigmoid, 1 mul, 1 cat. Integers"
+        "3 operations stay float between codes: 1 sigmoid, 1 mul, 1 cat. Integers"
     )
     assert found(plan_of(policy()), "ORT007") == []
 
