@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import ArtifactError
+from saq_qat.quant.functional import offset_in_bias
 from saq_qat.quant.grid import INT16_MAX, Grid
 from saq_qat.quant.layers import QuantLayer
 
@@ -88,14 +89,12 @@ def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> Folded
     """
     _check_fits_int8(layer)
     gain, bias = _gain_and_bias(layer, norm)
-    scale, alive = layer.channel_scales(gain, factor)
+    codes, scale = layer.stored(gain, factor)
     if not bool(torch.isfinite(scale).all()) or not bool(torch.isfinite(bias).all()):
         raise ArtifactError(
             "A folded scale or bias is not a finite number: the checkpoint holds NaN or infinity. "
             "Export an earlier checkpoint, or train with a lower learning rate."
         )
-    sign = torch.where(alive, gain.sign(), torch.zeros_like(gain))
-    codes = layer.weight_codes() * (factor * sign).reshape(-1, *[1] * (layer.weight.dim() - 1))
     return FoldedLayer(codes.to(torch.int8), scale.float(), bias.float())
 
 
@@ -105,8 +104,8 @@ def absorb_offset(folded: FoldedLayer, offset: Tensor) -> FoldedLayer:
     Exact where every output sums all weights, and with zero padding too if ``offset`` is the value of zero:
     then the padding is code 0, and the offset is what it stands for.
     """
-    sums = folded.codes.double().flatten(1).sum(1) * folded.scale.double()
-    return replace(folded, bias=(folded.bias.double() + offset.detach().double() * sums).float())
+    held = offset_in_bias(offset.detach(), folded.codes, folded.scale)
+    return replace(folded, bias=(folded.bias.double() + held).float())
 
 
 def _check_fits_int8(layer: QuantLayer) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "clip_mask",
     "codes",
     "fake_quantize",
+    "offset_in_bias",
     "pass_inside",
     "round_to_step",
     "scale_of",
@@ -237,3 +238,12 @@ def round_to_step(x: Tensor, step: Tensor) -> Tensor:
     Meant for biases: their codes have up to 31 bits, more than a float32 quotient holds.
     """
     return cast(Tensor, _RoundToStep.apply(x, step.detach()))
+
+
+def offset_in_bias(offset: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """What a bias holds of its input's offset, float64 (out,): ``offset * sum(W)``.
+
+    Args:
+        offset: 0-dim. codes: of the weights, (out, ...). scale: value of one code, (out,).
+    """
+    return offset.double() * (codes.double().flatten(1).sum(1) * scale.double())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.functional import round_to_step
+from saq_qat.quant.functional import offset_in_bias, round_to_step
 from saq_qat.quant.quantizer import Quantizer
 
 __all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "quant_layers"]
@@ -69,32 +69,44 @@ class QuantLayer(nn.Module):
         self.bias = nn.Parameter(bias.detach().to(self.weight))
         self.refinement = refinement
 
-    def integer_bias(self, input_scale: Tensor | None, held: Tensor | None = None) -> Tensor | None:
-        """The bias, in the deploy stage rounded straight-through as the deployed integer will be.
+    def integer_bias(self, input_scale: Tensor | None, offset: Tensor | None = None) -> Tensor | None:
+        """The bias, in the deploy stage rounded straight-through to the integer that is deployed.
 
         Args:
-            held: (out,), what the deployed bias holds beside it: input offset times sums of weights.
+            offset: 0-dim, of the input. The deployed bias holds it times the sum of the weights, which counts
+                in rounding and is taken off again; perturbed weights change nothing here.
         """
         if self.channel_gain is None or self.bias is None or input_scale is None:
             return self.bias
-        scales, _ = self.channel_scales(self.channel_gain, self.refinement)
-        if held is None:
-            return round_to_step(self.bias, input_scale * scales)
-        return round_to_step(self.bias + held, input_scale * scales) - held
+        if offset is None:
+            scale, _ = self.channel_scales(self.channel_gain, self.refinement)
+            return round_to_step(self.bias, input_scale * scale)
+        codes, scale = self.stored(self.channel_gain, self.refinement)
+        held = offset_in_bias(offset.detach(), codes, scale)
+        total = (self.bias.detach().double() + held).to(self.bias.dtype)
+        rounded = round_to_step(total, input_scale * scale).double() - held
+        return self.bias + (rounded - self.bias.double()).detach().to(self.bias.dtype)
 
     @property
     def pads(self) -> bool:
         """Whether the input is surrounded by zeros, so that the outputs at its edge sum fewer products."""
         return False
 
-    def _computed(self, x: Tensor, input_quantizer: Quantizer | None) -> Tensor:
-        """Padding is code 0: what is padded has no offset, which with all weights goes to the bias."""
+    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, H', W') for a convolution, (..., in) to (..., out) for a linear layer.
+
+        Padding is code 0: what is padded has no offset, which with all weights goes to the bias.
+
+        Args:
+            input_quantizer: says what zero padding is, where the input has an offset, and places the integer
+                bias in the deploy stage.
+        """
         weight = self.quantized_weight()
         if input_quantizer is None:
             return self.compute(x, weight, self.bias)
         offset = input_quantizer.offset(x.numel())
         held = None if offset is None else offset * weight.flatten(1).sum(1)
-        bias = self.integer_bias(input_quantizer.scale, held)
+        bias = self.integer_bias(input_quantizer.scale, offset)
         if offset is not None and held is not None and self.pads:
             x, bias = x - offset, held if bias is None else bias + held
         return self.compute(x, weight, bias)
@@ -102,6 +114,16 @@ class QuantLayer(nn.Module):
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""
         raise NotImplementedError
+
+    @torch.no_grad()
+    def stored(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
+        """Weight codes as deployment stores them, and the value of one: floats of the weight's shape, (out,).
+
+        Refined, with the sign of ``gain``, zeros in dead channels; arguments as of ``channel_scales``.
+        """
+        scale, alive = self.channel_scales(gain, refinement)
+        sign = torch.where(alive, gain.sign(), torch.zeros_like(gain))
+        return self.weight_codes() * (refinement * sign).reshape(-1, *[1] * (self.weight.dim() - 1)), scale
 
     @torch.no_grad()
     def channel_scales(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
@@ -212,41 +234,14 @@ class QuantConv2d(QuantLayer):
     def pads(self) -> bool:
         return any(self.padding)
 
-    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, H', W').
-
-        The quantizer of the input says what zero padding is, where that has an offset, and places the
-        integer bias in the deploy stage.
-        """
-        return self._computed(x, input_quantizer)
-
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution itself, on any weight of this layer's shape."""
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class QuantLinear(QuantLayer):
     """Linear layer with a quantized weight (out, in)."""
 
-    def __init__(
-        self,
-        linear: nn.Linear,
-        weight_quantizer: Quantizer,
-        *,
-        normalize: bool = False,
-        rescale_std: bool = False,
-    ) -> None:
-        super().__init__(linear, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
-
-    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
-        """(..., in) to (..., out).
-
-        The quantizer of the input places the integer bias in the deploy stage.
-        """
-        return self._computed(x, input_quantizer)
-
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The product itself, on any weight of this layer's shape."""
         return F.linear(x, weight, bias)
 
 

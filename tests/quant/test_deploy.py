@@ -8,8 +8,12 @@ from torch import nn
 
 from saq_qat.models.build import build_model
 from saq_qat.quant.deploy import deploy_view, fold_batch_norm
+from saq_qat.quant.fold import absorb_offset, bias_codes, bias_scale, fold_layer
+from saq_qat.quant.functional import offset_in_bias
+from saq_qat.quant.grid import weight_grid
 from saq_qat.quant.integer_modules import IntegerLayer
-from saq_qat.quant.layers import QuantLayer, quant_layers
+from saq_qat.quant.layers import QuantLayer, QuantLinear, quant_layers
+from saq_qat.quant.quantizer import Quantizer
 from saq_qat.recipe.schema import Deploy, Model
 from tests.quant.exact import with_exact_scales, with_unrounded_biases
 from tests.quant.networks import (
@@ -92,6 +96,28 @@ def test_a_rounded_bias_gets_the_gradient_of_the_bias_itself() -> None:
     upstream = torch.randn_like(rounded)
     rounded.backward(upstream)  # type: ignore[no-untyped-call]
     assert layer.bias.grad is not None and torch.equal(layer.bias.grad, upstream)
+
+
+def test_integers_of_biases_that_hold_an_offset_are_those_that_are_deployed() -> None:
+    """Of 20,000, every one: a sum of weights in float32 moves a few of them by a step."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(64, 20_000)
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator) / 16)
+    quantizer = Quantizer(weight_grid("saq", 4), bits=4)
+    quantizer.initialise(linear.weight.detach())
+    layer = QuantLinear(linear, quantizer)
+    gain, bias = torch.rand(2, 20_000, generator=generator)
+    layer.fold(gain - torch.where(bias > 0.5, 2.0, -1.0), bias, 8)
+    scale, offset = torch.tensor(0.0371), torch.tensor(-2.93)
+    assert layer.channel_gain is not None
+    stored, weight_scale = layer.stored(layer.channel_gain, 8)
+    held = offset_in_bias(offset, stored, weight_scale)
+    folded, deployed = bias_codes(absorb_offset(fold_layer(layer, None, 8), offset), scale)
+    trained = layer.integer_bias(scale, offset)
+    assert trained is not None
+    in_codes = (trained.detach().double() + held) / bias_scale(scale, folded.scale).double()
+    assert torch.equal(in_codes.round().int(), deployed)
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(2, 32), (4, 8), (8, 1)])
