@@ -3,8 +3,10 @@
 Where an integer kernel writes floats instead, those are compared in the place of codes, bit for bit.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +15,15 @@ import torch
 from torch import Tensor, fx
 
 from saq_qat.quant import graph, ops
-from saq_qat.quant.integer_modules import IntegerLayer, Quantize
+from saq_qat.quant.integer_modules import Quantize
 from saq_qat_export.integer_math import Float32
 from saq_qat_export.probe import Observation
 from saq_qat_export.reference import StoredCodes as Stored
 from saq_qat_export.reference import run_reference, tensor_name
-from saq_qat_export.ties import TieWindow
-from saq_qat_export.view_graph import float_results, is_integer_product, kernel_before
+from saq_qat_export.ties import ErrorBounds
+from saq_qat_export.view_graph import LOGITS, float_results, is_integer_kernel, kernel_before
 
 __all__ = [
-    "FLOAT32_WINDOW",
     "Producer",
     "TensorComparison",
     "compare_evaluation",
@@ -30,16 +31,14 @@ __all__ = [
     "compare_view",
     "count",
     "count_floats",
+    "explain",
     "merge",
     "producers",
 ]
 
 Producer = Literal["integer", "float"]
-Codes = Mapping[str, npt.NDArray[np.int32]]
-
-
-FLOAT32_WINDOW = TieWindow(accumulation=2.0)
-"""For floats that were summed in float32."""
+Codes = Mapping[str, npt.NDArray[Any]]
+Floats = Mapping[str, Float32]
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,11 @@ class TensorComparison:
 
     Attributes:
         producer: ``integer`` if integer kernels compute everything between its codes and the codes before it.
-        mismatches: codes that differ and no rounding tie explains.
-        ties: codes that differ because float32 cannot tell the value from a tie.
+        mismatches: codes that differ although no rounding error of float32 can turn the one into the other.
+        ties: codes that differ because the real value lies as near a tie as such an error is large.
         tie_values: how many different values those are, batch by batch; a saturated channel repeats one.
         largest_step: largest difference, in codes; of float32, in units of the last place.
+        steps: between its lowest and its highest code; 0 where no ties were looked for.
     """
 
     name: str
@@ -61,6 +61,7 @@ class TensorComparison:
     ties: int
     tie_values: int
     largest_step: int
+    steps: int = 0
 
 
 def producers(view: fx.GraphModule) -> dict[str, Producer]:
@@ -71,42 +72,51 @@ def producers(view: fx.GraphModule) -> dict[str, Producer]:
         if node in floats:
             kinds[floats[node]] = "integer"
         elif isinstance(graph.module_of(view, node), Quantize):
-            is_integer = _is_integer(view, kernel_before(view, node)[0])
+            kernel, _ = kernel_before(view, node)
+            comes_as_it_is = kernel.op == "placeholder" or kernel.target is ops.DEQUANTIZE
+            is_integer = comes_as_it_is or is_integer_kernel(view, kernel)
             kinds[tensor_name(str(node.target))] = "integer" if is_integer else "float"
     return kinds
-
-
-def _is_integer(view: fx.GraphModule, source: fx.Node) -> bool:
-    """Whether the value of ``source`` only ever exists inside an integer kernel, or comes from outside.
-
-    Linear layers and products compute the same integers where they write floats for several readers.
-    """
-    if source.op == "placeholder" or source.target is ops.DEQUANTIZE or is_integer_product(view, source):
-        return True
-    if len(source.users) > 1:
-        return False
-    module = graph.module_of(view, source)
-    if isinstance(module, IntegerLayer):
-        return module.bias_scale is not None
-    is_known = (
-        source.target is ops.GLOBAL_AVERAGE_POOL
-        or graph.is_add(view, source)
-        or graph.is_max_pool(view, source)
-    )
-    return is_known and all(parent.target is ops.DEQUANTIZE for parent in source.all_input_nodes)
 
 
 def compare_reference(
     view: fx.GraphModule, images: npt.NDArray[np.float32], engine: Observation
 ) -> list[TensorComparison]:
-    """Integer reference against the engine, each tensor computed from the engine's codes before it; exact."""
+    """Integer reference against the engine, each tensor computed from the engine's codes before it.
+
+    Exact, but for codes behind float operations: those may part at rounding ties.
+    """
     own = run_reference(view, images, taught=engine.codes)
-    return [
+    own_floats, floats = ({LOGITS: seen.logits, **seen.values} for seen in (own, engine))
+    found = [
         count(name, kind, own.codes[name], engine.codes[name])
         if name in own.codes
-        else count_floats(name, own.values[name], engine.values[name])
+        else count_floats(name, own_floats[name], floats[name])
         for name, kind in producers(view).items()
     ]
+    return explain(found, view, torch.from_numpy(images), engine.codes, own.codes, engine.codes)
+
+
+def explain(
+    comparisons: list[TensorComparison],
+    view: fx.GraphModule,
+    images: Tensor,
+    taught: Stored,
+    expected: Codes,
+    found: Codes,
+) -> list[TensorComparison]:
+    """Comparisons whose differences behind float operations are told apart: mismatches, and rounding ties.
+
+    Args:
+        view: in float32, as ``images``.
+        taught, expected, found: as for ``compare_evaluation``.
+    """
+    if not any(t.mismatches for t in comparisons if t.producer == "float"):
+        return comparisons
+    wide = copy.deepcopy(view).double()
+    judged = compare_evaluation(wide, images.double(), taught, expected, found, in_floats=False)
+    by_name = {tensor.name: tensor for tensor in judged}
+    return [by_name[t.name] if t.producer == "float" else t for t in comparisons]
 
 
 def count(name: str, producer: Producer, own: npt.NDArray[Any], other: npt.NDArray[Any]) -> TensorComparison:
@@ -126,23 +136,32 @@ def count_floats(name: str, own: Float32, other: Float32) -> TensorComparison:
 @torch.no_grad()
 def compare_view(view: fx.GraphModule, images: Tensor, engine: Observation) -> list[TensorComparison]:
     """Deploy view, in the dtype of ``images``, against the engine, each tensor on the codes before it."""
-    student = _Student(view, engine.codes, TieWindow(), values=engine.values)
+    values = {LOGITS: engine.logits, **engine.values}
+    student = _Student(view, engine.codes, values, in_floats=images.dtype == torch.float32)
     student.run(images)
     return student.comparisons
 
 
 @torch.no_grad()
 def compare_evaluation(
-    view: fx.GraphModule, images: Tensor, taught: Stored, window: TieWindow, expected: Codes, found: Codes
+    view: fx.GraphModule,
+    images: Tensor,
+    taught: Stored,
+    expected: Codes,
+    found: Codes,
+    values: Floats | None = None,
+    *,
+    in_floats: bool = True,
 ) -> list[TensorComparison]:
     """Two sets of codes, both computed from ``taught`` ones, against each other.
 
     Args:
         view: in float64, with ``images`` of that dtype: it tells how far each value lies from a tie.
-        window: within which of a tie codes may differ.
-        expected, found: by tensor name, without zero points.
+        expected, found: by tensor name, with the same zero points or without.
+        values: float32 results of products that were found, by tensor name.
+        in_floats: whether what was found was summed in float32, or by integer kernels.
     """
-    student = _Student(view, taught, window, pair=(expected, found))
+    student = _Student(view, taught, values or {}, in_floats=in_floats, pair=(expected, found))
     student.run(images)
     return student.comparisons
 
@@ -151,28 +170,29 @@ class _Student(fx.Interpreter):
     """Computes every code itself, notes the difference, and goes on with the taught ones.
 
     Args:
+        values: float32 results of products to compare its own with, by name.
+        in_floats: whether sums are off as those of float32 are.
         pair: what to compare in place of its own codes and the taught ones.
-        values: float32 results of integer kernels to compare its own with, by name.
     """
 
     def __init__(
         self,
         view: fx.GraphModule,
         taught: Stored,
-        window: TieWindow,
+        values: Floats,
         *,
+        in_floats: bool,
         pair: tuple[Codes, Codes] | None = None,
-        values: Mapping[str, Float32] | None = None,
     ) -> None:
         super().__init__(view, garbage_collect_values=False)
-        self.view = view
-        self.taught = taught
-        self.window = window
-        self.pair = pair
-        self.values = values or {}
-        self.named = float_results(view)
-        self.kinds = producers(view)
+        self.view, self.taught, self.values = view, taught, values
+        self.in_floats, self.pair = in_floats, pair
+        self.named, self.kinds = float_results(view), producers(view)
         self.comparisons: list[TensorComparison] = []
+
+    @cached_property
+    def bounds(self) -> ErrorBounds:
+        return ErrorBounds(self.view, self.env, in_floats=self.in_floats)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -184,31 +204,27 @@ class _Student(fx.Interpreter):
             return result
         name = tensor_name(str(n.target))
         taught = torch.from_numpy(self.taught[name]).reshape(result.shape)
-        own, other = result, taught
-        if self.pair is not None:
-            own, other = (torch.from_numpy(codes[name]).reshape(result.shape) for codes in self.pair)
-        self.comparisons.append(self._compare(n, own, other))
+        pair = (torch.from_numpy(codes[name]).reshape(result.shape) for codes in self.pair or ())
+        own, other = pair if self.pair is not None else (result, taught)
+        self.comparisons.append(self._compare(n, module, own, other))
         return taught
 
     def _compare_floats(self, node: fx.Node, own: Tensor) -> TensorComparison:
         """Floats farther apart than roundings explain are mismatches of one step."""
         name = self.named[node]
         other = torch.from_numpy(self.values[name]).reshape(own.shape)
-        window = self.window if own.dtype == torch.float64 else FLOAT32_WINDOW
-        differ = int((~window.spans(self.view, self.env, node, other)).sum())
+        differ = int((~self.bounds.spans(node, other)).sum())
         return TensorComparison(name, self.kinds[name], own.numel(), differ, 0, 0, int(differ > 0))
 
-    def _compare(self, node: fx.Node, own: Tensor, other: Tensor) -> TensorComparison:
+    def _compare(self, node: fx.Node, module: Quantize, own: Tensor, other: Tensor) -> TensorComparison:
         name = tensor_name(str(node.target))
         step = (own.int() - other.int()).abs()
         differ = step > 0
-        ties = differ & self.window.holds(self.view, self.env, node) if bool(differ.any()) else differ
+        ties = differ & self.bounds.at_ties(node) if bool(differ.any()) else differ
         # To float32: equal accumulators at different places differ in the last bits of a float64 convolution.
         values = self.env[node.all_input_nodes[0]][ties].float().unique().numel()
-        mismatches, tied = int((differ & ~ties).sum()), int(ties.sum())
-        return TensorComparison(
-            name, self.kinds[name], own.numel(), mismatches, tied, values, int(step.max())
-        )
+        counts = (int((differ & ~ties).sum()), int(ties.sum()), values, int(step.max()))
+        return TensorComparison(name, self.kinds[name], own.numel(), *counts, module.maximum - module.minimum)
 
 
 def merge(parts: Iterable[Iterable[TensorComparison]]) -> list[TensorComparison]:
@@ -230,4 +246,5 @@ def _sum(a: TensorComparison, b: TensorComparison) -> TensorComparison:
         a.ties + b.ties,
         a.tie_values + b.tie_values,
         max(a.largest_step, b.largest_step),
+        max(a.steps, b.steps),
     )

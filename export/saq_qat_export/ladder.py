@@ -113,7 +113,11 @@ def code_rungs(
         exact_rung("integer reference = ONNX Runtime", merge(reference)),
         tied_rung("deploy view in float64 = ONNX Runtime", merge(double), hard=True),
         tied_rung(
-            "deploy view in float32 = ONNX Runtime", merge(single), hard=False, mismatches=_FLOAT32_MISMATCHES
+            "deploy view in float32 = ONNX Runtime",
+            merge(single),
+            hard=False,
+            mismatches=_FLOAT32_MISMATCHES,
+            in_floats=True,
         ),
     ]
 

@@ -27,11 +27,11 @@ from saq_qat_export.passes.shapes import forget_shapes
 from saq_qat_export.passes.storage import store_uint8_before_int8
 from saq_qat_export.passes.zero_points import add_weight_zero_points
 from saq_qat_export.targets import onnxruntime, tensorrt
-from saq_qat_export.view_graph import is_integer_product
+from saq_qat_export.view_graph import LOGITS, is_integer_product
 
 __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
-INPUT, OUTPUT = "image", "logits"
+INPUT, OUTPUT = "image", LOGITS
 _PACKED_LEVELS = 16
 _DEFAULT = TensorRt()
 

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 
 from saq_qat_export.integer_math import Codes, Float32
-from saq_qat_export.onnx_graph import INPUT, OnnxGraph
+from saq_qat_export.onnx_graph import INPUT, OUTPUT, OnnxGraph
 from saq_qat_export.reference import Stored
 
 __all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
@@ -20,7 +20,8 @@ class Observation:
 
     Attributes:
         codes: stored (zero point included, uint8 or int8), by tensor name.
-        values: float32 results of integer kernels, by tensor name.
+        values: float32 results of integer kernels, by tensor name; logits among them if such a kernel writes
+            them.
     """
 
     codes: dict[str, Stored]
@@ -32,7 +33,8 @@ def with_code_outputs(graph: OnnxGraph) -> bytes:
     """The serialised model with its code tensors, then its float results, behind its own outputs."""
     model = onnx.load_from_string(graph.content)
     stored = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.value_info}
-    for name in (*graph.code_tensors, *graph.float_results):
+    given = {entry.name for entry in model.graph.output}
+    for name in (*graph.code_tensors, *(name for name in graph.float_results if name not in given)):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, stored[name], None))
     return bytes(model.SerializeToString())
 
@@ -46,14 +48,13 @@ class Probe:
 
     def observe(self, images: Float32) -> Observation:
         """Codes, float results and logits of float32 images (N, C, H, W)."""
-        logits, *rest = self._session.run(None, {INPUT: images})
-        names = self._graph.code_tensors
-        codes, values = rest[: len(names)], rest[len(names) :]
-        return Observation(
-            dict(zip(names, codes, strict=True)),
-            dict(zip(self._graph.float_results, values, strict=True)),
-            logits,
+        names = (OUTPUT, *self._graph.code_tensors, *self._graph.float_results)
+        seen = dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
+        codes, values = (
+            {name: seen[name] for name in some}
+            for some in (self._graph.code_tensors, self._graph.float_results)
         )
+        return Observation(codes, values, seen[OUTPUT])
 
     def run(self, images: Float32) -> tuple[dict[str, Stored], Float32]:
         """Stored codes by tensor name, and logits, of float32 images (N, C, H, W)."""
@@ -70,25 +71,39 @@ class TaughtProbe:
 
     def __init__(self, graph: OnnxGraph, *, threads: int = 0) -> None:
         model = onnx.load_from_string(graph.content)
+        types = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.value_info}
         names = set(graph.code_tensors)
         for node in model.graph.node:
             node.output[:] = [f"{name}.own" if name in names else name for name in node.output]
         own = [f"{name}.own" for name in graph.code_tensors]
         for entries, added in ((model.graph.input, graph.code_tensors), (model.graph.output, own)):
             entries.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT8, None) for n in added)
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, types[name], None)
+            for name in graph.float_results
+            if name != OUTPUT
+        )
         del model.graph.value_info[:]
-        self._names, self._own = graph.code_tensors, own
+        self._graph = graph
         self._session = _session(model.SerializeToString(), optimize=False, threads=threads)
 
-    def run(self, images: Float32, taught: Mapping[str, Codes]) -> dict[str, Codes]:
-        """Codes (int32) by tensor name, each tensor computed from the ``taught`` ones before it.
+    def run(
+        self, images: Float32, taught: Mapping[str, Codes]
+    ) -> tuple[dict[str, Codes], dict[str, Float32]]:
+        """Codes (int32), and floats where products write them, each computed from ``taught`` codes before it.
 
         Args:
             images: float32 (N, C, H, W).
         """
-        feeds = {name: taught[name].astype(np.int8) for name in self._names}
-        results = self._session.run(self._own, {INPUT: images, **feeds})
-        return {name: codes.astype(np.int32) for name, codes in zip(self._names, results, strict=True)}
+        names, floats = self._graph.code_tensors, self._graph.float_results
+        feeds = {name: taught[name].astype(np.int8) for name in names}
+        own = [*(f"{name}.own" for name in names), *floats]
+        results = self._session.run(own, {INPUT: images, **feeds})
+        codes, values = results[: len(names)], results[len(names) :]
+        return (
+            {name: array.astype(np.int32) for name, array in zip(names, codes, strict=True)},
+            dict(zip(floats, values, strict=True)),
+        )
 
 
 def _session(content: bytes, *, optimize: bool, threads: int) -> onnxruntime.InferenceSession:

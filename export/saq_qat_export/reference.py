@@ -33,7 +33,8 @@ class Reference:
 
     Attributes:
         codes: stored codes (zero point included, uint8 or int8) by tensor name.
-        values: float32 results of integer products that no quantizer follows, by layer or graph node.
+        values: float32 results of integer products that no quantizer follows, by layer or graph node; logits
+            among them if such a product writes them.
     """
 
     codes: dict[str, Stored]

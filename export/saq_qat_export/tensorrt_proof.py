@@ -14,12 +14,12 @@ from saq_qat.errors import ArtifactError
 from saq_qat.quant.integer_modules import Quantize
 from saq_qat_export.attention import Attention, with_attention
 from saq_qat_export.comparison import (
-    FLOAT32_WINDOW,
     Producer,
     TensorComparison,
     compare_evaluation,
     count,
     count_floats,
+    explain,
     merge,
     producers,
 )
@@ -31,6 +31,7 @@ from saq_qat_export.qdq_reference import read_qdq
 from saq_qat_export.reference import Stored, run_reference, tensor_name
 from saq_qat_export.rungs import Rung, exact_rung, tied_rung
 from saq_qat_export.stated_numbers import StatedNumbers, compare_numbers
+from saq_qat_export.view_graph import LOGITS
 
 __all__ = ["TensorRtGraphs", "tensorrt_rungs"]
 
@@ -63,7 +64,7 @@ class _Lesson:
     """Images with the codes that ONNX Runtime's integer kernels computed, and the reference from those.
 
     taught: stored, zero points included. codes, reference: without zero points. values: float32 results of
-    the reference's products. All by tensor name.
+    the reference's products, logits among them. All by tensor name.
     """
 
     images: Tensor
@@ -101,7 +102,7 @@ def tensorrt_rungs(
         return [Rung(_NUMBERS, True, False, 0, 0, str(error))]
     kinds = producers(view)
     read = [
-        _count_reading(kinds, lesson, reading)
+        _count_reading(view, kinds, lesson, reading)
         for lesson, reading in zip((ties, *lessons), readings, strict=True)
     ]
     rungs = [_number_rung(compare_numbers(view, readings[0])), exact_rung(_READ, merge(read))]
@@ -121,22 +122,28 @@ def _lesson(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], ima
     return _Lesson(images, taught, codes, own, reference.values)
 
 
-def _count_reading(kinds: Kinds, lesson: _Lesson, reading: QdqReading) -> list[TensorComparison]:
-    codes = {name: tensor.codes for name, tensor in reading.tensors.items()}
-    unknown = np.float32(np.nan)
-    return _count_all(kinds, lesson.reference, codes) + [
-        count_floats(name, floats, reading.values.get(name, np.full(floats.shape, unknown)))
-        for name, floats in lesson.values.items()
+def _count_reading(
+    view: fx.GraphModule, kinds: Kinds, lesson: _Lesson, reading: QdqReading
+) -> list[TensorComparison]:
+    codes = _with_lacking(lesson, {name: tensor.codes for name, tensor in reading.tensors.items()})
+    floats, unknown = {LOGITS: reading.logits, **reading.values}, np.float32(np.nan)
+    compared = _count_all(kinds, lesson, codes) + [
+        count_floats(name, own, floats.get(name, np.full(own.shape, unknown)))
+        for name, own in lesson.values.items()
     ]
+    return explain(compared, view, lesson.images, lesson.taught, lesson.reference, codes)
 
 
-def _count_all(kinds: Kinds, reference: dict[str, Codes], found: dict[str, Codes]) -> list[TensorComparison]:
-    """Every difference; a tensor that the graph lacks differs everywhere."""
+def _count_all(kinds: Kinds, lesson: _Lesson, found: dict[str, Codes]) -> list[TensorComparison]:
+    """Every difference."""
+    return [count(name, kinds[name], codes, found[name]) for name, codes in lesson.reference.items()]
+
+
+def _with_lacking(lesson: _Lesson, found: dict[str, Codes]) -> dict[str, Codes]:
+    """A tensor that a graph lacks differs everywhere."""
     nowhere = np.iinfo(np.int32).max
-    return [
-        count(name, kinds[name], codes, found.get(name, np.full(codes.shape, nowhere, np.int32)))
-        for name, codes in reference.items()
-    ]
+    lacking = {name: np.full(codes.shape, nowhere, np.int32) for name, codes in lesson.reference.items()}
+    return lacking | found
 
 
 def _number_rung(numbers: list[StatedNumbers]) -> Rung:
@@ -149,18 +156,19 @@ def _float32_rung(view: fx.GraphModule, probe: TaughtProbe, ties: _Lesson, lesso
     wide = copy.deepcopy(view).double()
 
     def compare(lesson: _Lesson) -> list[TensorComparison]:
-        found = probe.run(lesson.images.numpy(), lesson.codes)
-        images = lesson.images.double()
-        return compare_evaluation(wide, images, lesson.taught, FLOAT32_WINDOW, lesson.reference, found)
+        found, values = probe.run(lesson.images.numpy(), lesson.codes)
+        codes = _with_lacking(lesson, found)
+        return compare_evaluation(
+            wide, lesson.images.double(), lesson.taught, lesson.reference, codes, values
+        )
 
     uncounted = [replace(tensor, ties=0, tie_values=0) for tensor in compare(ties)]
-    return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True)
+    return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True, in_floats=True)
 
 
 def _float16_rung(kinds: Kinds, probe: TaughtProbe, lessons: list[_Lesson]) -> Rung:
     tensors = merge(
-        _count_all(kinds, lesson.reference, probe.run(lesson.images.numpy(), lesson.codes))
-        for lesson in lessons
+        _count_all(kinds, lesson, probe.run(lesson.images.numpy(), lesson.codes)[0]) for lesson in lessons
     )
     compared, differing = sum(t.compared for t in tensors), sum(t.mismatches for t in tensors)
     largest = max((t.largest_step for t in tensors), default=0)

@@ -1,12 +1,10 @@
 """Where rounding to a code is not decided by the real number: the width of rounding ties in float32.
 
 A kernel rounds an accumulator a few times; a float32 evaluation of the same layer rounds every product and
-partial sum besides.
+partial sum besides; float operations pass the errors of what they read on, and add their own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
@@ -15,13 +13,14 @@ from torch import Tensor, fx
 
 from saq_qat.quant import graph, ops
 from saq_qat.quant.integer_modules import IntegerConv2d, IntegerLayer, Quantize
-from saq_qat_export.view_graph import kernel_before
+from saq_qat_export.float_errors import float_error
+from saq_qat_export.float_operation import ROUNDING, UNIT_ROUNDOFF, FloatOperation, accumulated
+from saq_qat_export.view_graph import is_integer_kernel, is_sum_of_codes, kernel_before
 
-__all__ = ["TieWindow"]
+__all__ = ["ErrorBounds"]
 
 Values = Mapping[fx.Node, Any]
 
-_UNIT_ROUNDOFF = 2.0**-24
 _FLOAT64_ROUNDOFF = 2.0**-53
 # Kernels scale an accumulator by float32 multipliers: at most four roundings of relative size 2^-24 stand
 # between the real number that is rounded to a code and the one the kernel rounds. Twice that is the width
@@ -31,72 +30,99 @@ _KERNEL_ROUNDINGS = 8
 _PRODUCT_ROUNDINGS = 3
 
 
-@dataclass(frozen=True)
-class TieWindow:
-    """How near a half a value may lie before arithmetic of the size that occurred turns its code.
+class ErrorBounds:
+    """How far a float32 evaluation may lie from the real numbers, value by value; computed when asked for.
 
-    Where a kernel writes floats, how far apart two evaluations of it may be.
-
-    Attributes:
-        accumulation: 0 for integer accumulators. The sum of K terms in float32 is off by no more than
-            ``accumulation * sqrt(K) * 2^-24`` times the sum of their magnitudes, but for a probability that
-            falls with the square of ``accumulation`` in the exponent (lambda in Higham and Mary, A New
-            Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019).
+    Args:
+        values: of the view's nodes, in float64 for real numbers.
+        in_floats: whether the sums of integer kernels are computed in float32 too, as a graph for TensorRT is
+            evaluated without an engine.
     """
 
-    accumulation: float = 0.0
+    def __init__(self, view: fx.GraphModule, values: Values, *, in_floats: bool) -> None:
+        self._view, self._values, self._in_floats = view, values, in_floats
+        self._order = {node: index for index, node in enumerate(view.graph.nodes)}
+        self._shared: dict[fx.Node, Any] = {}
 
-    def holds(self, view: fx.GraphModule, values: Values, quantize: fx.Node) -> Tensor:
-        """Which elements of what ``quantize`` reads lie within the window.
-
-        Args:
-            values: of the nodes before it, in float64 for real numbers.
-        """
-        module = graph.module_of(view, quantize)
+    def at_ties(self, quantize: fx.Node) -> Tensor:
+        """Which elements of what ``quantize`` reads lie so near a half that either code is right."""
+        module = graph.module_of(self._view, quantize)
         if not isinstance(module, Quantize):
             raise TypeError(f"{quantize.name} is no quantizer")
-        kernel, carriers = kernel_before(view, quantize)
-        zero_point = module.zero_point * module.scale if _is_sum_of_codes(view, kernel) else 0
-        width = self._width(view, values, kernel, zero_point)
-        for carrier in carriers:
-            width = _replay(view, values, carrier, width)
-        code = values[quantize.all_input_nodes[0]] / module.scale
+        (source,) = quantize.all_input_nodes
+        value, width = self._values[source], self.of(source)
+        kernel, _ = kernel_before(self._view, quantize)
+        if not is_integer_kernel(self._view, kernel):
+            width = width + ROUNDING * value.abs()
+        elif is_sum_of_codes(self._view, kernel):
+            width = width + _KERNEL_ROUNDINGS * UNIT_ROUNDOFF * module.zero_point * module.scale
+        code = value / module.scale
         distance = (code - code.floor() - 0.5).abs()
         return torch.le(distance, width / module.scale)
 
-    def spans(self, view: fx.GraphModule, values: Values, kernel: fx.Node, other: Tensor) -> Tensor:
-        """Which floats of a kernel that rounds to no codes are within the window of ``other``.
+    def spans(self, kernel: fx.Node, other: Tensor) -> Tensor:
+        """Which floats of a kernel that rounds to no codes are as near to ``other`` as roundings can be.
 
         Where products cancel to an exact zero, even float64 leaves a remainder.
         """
-        terms, size = _accumulated(view, values, kernel)
-        width = self._width(view, values, kernel, 0) + _FLOAT64_ROUNDOFF * terms * size
-        return torch.le((values[kernel] - other).abs(), width)
+        terms, size = _accumulated(self._view, self._values, kernel)
+        width = self.of(kernel) + _FLOAT64_ROUNDOFF * terms * size
+        return torch.le((self._values[kernel] - other).abs(), width)
 
-    def _width(
-        self, view: fx.GraphModule, values: Values, kernel: fx.Node, zero_point: Tensor | int
-    ) -> Tensor:
-        """How far roundings may move each element of what a kernel computes."""
-        width = _KERNEL_ROUNDINGS * (_kernel_size(view, values, kernel) + zero_point)
-        if self.accumulation:
-            terms, size = _accumulated(view, values, kernel)
-            width = width + (_PRODUCT_ROUNDINGS + self.accumulation * sqrt(terms)) * size
-        return _UNIT_ROUNDOFF * width
+    def of(self, node: fx.Node) -> Any:
+        """Bound of the error of each element of ``node``; for a tuple of tensors, as many bounds."""
+        bounds = dict(self._shared)
+        for needed in sorted(self._missing(node), key=self._order.__getitem__):
+            bounds[needed] = self._bound(needed, bounds)
+        self._shared = {known: bound for known, bound in bounds.items() if len(known.users) > 1}
+        return bounds[node]
+
+    def _missing(self, node: fx.Node) -> set[fx.Node]:
+        """The node and what its error depends on, less what is known."""
+        found, waiting = set[fx.Node](), [node]
+        while waiting:
+            current = waiting.pop()
+            if current not in found and current not in self._shared:
+                found.add(current)
+                waiting += self._sources(current)
+        return found
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """What hands its error on to ``node``: no parameters or sizes, and nothing to an integer kernel."""
+        if node.target is ops.DEQUANTIZE or is_integer_kernel(self._view, node):
+            return []
+        return [n for n in node.all_input_nodes if n.op != "get_attr" and _has_tensors(self._values[n])]
+
+    def _bound(self, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
+        value = self._values[node]
+        if node.op == "placeholder":
+            return torch.zeros_like(value)
+        if node.target is ops.DEQUANTIZE:
+            return ROUNDING * value.abs()
+        if is_integer_kernel(self._view, node):
+            return self._of_kernel(node)
+        bounds = {source: known[source] for source in self._sources(node)}
+        if isinstance(graph.module_of(self._view, node), IntegerLayer):
+            return self._of_layer(node, bounds)
+        return float_error(FloatOperation(self._view, node, self._values, bounds))
+
+    def _of_kernel(self, kernel: fx.Node) -> Tensor:
+        width = _KERNEL_ROUNDINGS * UNIT_ROUNDOFF * _kernel_size(self._view, self._values, kernel)
+        if self._in_floats:
+            terms, size = _accumulated(self._view, self._values, kernel)
+            width = width + (_PRODUCT_ROUNDINGS * UNIT_ROUNDOFF + accumulated(terms)) * size
+        return width
+
+    def _of_layer(self, node: fx.Node, bounds: Mapping[fx.Node, Tensor]) -> Tensor:
+        """A layer that reads floats, or writes floats that were summed in float."""
+        terms, size = _accumulated(self._view, self._values, node)
+        handed_on = [_weighted(self._view, node, bound) for bound in bounds.values()]
+        rounded = (_PRODUCT_ROUNDINGS * UNIT_ROUNDOFF + accumulated(terms)) * size
+        return rounded + torch.as_tensor(sum(handed_on))
 
 
-def _replay(view: fx.GraphModule, values: Values, carrier: fx.Node, moved: Tensor) -> Tensor:
-    """What a carrier makes of another tensor than the one it read."""
-    source = carrier.all_input_nodes[0]
-    arguments, keywords = fx.node.map_arg(
-        (carrier.args, carrier.kwargs), lambda node: moved if node is source else values[node]
-    )
-    result: Tensor = getattr(fx.Interpreter(view), carrier.op)(carrier.target, arguments, keywords)
-    return result
-
-
-def _is_sum_of_codes(view: fx.GraphModule, node: fx.Node) -> bool:
-    terms = node.all_input_nodes
-    return graph.is_add(view, node) and len(terms) == 2 and all(t.target is ops.DEQUANTIZE for t in terms)
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_has_tensors, value)))
 
 
 def _kernel_size(view: fx.GraphModule, values: Values, kernel: fx.Node) -> Tensor:
@@ -105,7 +131,7 @@ def _kernel_size(view: fx.GraphModule, values: Values, kernel: fx.Node) -> Tenso
     if isinstance(layer, IntegerLayer):
         # products and bias may cancel, and the scale of the bias was rounded before
         return torch.abs(values[kernel]) + _per_channel(layer, layer.float_bias().abs(), values[kernel].dim())
-    if _is_sum_of_codes(view, kernel):
+    if is_sum_of_codes(view, kernel):
         # the kernel adds stored codes, zero points included
         first, second = (_stored_size(values, term) for term in kernel.all_input_nodes)
         return first + second
@@ -123,17 +149,24 @@ def _stored_size(values: Values, dequantize: Any) -> Tensor:
     return torch.add(values[dequantize].abs(), values[scale] * zero_point)
 
 
+def _weighted(view: fx.GraphModule, node: fx.Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A layer with the magnitudes of its weights."""
+    layer = graph.module_of(view, node)
+    if not isinstance(layer, IntegerLayer):
+        raise TypeError(f"{node.name} is no layer")
+    weight = layer.float_weight().abs()
+    if not isinstance(layer, IntegerConv2d):
+        return F.linear(x, weight, bias)
+    window = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return F.conv2d(x, weight, bias, *window)
+
+
 def _accumulated(view: fx.GraphModule, values: Values, source: fx.Node) -> tuple[int, Tensor]:
     """How many terms a sum has, and the sum of their magnitudes."""
     layer = graph.module_of(view, source)
     if isinstance(layer, IntegerLayer):
-        weight, bias = layer.float_weight().abs(), layer.float_bias().abs()
         x = values[source.all_input_nodes[0]].abs()
-        terms = weight[0].numel() + 1
-        if not isinstance(layer, IntegerConv2d):
-            return terms, F.linear(x, weight, bias)
-        window = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return terms, F.conv2d(x, weight, bias, *window)
+        return layer.weight[0].numel() + 1, _weighted(view, source, x, layer.float_bias().abs())
     if graph.is_product(view, source):
         a, b = (values[term].abs() for term in source.args if isinstance(term, fx.Node))
         return a.shape[-1], a @ b

@@ -5,7 +5,19 @@ from torch import fx
 from saq_qat.quant import graph, ops
 from saq_qat.quant.integer_modules import IntegerLayer, IntegerLinear, Quantize
 
-__all__ = ["float_results", "is_integer_product", "kernel_before", "quantizer_behind", "reads_codes"]
+__all__ = [
+    "LOGITS",
+    "float_results",
+    "is_integer_kernel",
+    "is_integer_product",
+    "is_sum_of_codes",
+    "kernel_before",
+    "quantizer_behind",
+    "reads_codes",
+]
+
+LOGITS = "logits"
+"""The network's output, in every graph and comparison."""
 
 
 def reads_codes(view: fx.GraphModule, node: fx.Node) -> bool:
@@ -42,15 +54,40 @@ def quantizer_behind(view: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return quantizer_behind(view, reader) if carries else None
 
 
-def float_results(view: fx.GraphModule) -> dict[fx.Node, str]:
-    """Integer products whose kernels write floats, with the name of what they write, in graph order.
+def is_integer_kernel(view: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the value of ``node`` is the sums of one integer kernel, which writes their codes or floats.
 
-    The network's own output is no such tensor: it is compared as logits.
+    Linear layers and products compute the same integers where they write floats for several readers.
     """
+    if is_integer_product(view, node):
+        return True
+    if len(node.users) > 1 or quantizer_behind(view, node) is None:
+        return False
+    module = graph.module_of(view, node)
+    if isinstance(module, IntegerLayer):
+        return module.bias_scale is not None
+    is_known = (
+        node.target is ops.GLOBAL_AVERAGE_POOL or graph.is_add(view, node) or graph.is_max_pool(view, node)
+    )
+    return is_known and all(parent.target is ops.DEQUANTIZE for parent in node.all_input_nodes)
+
+
+def is_sum_of_codes(view: fx.GraphModule, node: fx.Node) -> bool:
+    """A sum of two tensors of codes that one kernel adds."""
+    return graph.is_add(view, node) and len(node.all_input_nodes) == 2 and is_integer_kernel(view, node)
+
+
+def float_results(view: fx.GraphModule) -> dict[fx.Node, str]:
+    """Integer products whose kernels write floats, with the name of what they write, in graph order."""
     return {
-        node: str(node.target) if node.op == "call_module" else node.name
+        node: _name_of_result(node)
         for node in view.graph.nodes
-        if is_integer_product(view, node)
-        and quantizer_behind(view, node) is None
-        and any(reader.op != "output" for reader in node.users)
+        if is_integer_product(view, node) and quantizer_behind(view, node) is None
     }
+
+
+def _name_of_result(node: fx.Node) -> str:
+    """After its layer, or its graph node; what leaves the network has the output's name."""
+    if any(reader.op == "output" for reader in node.users):
+        return LOGITS
+    return str(node.target) if node.op == "call_module" else node.name

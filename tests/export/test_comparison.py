@@ -37,8 +37,8 @@ def one_product(weight: int, bias: float, scale: float) -> fx.GraphModule:
     return fx.GraphModule(nn.ModuleDict({"quantizers": quantizers, "fc": layer}), graph)
 
 
-def seen(codes: dict[str, Array]) -> Observation:
-    return Observation(codes, {}, np.zeros((1, 1), np.float32))
+def seen(codes: dict[str, Array], logits: Array | None = None) -> Observation:
+    return Observation(codes, {}, np.zeros((1, 1), np.float32) if logits is None else logits)
 
 
 def compared(view: fx.GraphModule, stored: int) -> TensorComparison:
@@ -74,33 +74,32 @@ def test_equal_values_at_a_tie_count_once_as_values() -> None:
 
 
 @pytest.fixture(scope="module")
-def engine() -> dict[str, Array]:
-    codes, _ = Probe(small().graph).run(smooth_images(2, SIDE, seed=1).numpy())
-    return dict(codes)
+def engine() -> Observation:
+    return Probe(small().graph).observe(smooth_images(2, SIDE, seed=1).numpy())
 
 
 @pytest.mark.parametrize("name", small().graph.code_tensors)
-def test_one_forged_code_is_found_where_it_is_and_nowhere_before(name: str, engine: dict[str, Array]) -> None:
+def test_one_forged_code_is_found_where_it_is_and_nowhere_before(name: str, engine: Observation) -> None:
     """Teacher forcing: only what is computed straight from the forged code can differ behind it."""
     images = smooth_images(2, SIDE, seed=1).numpy()
-    forged = {key: codes.copy() for key, codes in engine.items()}
+    forged = {key: codes.copy() for key, codes in engine.codes.items()}
     place = np.unravel_index(forged[name].size // 2, forged[name].shape)
     forged[name][place] += 1
-    found = compare_reference(small().view, images, seen(forged))
+    found = compare_reference(small().view, images, seen(forged, engine.logits))
     assert next(t for t in found if t.mismatches).name == name
     assert {t.name: t.mismatches for t in found}[name] == 1
 
 
 def test_merge_sums_counts_and_keeps_the_largest_step() -> None:
-    first = TensorComparison("a", "integer", 10, 1, 2, 1, 1)
+    first = TensorComparison("a", "integer", 10, 1, 2, 1, 1, steps=15)
     other = replace(first, name="b", largest_step=0)
     assert merge([[first, other], [replace(first, largest_step=3)]]) == [
-        TensorComparison("a", "integer", 20, 2, 4, 2, 3),
+        TensorComparison("a", "integer", 20, 2, 4, 2, 3, steps=15),
         other,
     ]
     assert merge([]) == []
 
 
 def test_producers_of_the_small_network_are_all_integer() -> None:
-    assert set(producers(small().view)) == set(small().graph.code_tensors)
+    assert set(producers(small().view)) == {*small().graph.code_tensors, "logits"}
     assert set(producers(small().view).values()) == {"integer"}

@@ -135,7 +135,7 @@ def test_second_operands_are_stored_as_int8_with_zero_point_0() -> None:
 
 def test_floats_that_integer_kernels_write_are_named_after_layers_and_products() -> None:
     found = transformer()
-    expected = ("q", "matmul", "proj", "fc1", "fc2")
+    expected = ("q", "matmul", "proj", "fc1", "fc2", "logits")
     assert found.graph.float_results == tuple(float_results(found.view).values()) == expected
     kinds = producers(found.view)
     assert all(kinds[name] == "integer" for name in expected)

@@ -105,17 +105,13 @@ def code_tensors(model: ir.Model) -> list[str]:
 
 
 def float_results(model: ir.Model) -> list[str]:
-    """Names of what products of codes write as floats, because no quantizer alone reads it, in graph order.
-
-    Logits are none: they are a graph output already.
-    """
+    """Names of floats that products of codes write, because no quantizer alone reads them, in graph order."""
     operands = {"Gemm": 1, "MatMul": 2}
     return [
         str(node.outputs[0].name)
         for node in model.graph
         if node.op_type in operands
         and all(map(_is_of_codes, node.inputs[: operands[node.op_type]]))
-        and not node.outputs[0].is_graph_output()
         and not _becomes_codes(node.outputs[0])
     ]
 
