@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saq_qat.recipe.schema import Recipe
     from saq_qat.train.distributed import Processes
     from saq_qat.train.progress import Progress as TrainingProgress
-    from saq_qat.train.progress import TrainingResult
+    from saq_qat.train.progress import TeacherAccuracy, TrainingResult
 
 __all__ = ["train"]
 
@@ -96,8 +96,8 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
         def show(state: "TrainingProgress") -> None:
             nonlocal bar, done
             if bar is None:
-                for line in _teacher_lines(folder):
-                    typer.echo(line)
+                if state.teacher is not None:
+                    typer.echo(_teacher_line(state.teacher))
                 bar = context.enter_context(progress("train", state.steps))
             if state.top1 is not None:
                 typer.echo(_epoch_line(state))
@@ -108,15 +108,8 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
         yield show
 
 
-def _teacher_lines(folder: Path) -> list[str]:
-    """How good the recipe's teacher is, if it has one; the run logs it before its first step."""
-    from saq_qat.train.log import read_log
-
-    return [
-        f"teacher {line['source']}: top-1 {line['top1']:.2f} %, top-5 {line['top5']:.2f} %"
-        for line in read_log(folder / "log.jsonl")
-        if line["event"] == "teacher"
-    ]
+def _teacher_line(teacher: "TeacherAccuracy") -> str:
+    return f"teacher {teacher.source}: top-1 {teacher.top1:.2f} %, top-5 {teacher.top5:.2f} %"
 
 
 def _note(state: "TrainingProgress") -> str:

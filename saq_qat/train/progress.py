@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["OnProgress", "Progress", "TrainingResult", "silent"]
+__all__ = ["OnProgress", "Progress", "TeacherAccuracy", "TrainingResult", "silent"]
+
+
+@dataclass(frozen=True)
+class TeacherAccuracy:
+    """Who teaches, and how right it is on the validation images, in percent."""
+
+    source: str
+    top1: float
+    top5: float
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,7 @@ class Progress:
         loss: of the last step, or the epoch's mean.
         top1: of the network as it trains, in percent.
         deploy_top1: of the deploy view, in percent.
+        teacher: the recipe's, if it has one; None in a run that goes on.
     """
 
     stage: str
@@ -32,6 +42,7 @@ class Progress:
     images_per_second: float
     top1: float | None = None
     deploy_top1: float | None = None
+    teacher: TeacherAccuracy | None = None
 
 
 OnProgress = Callable[[Progress], None]

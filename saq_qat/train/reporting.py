@@ -90,5 +90,6 @@ def _show(
             images_per_second=images_per_second,
             top1=top1,
             deploy_top1=deploy_top1,
+            teacher=training.teacher_accuracy,
         )
     )

@@ -23,7 +23,7 @@ from saq_qat.train.evaluate import evaluate_both, evaluate_on
 from saq_qat.train.files import locked
 from saq_qat.train.folder import prepare_folder
 from saq_qat.train.forms import next_form
-from saq_qat.train.progress import OnProgress, TrainingResult, silent
+from saq_qat.train.progress import OnProgress, TeacherAccuracy, TrainingResult, silent
 from saq_qat.train.reporting import report_epoch, report_step
 from saq_qat.train.state import Training, begin_or_resume
 from saq_qat.train.statistics import estimate_statistics, require_statistics
@@ -74,6 +74,7 @@ def _judge_teacher(training: Training) -> None:
     if teacher is None:
         return
     found = evaluate_on(teacher.distillation.teacher, training.recipe, training.images, training.processes)
+    training.teacher_accuracy = TeacherAccuracy(teacher.source, found.top1, found.top5)
     training.write_log(
         "teacher", source=teacher.source, sha256=teacher.sha256, top1=found.top1, top5=found.top5
     )

@@ -20,7 +20,7 @@ from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
 from saq_qat.train.forms import load_weights, network_in_form
 from saq_qat.train.log import RunLog, environment
-from saq_qat.train.progress import OnProgress
+from saq_qat.train.progress import OnProgress, TeacherAccuracy
 from saq_qat.train.stop import Stop, TrainingStoppedError
 from saq_qat.train.teacher import LoadedTeacher
 
@@ -33,6 +33,7 @@ class Training:
 
     Attributes:
         teacher: whose predictions the loss asks for too, if the recipe names one.
+        teacher_accuracy: found once, before the first step.
         loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of networks of this form's kind; None before the first.
         accuracy: what the last evaluation found.
@@ -49,6 +50,7 @@ class Training:
     network: nn.Module
     teacher: LoadedTeacher | None = None
     plan: Plan | None = None
+    teacher_accuracy: TeacherAccuracy | None = None
     form: Form = "float"
     position: Position = field(default_factory=Position)
     loss_sum: float = 0.0
@@ -153,7 +155,9 @@ def begin_or_resume(
         network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
         load_weights(network, checkpoint.model, str(folder))
     network = network.to(processes.device)
-    training = Training(recipe, folder, processes, images, log, stop, on_progress, network, teacher, plan)
+    training = Training(
+        recipe, folder, processes, images, log, stop, on_progress, network, teacher=teacher, plan=plan
+    )
     if checkpoint is not None:
         training.take_up(checkpoint)
     if processes.is_first:

@@ -56,6 +56,12 @@ def test_resuming_finds_the_run_by_folder_by_recipe_or_takes_the_newest(
     assert list(Path("runs", "small").iterdir()) == [run]
 
 
+def test_steps_are_shown_before_anything_is_logged(recipe: Path, capsys: CaptureFixture[str]) -> None:
+    """Of an epoch of 64 batches, every third is logged."""
+    train(recipe, ["data.train_size=64", "train.batch_size=1", "quant=null", "train.stages.0.kind=float"])
+    assert "float epoch 1/1" in capsys.readouterr().out
+
+
 def test_mistakes_are_named_before_anything_is_written(recipe: Path) -> None:
     with pytest.raises(RecipeError, match="needs a recipe"):
         train()
