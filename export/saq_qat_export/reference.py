@@ -137,7 +137,7 @@ class _Interpreter:
 
     def _moved(self, node: fx.Node, integers: Array) -> Array:
         """A carrier applied to other values than those of its source."""
-        source = torch.from_numpy(np.ascontiguousarray(integers))
+        source = torch.from_numpy(np.require(integers, requirements=["C", "W"]))
         moved: Tensor = self._torch_call(node, {node.all_input_nodes[0]: source})
         return moved.numpy()
 

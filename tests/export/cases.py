@@ -1,0 +1,141 @@
+"""The second family: Vision Transformers and MobileNetV2 with offsets, and how a case of them is proved."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+from saq_qat.models.build import build_model
+from saq_qat.quant.legality import judge
+from saq_qat.quant.plan import Finding
+from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, TensorRt, WeightQuantizer
+from saq_qat_export.attention import Attention
+from saq_qat_export.ladder import code_rungs, tie_images
+from saq_qat_export.onnx_graph import export_tensorrt
+from saq_qat_export.rungs import Rung
+from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.view_graph import LOGITS, is_integer_product
+from tests.export.networks import CLASSES, Lowered, lower, policy
+
+
+def _tiny_transformer() -> nn.Module:
+    return build_model(Model(name="vit_micro", arguments={"depth": 1, "img_size": 16}), CLASSES)
+
+
+def _tiny_mobilenet() -> nn.Module:
+    """Three bottlenecks: without expansion, with a stride, with a residual sum."""
+    blocks = [[1, 8, 1, 1], [6, 8, 2, 2]]
+    network: nn.Module = mobilenet_v2(num_classes=CLASSES, inverted_residual_setting=blocks)
+    return network
+
+
+def _built_in(name: str) -> Callable[[], nn.Module]:
+    return lambda: build_model(Model(name=name), CLASSES)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A float network, and the side of the images it is proved on."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    side: int
+
+
+TINY = (Network("vit-tiny", _tiny_transformer, 16), Network("mobilenet-tiny", _tiny_mobilenet, 16))
+LARGE = (
+    Network("vit_micro", _built_in("vit_micro"), 32),
+    Network("vit_s16", _built_in("vit_s16"), 224),
+    Network("mobilenet_v2", _built_in("mobilenet_v2"), 224),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network at W and A ``bits``, both of one kind."""
+
+    network: Network
+    bits: int
+    kind: str
+    offset: str
+    settings: tuple[tuple[str, object], ...] = ()
+
+    def __str__(self) -> str:
+        words = [self.network.name, f"W{self.bits}A{self.bits}", self.kind, self.offset]
+        return "-".join(
+            [*words, *(f"{name}={value}" for name, value in self.settings if name != "overrides")]
+        )
+
+    def lower(self, images: Tensor) -> Lowered:
+        """On images to calibrate with."""
+        if self.network.name.startswith("vit"):
+            pytest.importorskip("timm", reason="needs the extra vit")
+        torch.manual_seed(0)
+        activation = {"bits": self.bits, "kind": self.kind, "offset": self.offset}
+        quant = policy(
+            self.bits,
+            self.bits,
+            weight=WeightQuantizer.model_validate({"bits": self.bits, "kind": self.kind}),
+            activation=ActivationQuantizer.model_validate(activation),
+            **dict(self.settings),
+        )
+        return lower(self.network.build(), quant, images)
+
+
+def remedied(case: Case) -> Case:
+    """For TensorRT: step sizes count to 255 in the 8 bits of the last layer's input, clip levels to 127."""
+    override = Override(match="classifier.*", activation_kind="saq")
+    needed = case.kind == "lsq" and case.network.name.startswith("mobilenet")
+    return replace(case, settings=(*case.settings, ("overrides", (override,)))) if needed else case
+
+
+def assert_exact(case: Case, found: Lowered, batches: Iterable[Tensor]) -> None:
+    """Codes and floats of integer kernels are equal, logits among them; others part at ties alone."""
+    batches = list(batches)
+    _, channels, height, width = batches[0].shape
+    ties = tie_images(found.view, (channels, height, width))
+    reference, double, single = code_rungs(found.view, found.graph, batches, ties)
+    for rung in (reference, double, single):
+        _show(case, rung)
+        assert rung.passed, rung.detail
+    assert reference.mismatches == double.mismatches == 0
+    assert [t.compared for t in reference.tensors if t.name == LOGITS]
+    assert {t.name for t in reference.tensors} == {*found.graph.code_tensors, *found.graph.float_results}
+
+
+def assert_exact_for_tensorrt(case: Case, found: Lowered, batches: Iterable[Tensor]) -> None:
+    """The graphs for TensorRT, with attention in float and as int8, in float32 and float16."""
+    batches = list(batches)
+    _, channels, height, width = batches[0].shape
+    shape = (channels, height, width)
+    ties = tie_images(found.view, shape)
+    for attention in _attentions(found):
+        single, half = (
+            export_tensorrt(found.view, shape, TensorRt.model_validate(settings))
+            for settings in (
+                {"attention": attention},
+                {"attention": attention, "precision": "float16"},
+            )
+        )
+        graphs = TensorRtGraphs(single, half, attention)
+        for rung in tensorrt_rungs(found.view, found.graph, graphs, batches, ties):
+            _show(case, rung, f"attention {attention}: ")
+            assert rung.passed, rung.detail
+            assert not rung.hard or rung.mismatches == 0
+
+
+def _attentions(found: Lowered) -> tuple[Attention, ...]:
+    products = [n for n in found.view.graph.nodes if is_integer_product(found.view, n) and len(n.args) == 2]
+    return ("float", "int8") if products else ("float",)
+
+
+def refusals(found: Lowered) -> list[Finding]:
+    """Why TensorRT could not run what was trained."""
+    return list(judge(found.plan, found.network, ("onnxruntime", "tensorrt")).errors)
+
+
+def _show(case: Case, rung: Rung, where: str = "") -> None:
+    print(f"{case}: {where}{rung.name}: {rung.detail or f'{rung.mismatches} of {rung.compared:,}'}")

@@ -1,0 +1,113 @@
+"""The promise for the second family: Vision Transformers and MobileNetV2 with offsets, on both targets.
+
+The large networks, on photographs of your own, with every count printed:
+`SAQ_QAT_IMAGES=FOLDER .venv/bin/python -m pytest -s -m slow tests/export/test_exactness_transformers.py`
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from saq_qat_export.probe import with_code_outputs
+from saq_qat_runtime.ort import OnnxRuntimeBackend
+from tests.export.cases import (
+    LARGE,
+    TINY,
+    Case,
+    assert_exact,
+    assert_exact_for_tensorrt,
+    refusals,
+    remedied,
+)
+from tests.export.networks import Lowered, smooth_images
+from tests.export.photos import photos
+
+OFFSETS = {"vit-tiny": "bounded", "mobilenet-tiny": "signed"}
+TINY_CASES = [
+    Case(network, bits, kind, OFFSETS[network.name])
+    for network in TINY
+    for bits in (4, 8)
+    for kind in ("lsq", "saq")
+]
+LARGE_CASES = [
+    Case(network, bits, kind, offset)
+    for network in LARGE
+    for bits in (4, 8)
+    for kind in ("lsq", "saq")
+    for offset in ("bounded", "signed")
+]
+PARTLY_FLOAT = [
+    Case(network, 4, "saq", OFFSETS[network.name], (setting,))
+    for network in TINY
+    for setting in (("placement", "paper"), ("quantize_image", False))
+]
+
+
+@cache
+def tiny(case: Case) -> Lowered:
+    return case.lower(smooth_images(8, case.network.side))
+
+
+def batches(case: Case) -> list[torch.Tensor]:
+    return [smooth_images(8, case.network.side, seed=1)]
+
+
+def assert_integer(found: Lowered) -> None:
+    """Every layer and product runs on an integer kernel, also where codes are further outputs."""
+    for content in (found.graph.content, with_code_outputs(found.graph)):
+        kernels = OnnxRuntimeBackend(content).integer_count()
+        assert kernels.integer == kernels.total == len(found.plan.layers) + len(found.plan.products)
+
+
+def for_tensorrt(case: Case) -> bool:
+    """Step sizes of 8 bits count from 0 to 255, where clip levels count to 127."""
+    return (case.bits, case.kind) != (8, "lsq")
+
+
+@pytest.mark.parametrize("case", TINY_CASES, ids=str)
+def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
+    assert_exact(case, tiny(case), batches(case))
+    assert_integer(tiny(case))
+
+
+@pytest.mark.parametrize("case", [case for case in TINY_CASES if for_tensorrt(case)], ids=str)
+def test_graphs_for_tensorrt_of_a_tiny_network_are_proved(case: Case) -> None:
+    found = tiny(remedied(case))
+    assert not refusals(found)
+    assert_exact_for_tensorrt(case, found, batches(case))
+
+
+@pytest.mark.parametrize("case", PARTLY_FLOAT, ids=str)
+def test_networks_with_layers_in_float_are_proved(case: Case) -> None:
+    """Whole convolutions and sums between codes; what is left of integer operations is exact."""
+    found = tiny(case)
+    assert_exact(case, found, batches(case))
+    assert_exact_for_tensorrt(case, found, batches(case))
+
+
+@pytest.mark.parametrize("offset", ["none", "bounded", "signed"])
+@pytest.mark.parametrize("network", TINY, ids=lambda network: network.name)
+def test_unsigned_steps_of_8_bits_are_refused_for_tensorrt_with_a_remedy(
+    network: object, offset: str
+) -> None:
+    """Before anything is trained: rules over the plan."""
+    case = next(case for case in TINY_CASES if case.network == network and not for_tensorrt(case))
+    found = refusals(tiny(replace(case, offset=offset)))
+    assert {finding.rule for finding in found} == {"TRT002"}
+    assert all("0..255" in finding.message and "kind saq" in finding.remedy for finding in found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("case", LARGE_CASES, ids=str)
+def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
+    side = case.network.side
+    found = (remedied(case) if for_tensorrt(case) else case).lower(photos(8, side))
+    images = list(torch.split(photos(16 if side < 64 else 4, side, seed=1), 4 if side < 64 else 2))
+    assert_exact(case, found, images)
+    assert_integer(found)
+    assert for_tensorrt(case) != bool(refusals(found))
+    if for_tensorrt(case):
+        assert_exact_for_tensorrt(case, found, images)
