@@ -74,6 +74,7 @@ class IntegerLayer(nn.Module):
         bias_scale: float32 (out,), the product of input and weight scale; None where the input is not
             quantized.
         grid, bits: of the trained weight.
+        factor: power of two by which the network multiplies what the layer computes; both scales hold it.
     """
 
     weight: Tensor
@@ -87,6 +88,7 @@ class IntegerLayer(nn.Module):
         super().__init__()
         self.bits, self.grid = quantizer.bits, quantizer.grid
         self.refinement = refinement
+        self.factor = 1.0
         codes = folded.bias
         if input_scale is not None:
             folded, codes = bias_codes(folded, input_scale)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.quant import graph
+from saq_qat.quant.factors import fold_factors
 from saq_qat.quant.fold import absorb_offset, batch_norm_affine, fold_layer, refinement
 from saq_qat.quant.groups import groups
 from saq_qat.quant.inputs import quantizer_before
@@ -26,7 +27,9 @@ def lower(network: fx.GraphModule, *, refine: bool) -> fx.GraphModule:
     Raises:
         ArtifactError: an integer does not fit its type.
     """
-    return _Lowering(network, refine=refine).run()
+    view = _Lowering(network, refine=refine).run()
+    fold_factors(view)
+    return view
 
 
 class _Lowering:

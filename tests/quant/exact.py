@@ -69,5 +69,5 @@ def with_unrounded_biases(view: fx.GraphModule, network: fx.GraphModule) -> fx.G
         assert isinstance(integer, IntegerLayer)
         node = next(node for node in network.graph.nodes if node.target == name)
         bias = exact_bias(layer, batch_norm_of(network, name), quantizer_before(network, node))
-        integer.bias, integer.bias_scale = bias, None
+        integer.bias, integer.bias_scale = bias * integer.factor, None
     return view
