@@ -11,7 +11,7 @@ __all__ = ["Rung", "exact_rung", "tied_rung"]
 _TIES = 1e-5
 _FEWEST_TIES = 8
 # Behind float operations, as many as if every value were off by 2^-24 of the largest: an error of e codes
-# turns 2 e of them. Random and trained Vision Transformers of 4 and 8 bits have a sixth to a half of that.
+# turns 2 e of them. Random and trained Vision Transformers of 4 and 8 bits have at most a third of that.
 _FLOAT_TIES_PER_STEP = 2 * 2.0**-24
 
 

@@ -87,9 +87,11 @@ class Case:
 
 def remedied(case: Case) -> Case:
     """For TensorRT: step sizes count to 255 in the 8 bits of the last layer's input, clip levels to 127."""
-    override = Override(match="classifier.*", activation_kind="saq")
-    needed = case.kind == "lsq" and case.network.name.startswith("mobilenet")
-    return replace(case, settings=(*case.settings, ("overrides", (override,)))) if needed else case
+    last = "head" if case.network.name.startswith("vit") else "classifier.*"
+    override = Override(match=last, activation_kind="saq")
+    if case.kind != "lsq":
+        return case
+    return replace(case, settings=(*case.settings, ("overrides", (override,))))
 
 
 def assert_exact(case: Case, found: Lowered, batches: Iterable[Tensor]) -> None:

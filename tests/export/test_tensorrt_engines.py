@@ -9,7 +9,8 @@ from saq_qat_export.engine.build import build_engine
 from saq_qat_export.engine.options import BuildOptions
 from saq_qat_export.onnx_graph import export_tensorrt
 from saq_qat_export.own_graphs import lint_graph
-from tests.export.networks import built_in
+from tests.export.cases import TINY, Case, refusals
+from tests.export.networks import built_in, smooth_images
 from tests.export.test_tokens import SHAPE, transformer
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
@@ -56,6 +57,19 @@ def test_linear_layers_on_tokens_are_int8_and_attention_is_what_was_asked_for(
     layers = [layer for layer in audit.layers if layer.expected]
     assert [layer.integer for layer in layers] == [True] * integer
     assert sum(layer.op == "MatMul" for layer in layers) == integer - 8
+
+
+@pytest.mark.parametrize("kind", ["saq", "symmetric"])
+def test_a_transformer_of_8_bits_is_an_engine_of_int8_layers(kind: str, tmp_path: Path) -> None:
+    """Attention is float; all else of it is int8."""
+    case = Case(TINY[0], 8, kind, "none")
+    found = case.lower(smooth_images(8, case.network.side))
+    assert not refusals(found)
+    source = tmp_path / "model.tensorrt.onnx"
+    source.write_bytes(export_tensorrt(found.view, (3, case.network.side, case.network.side)).content)
+    audit = build_engine(source, OPTIONS).record.audit
+    assert audit.missed == ()
+    assert (audit.integer, audit.total) == (len(found.plan.layers), len(found.plan.layers) + 2)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The proof of a transformer fails where it must: one wrong number or float, named by layer or product."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 from saq_qat_export.comparison import compare_reference, compare_view
 from saq_qat_export.onnx_graph import OnnxGraph
 from saq_qat_export.probe import Probe
+from saq_qat_export.rungs import exact_rung, tied_rung
 from tests.export.onnx_models import Array
 from tests.export.test_tokens import climb, images, transformer
 
@@ -70,3 +72,35 @@ def test_one_wrong_number_fails_and_is_named(name: str, change: Callable[[Array]
     assert not reference.passed
     assert reference.detail.startswith(f"first at {tensor}: ")
     assert double.passed or double.detail.startswith(f"first at {tensor}: ")
+
+
+@pytest.mark.parametrize("name", ["norm1.codes", "softmax.codes", "act.codes"])
+def test_one_wrong_code_behind_a_float_operation_fails_the_gate(name: str) -> None:
+    """Few as they are, what is no tie is an error; and no tie lies where the forged code is."""
+    found, batch = transformer(), images(2)
+    seen = Probe(found.graph).observe(batch.numpy())
+    forged = {key: codes.copy() for key, codes in seen.codes.items()}
+    place = forged[name].reshape(-1)
+    index = int(np.flatnonzero((place > 0) & (place < 15))[5])
+    place[index] += 1
+    wrong = replace(seen, codes=forged)
+    reference = exact_rung("integer reference", compare_reference(found.view, batch.numpy(), wrong))
+    assert not reference.passed and reference.detail.startswith(f"first at {name}: 1 of ")
+    wide = copy.deepcopy(found.view).double()
+    double = tied_rung("float64", compare_view(wide, batch.double(), wrong), hard=True)
+    assert not double.passed and double.detail.startswith(f"first at {name}: 1 of ")
+
+
+def test_a_float_parameter_that_turns_a_handful_of_codes_fails_the_gate() -> None:
+    """A share of all codes would let them pass. Gains that are all 1 are one constant of the graph."""
+
+    def slightly_more(values: Array) -> None:
+        values *= np.float32(1 + 1e-3)
+
+    found = transformer()
+    reference, double, _ = climb(found, [images()], changed("norm1.weight", slightly_more, found.graph))
+    norms = {"norm1.codes", "norm2.codes", "getitem_4.codes"}
+    for rung in (reference, double):
+        assert not rung.passed
+        assert 0 < rung.mismatches <= 8
+        assert {t.name for t in rung.tensors if t.mismatches} <= norms
