@@ -20,6 +20,7 @@ _ROLES = {
     "pooled": "read by a global average, with quant.residual_bits",
 }
 _OFFSET = "codes start at a learned offset (beta), which deployment moves into the biases of their readers"
+_ZERO = "code of 0, learned with the offset; codes count from it, because a reader pads with zeros"
 _FLOAT_READERS = "float operations only"
 _FLOAT_PRODUCTS = "float by deploy.tensorrt.attention"
 
@@ -101,8 +102,7 @@ def _layer(layer: "LayerPlan") -> Row:
 
 
 def _tensor(tensor: "TensorPlan", readers: str) -> Row:
-    codes = tensor.grid.describe() + (" + offset" if tensor.offset else "")
-    return tensor.name, tensor.role, f"{tensor.bits}-bit {tensor.kind}", codes, readers
+    return tensor.name, tensor.role, f"{tensor.bits}-bit {tensor.kind}", tensor.describe(), readers
 
 
 def _readers(tensor: "TensorPlan", plan: "Plan") -> str:
@@ -121,11 +121,13 @@ def _products(plan: "Plan", *, integer_attention: bool) -> Iterator[Row]:
 
 
 def _roles(plan: "Plan") -> list[str]:
-    """What the roles in the table mean, and an offset."""
+    """What the roles in the table mean, an offset, and the code of zero."""
     used = {tensor.role for tensor in plan.tensors}
     meanings: list[tuple[str, str]] = [(role, meaning) for role, meaning in _ROLES.items() if role in used]
     if any(tensor.offset for tensor in plan.tensors):
         meanings.append(("offset", _OFFSET))
+    if any(tensor.counts_from_zero for tensor in plan.tensors):
+        meanings.append(("z", _ZERO))
     return ["", *(f"{word:8}  {meaning}" for word, meaning in meanings)]
 
 

@@ -40,9 +40,10 @@ class TensorPlan:
 
     def describe(self) -> str:
         """Codes as a person writes them; ``z`` is the code of zero, which is learned with the offset."""
+        codes = self.grid.describe()
         if self.counts_from_zero:
-            return f"{self.grid.minimum or ''}-z..{self.grid.maximum}-z"
-        return self.grid.describe() + (" + offset" if self.offset else "")
+            codes = f"{self.grid.minimum or ''}-z..{self.grid.maximum}-z"
+        return codes + (" + offset" if self.offset else "")
 
     @property
     def fits_uint8(self) -> bool:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.models.build import build_model
 from saq_qat.quant.network import plan_network
 from saq_qat.quant.plan import Plan
 from saq_qat.recipe.load import load_recipe
-from saq_qat.recipe.schema import Model, Recipe
+from saq_qat.recipe.schema import ActivationQuantizer, Model, Quant, Recipe, WeightQuantizer
 
 pytest.importorskip("timm", reason="needs the extra vit")
 
@@ -75,6 +76,14 @@ def test_codes_that_only_a_narrower_quantizer_reads_name_it() -> None:
     assert re.search(r"conv_2 +residual +8-bit saq +-128\.\.127 +conv_2_4bit\n", text)
     assert re.search(r"conv_2_4bit +input +4-bit saq +0\.\.15 \+ offset", text)
     assert "before they are quantized: all but classifier.1" in text
+
+
+def test_codes_that_count_from_that_of_zero_are_explained() -> None:
+    quant = Quant(weight=WeightQuantizer(bits=4), activation=ActivationQuantizer(bits=4, offset="bounded"))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 4, 3, padding=1))
+    text = "\n".join(plan_lines(plan_network(model, quant, TARGETS)[1], integer_attention=True))
+    assert re.search(r"8-bit saq +-z\.\.127-z \+ offset", text)
+    assert re.search(r"^  z +code of 0, learned with the offset", text, re.MULTILINE)
 
 
 def test_check_refuses_statistics_of_a_network_without_batch_norm(

@@ -275,8 +275,8 @@ def test_attention_gets_codes_for_layers_and_operands_and_keeps_its_stream_in_fl
 def test_readers_of_codes_with_an_offset_share_them_whether_or_not_they_pad() -> None:
     plan = plan_of(Swish(), activation=ActivationQuantizer(kind="saq", bits=4, offset="bounded"))
     assert [(t.name, t.describe(), t.consumers) for t in plan.tensors if t.role == "input"] == [
-        ("act", "-z..15-z", ("depthwise", "project")),
-        ("hardswish", "-z..15-z", ("body",)),
+        ("act", "-z..15-z + offset", ("depthwise", "project")),
+        ("hardswish", "-z..15-z + offset", ("body",)),
         ("gelu", "0..15 + offset", ("last",)),
     ]
     assert all(layer.integer for layer in plan.layers)
