@@ -6,6 +6,7 @@ from torch import fx
 
 from saq_qat.quant import graph
 from saq_qat.quant.groups import groups
+from saq_qat.quant.modes import FollowsMode
 from saq_qat.quant.plan import Plan
 
 __all__ = ["WHY_FLOAT", "float_operations"]
@@ -34,6 +35,8 @@ def float_operations(plan: Plan, network: fx.GraphModule) -> Counter[str]:
 
 def _kind(network: fx.GraphModule, node: fx.Node) -> str:
     module = graph.module_of(network, node)
+    if isinstance(module, FollowsMode):
+        return str(getattr(module.function, "__name__", module.function))
     if module is not None:
         return type(module).__name__
     name = (

@@ -3,28 +3,26 @@
 Everything else is a float operation, left as it is.
 """
 
+import copy
 import operator
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from saq_qat.errors import LegalityError
 from saq_qat.quant.layers import QuantConv2d, QuantLayer
-from saq_qat.quant.tracer import ImageTracer
-
-_RESHAPES = (torch.flatten, torch.reshape, torch.permute, torch.transpose)
-_RESHAPE_METHODS = ("contiguous", "flatten", "permute", "reshape", "transpose", "view")
-_BOUNDED = (F.gelu, F.silu, F.hardswish, F.mish)
-_DROPOUTS = (
-    F.dropout,
-    F.dropout1d,
-    F.dropout2d,
-    F.dropout3d,
-    F.alpha_dropout,
-    F.feature_alpha_dropout,
-    torch.dropout,
+from saq_qat.quant.modes import depends_on_mode
+from saq_qat.quant.operations import (
+    BOUNDED,
+    CLIPPING,
+    DROPOUT,
+    JOINING,
+    NONNEGATIVE,
+    RESHAPING,
+    SELECTING,
+    Operations,
 )
 
 __all__ = [
@@ -46,47 +44,9 @@ __all__ = [
     "is_weighted",
     "module_of",
     "source_of",
-    "trace",
     "uses",
     "value_of",
 ]
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """Symbolic trace of ``model``, sharing its modules and parameters.
-
-    Raises:
-        LegalityError: the forward pass branches on values or shapes, or calls a dropout that follows no
-            train/eval mode.
-    """
-    try:
-        tracer = ImageTracer()
-        network = fx.GraphModule(model, tracer.trace(model), type(model).__name__)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise LegalityError(
-            "Quantizers are placed on a torch.fx graph, and "
-            f"{type(model).__name__} cannot be traced: {error}. Write forward without branches or loops that "
-            "depend on tensor values, or mark the part with torch.fx.wrap."
-        ) from error
-    _check_interface(network, type(model).__name__)
-    for node in network.graph.nodes:
-        if node.op == "call_function" and node.target in _DROPOUTS:
-            raise LegalityError(
-                f"{node.name}: functional dropout is fixed by tracing and would stay on in evaluation. "
-                "Use nn.Dropout."
-            )
-    network.graph.eliminate_dead_code()
-    network.recompile()
-    return network
-
-
-def _check_interface(network: fx.GraphModule, name: str) -> None:
-    outputs = network.graph.output_node().args[0]
-    if not isinstance(outputs, fx.Node):
-        raise LegalityError(
-            f"A network gives one tensor, the logits (N, classes); {name} returns {outputs}. "
-            "Wrap it in a module that returns the logits alone."
-        )
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -106,6 +66,10 @@ def _calls(
     return (node.op == "call_function" and node.target in functions) or (
         node.op == "call_method" and node.target in methods
     )
+
+
+def _is_one_of(network: fx.GraphModule, node: fx.Node, operations: Operations) -> bool:
+    return _calls(network, node, operations.modules, operations.functions, operations.methods)
 
 
 def is_weighted(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -168,12 +132,25 @@ def is_second_operand(network: fx.GraphModule, node: fx.Node) -> bool:
 
 def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
     """Reorders values and rounds none: codes pass through as they are."""
-    return _calls(network, node, (nn.Flatten,), _RESHAPES, _RESHAPE_METHODS)
+    return _is_one_of(network, node, RESHAPING)
 
 
 def is_identity(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Passes values on in evaluation."""
-    return _calls(network, node, (nn.Dropout, nn.Dropout2d, nn.Identity))
+    """Passes values on in evaluation, as dropouts and stochastic depth do."""
+    module = module_of(network, node)
+    return _is_one_of(network, node, DROPOUT) or (module is not None and _hands_on(module))
+
+
+def _hands_on(module: nn.Module) -> bool:
+    """Whether a module that follows the mode gives back, in evaluation, the very tensor it is given."""
+    if not depends_on_mode(module) or next(chain(module.parameters(), module.buffers()), None) is not None:
+        return False
+    evaluating, probe = copy.copy(module).eval(), torch.zeros(1, 1, 1, 1)
+    try:
+        return evaluating(probe) is probe
+    # It may want another shape, or more than one input.
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError):
+        return False
 
 
 def is_carrier(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -182,28 +159,55 @@ def is_carrier(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def activation_bound(network: fx.GraphModule, node: fx.Node) -> float | None:
-    """Upper bound of a ReLU (infinity) or ReLU6 (6); None for anything else."""
+    """Upper bound of a ReLU (infinity) or ReLU6 (6), whichever way it is written; None for anything else."""
     if _calls(network, node, (nn.ReLU6,), (F.relu6,)):
         return 6.0
     if _calls(network, node, (nn.ReLU,), (F.relu, torch.relu), ("relu", "relu_")):
         return float("inf")
-    return None
+    low, high = _limits(network, node)
+    return high if low == 0 else None
+
+
+def _limits(network: fx.GraphModule, node: fx.Node) -> tuple[float | None, float]:
+    """Bounds that a clipping puts on values: (None, infinity) for anything else and for computed bounds."""
+    module = module_of(network, node)
+    if isinstance(module, nn.Hardtanh):
+        return float(module.min_val), float(module.max_val)
+    names = ("min_val", "max_val") if node.target is F.hardtanh else ("min", "max")
+    if not _is_one_of(network, node, CLIPPING):
+        return None, float("inf")
+    given = dict(zip(names, node.args[1:], strict=False)) | node.kwargs
+    low, high = given.get(names[0]), given.get(names[1])
+    if isinstance(low, int | float) and (high is None or isinstance(high, int | float)):
+        return float(low), float("inf") if high is None else float(high)
+    return None, float("inf")
 
 
 def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the values of ``node`` cannot be below zero, as far as the graph tells."""
-    if activation_bound(network, node) is not None or _calls(
-        network, node, (nn.Sigmoid, nn.Softmax), (torch.sigmoid, F.softmax), ("sigmoid", "softmax")
-    ):
+    low, _ = _limits(network, node)
+    is_clipped = activation_bound(network, node) is not None or (low is not None and low >= 0)
+    if is_clipped or _is_one_of(network, node, NONNEGATIVE):
         return True
-    if is_carrier(network, node) or is_global_average(network, node):
+    if is_carrier(network, node) or is_global_average(network, node) or _selects(network, node):
         return is_nonnegative(network, node.all_input_nodes[0])
-    return is_add(network, node) and all(is_nonnegative(network, term) for term in node.all_input_nodes)
+    terms = node.all_input_nodes
+    has_negative_number = any(isinstance(term, int | float) and term < 0 for term in node.args)
+    is_joined = _is_one_of(network, node, JOINING) and bool(terms) and not has_negative_number
+    return is_joined and "alpha" not in node.kwargs and all(is_nonnegative(network, term) for term in terms)
+
+
+def _selects(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Gives some of its input's values, means or copies of them, or zeros."""
+    settings = {*node.args[2:], *node.kwargs.values()} if node.target is F.pad else set()
+    if settings - {"constant", "reflect", "replicate", 0, None}:
+        return False
+    return bool(node.all_input_nodes) and _is_one_of(network, node, SELECTING)
 
 
 def is_bounded_below(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether an activation keeps the values of ``node`` above some small negative number."""
-    if _calls(network, node, (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish), _BOUNDED):
+    if _is_one_of(network, node, BOUNDED):
         return True
     return is_carrier(network, node) and is_bounded_below(network, node.all_input_nodes[0])
 

@@ -46,4 +46,5 @@ def _group_of(network: fx.GraphModule, node: fx.Node) -> Group:
 
 
 def _only_reader(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
+    readers = [user for user in node.users if not graph.is_shape_query(user)]
+    return readers[0] if len(readers) == 1 else None

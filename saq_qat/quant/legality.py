@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import fx
 
-from saq_qat.quant import rules_onnxruntime, rules_tensorrt
+from saq_qat.quant import rules_network, rules_onnxruntime, rules_tensorrt
 from saq_qat.quant.plan import Finding, FloatReason, LayerPlan, Plan
 
 __all__ = ["judge"]
@@ -17,7 +17,7 @@ def judge(plan: Plan, network: fx.GraphModule, targets: tuple[str, ...]) -> Plan
     """The plan with, per layer, where and why it would stay float, and with every finding of the rules."""
     layers = tuple(replace(layer, float_on=_float_on(layer, targets)) for layer in plan.layers)
     judged = replace(plan, layers=layers, findings=())
-    findings: list[Finding] = []
+    findings: list[Finding] = rules_network.findings(network) if targets else []
     if "onnxruntime" in targets:
         findings += rules_onnxruntime.findings(judged, network)
     if "tensorrt" in targets:

@@ -2,14 +2,14 @@
 
 import copy
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError, LegalityError
-from saq_qat.quant.graph import module_of, trace
+from saq_qat.quant.graph import is_carrier, module_of
 from saq_qat.quant.inputs import hand_quantizer
 from saq_qat.quant.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.legality import judge
@@ -17,6 +17,7 @@ from saq_qat.quant.place import place
 from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.quantizer import Quantizer, observing
 from saq_qat.quant.statistics import averaged_statistics
+from saq_qat.quant.tracer import trace
 from saq_qat.recipe.schema import Quant
 
 __all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
@@ -69,7 +70,7 @@ def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
         else:
             for consumer in tensor.consumers:
                 nodes[consumer].replace_input_with(source, quantized)
-        for reader in list(quantized.users):
+        for reader in list(_readers(network, quantized)):
             _read_only(network, reader)
     for tensor in plan.tensors:
         if tensor.counts_from_zero:
@@ -84,6 +85,14 @@ def _tell_padding(network: fx.GraphModule, readers: Iterable[fx.Node]) -> None:
         module = module_of(network, reader)
         if isinstance(module, QuantConv2d) and module.pads:
             hand_quantizer(network, reader)
+
+
+def _readers(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
+    """Who reads a tensor, or a view of it."""
+    for user in node.users:
+        yield user
+        if is_carrier(network, user):
+            yield from _readers(network, user)
 
 
 def _read_only(network: fx.GraphModule, reader: fx.Node) -> None:

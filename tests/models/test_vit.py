@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from saq_qat.errors import ArtifactError, RecipeError, SetupError
 from saq_qat.models import build_model
 from saq_qat.models.attention import SelfAttention
-from saq_qat.quant.graph import trace
+from saq_qat.quant.tracer import trace
 from saq_qat.recipe.schema import Model
 
 timm = pytest.importorskip("timm", reason="needs the extra vit")
@@ -172,11 +172,11 @@ def test_quantizers_find_every_part_of_attention() -> None:
     steps = [node.target if isinstance(node.target, str) else node.target.__name__ for node in nodes]
     path = "blocks.0.attn"
     assert steps == [
-        *(f"{path}.q", "reshape", f"{path}.q_norm", "mul", "transpose"),
-        *(f"{path}.k", "reshape", f"{path}.k_norm", "transpose"),
+        *(f"{path}.q", "reshape", "mul", "transpose"),
+        *(f"{path}.k", "reshape", "transpose"),
         *(f"{path}.v", "reshape", "transpose"),
         *("transpose", "matmul", f"{path}.softmax", f"{path}.attn_drop", "matmul"),
-        *("transpose", "reshape", f"{path}.norm", f"{path}.proj"),
+        *("transpose", "reshape", f"{path}.proj"),
     ]
 
 

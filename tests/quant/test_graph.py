@@ -1,26 +1,25 @@
 """What the nodes of a traced network are."""
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torchvision.ops import StochasticDepth
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant import graph
 from saq_qat.quant.groups import groups
+from saq_qat.quant.tracer import trace
 from tests.quant.networks import Residual
 
 
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
-
-
-class Dropping(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, 0.5, self.training)
 
 
 class Dead(nn.Module):
@@ -30,13 +29,13 @@ class Dead(nn.Module):
 
 
 def nodes_of(model: nn.Module) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
-    network = graph.trace(model)
+    network = trace(model)
     return network, {node.name: node for node in network.graph.nodes}
 
 
 def test_a_branch_on_values_names_the_model_and_the_remedy() -> None:
     with pytest.raises(LegalityError, match=r"Branching cannot be traced: .*torch\.fx\.wrap"):
-        graph.trace(Branching())
+        trace(Branching())
 
 
 class TwoHeads(nn.Module):
@@ -46,12 +45,7 @@ class TwoHeads(nn.Module):
 
 def test_more_than_one_output_is_refused() -> None:
     with pytest.raises(LegalityError, match=r"TwoHeads returns .*logits alone"):
-        graph.trace(TwoHeads())
-
-
-def test_functional_dropout_is_refused_because_tracing_would_fix_it() -> None:
-    with pytest.raises(LegalityError, match=r"dropout: functional dropout .* Use nn\.Dropout"):
-        graph.trace(Dropping())
+        trace(TwoHeads())
 
 
 def test_dead_nodes_are_dropped() -> None:
@@ -59,7 +53,7 @@ def test_dead_nodes_are_dropped() -> None:
 
 
 def test_groups_hold_the_batch_norm_and_the_relu_that_follow_alone() -> None:
-    network = graph.trace(Residual())
+    network = trace(Residual())
     found = [tuple(str(part) for part in (g.head, g.batch_norm, g.activation)) for g in groups(network)]
     assert found == [
         ("x", "None", "None"),
@@ -85,7 +79,7 @@ def test_a_batch_norm_with_a_second_reader_before_it_stays_apart() -> None:
             x = self.conv(x)
             return self.bn(x) + x  # type: ignore[no-any-return]
 
-    assert [g.batch_norm for g in groups(graph.trace(Shared()))] == [None] * 4
+    assert [g.batch_norm for g in groups(trace(Shared()))] == [None] * 4
 
 
 class Sums(nn.Module):
@@ -139,6 +133,91 @@ def test_what_cannot_be_negative_is_found_through_carriers_and_sums() -> None:
     network = fx.symbolic_trace(Signs())
     results = network.graph.output_node().all_input_nodes
     assert [graph.is_nonnegative(network, node) for node in results] == [True] * 6 + [False] * 3
+
+
+class Ranges(nn.Module):
+    """Results that cannot be negative, and results that can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.limited, self.shifted = nn.Hardsigmoid(), nn.Hardtanh(0, 4), nn.Hardtanh(-1, 1)
+        self.pool, self.pad = nn.AvgPool2d(2), nn.ZeroPad2d(1)
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        a = x.relu()
+        nonnegative = [
+            self.gate(x), self.limited(x), x.clamp(min=0), torch.clamp(x, 0, 6), self.gate(x) * a,
+            torch.cat([a, self.limited(x)], 1), a.chunk(2, 1)[0], self.pool(a), self.pad(a), F.pad(a, (1, 1)),
+            a.mean(1), a.unsqueeze(1).squeeze(1), a + 1, a * 2, F.softplus(x), x.softmax(1),
+        ]  # fmt: skip
+        any_sign = [
+            self.shifted(x), x.clamp(max=1), a.clamp(min=-1) * x, torch.cat([a, x], 1), x.chunk(2, 1)[0],
+            self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1,
+            torch.add(a, a, alpha=-1), F.elu(x), -a,
+        ]  # fmt: skip
+        return nonnegative, any_sign
+
+
+def test_signs_are_followed_through_gates_joins_and_pools() -> None:
+    network = fx.symbolic_trace(Ranges())
+    results: Any = network.graph.output_node().args[0]
+    nonnegative, any_sign = results
+    assert [str(n) for n in nonnegative if not graph.is_nonnegative(network, n)] == []
+    assert [str(n) for n in any_sign if graph.is_nonnegative(network, n)] == []
+
+
+@pytest.mark.parametrize(
+    ("clipped", "bound"),
+    [
+        (nn.Hardtanh(0, 4), 4.0),
+        (nn.Hardtanh(-1, 1), None),
+        (lambda x: x.clamp(0, 6), 6.0),
+        (lambda x: torch.clamp(x, min=0), float("inf")),
+        (lambda x: torch.clamp(x, max=3), None),
+        (lambda x: F.hardtanh(x, 0.0, 2.0), 2.0),
+    ],
+)
+def test_clipping_at_zero_is_a_relu(clipped: Callable[[Tensor], Tensor], bound: float | None) -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = clipped if isinstance(clipped, nn.Module) else None
+
+        def forward(self, x: Tensor) -> Tensor:
+            return clipped(x)
+
+    network = fx.symbolic_trace(Clipped())
+    assert graph.activation_bound(network, network.graph.output_node().all_input_nodes[0]) == bound
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if self.training else x * 1
+
+
+class Depth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rand(()) if self.training else x
+
+
+def test_stochastic_depth_hands_values_on_whoever_wrote_it() -> None:
+    network = trace(nn.Sequential(StochasticDepth(0.5, "row"), Depth(), Noisy(), nn.Dropout1d(), nn.ReLU()))
+    calls = [node for node in network.graph.nodes if node.op == "call_module"]
+    assert [graph.is_identity(network, node) for node in calls] == [True, True, False, True, False]
+
+
+def test_asking_for_a_shape_keeps_nothing_from_being_one_group() -> None:
+    class Shaped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return F.relu(self.norm(x)).reshape(x.shape[0], -1)
+
+    found = [(str(g.head), str(g.batch_norm), str(g.activation)) for g in groups(trace(Shaped()))]
+    assert ("conv", "norm", "relu") in found
 
 
 def test_bounds_of_activations() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.graph import trace
+from saq_qat.quant.tracer import trace
 
 
 class Noise(nn.Module):
