@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
+from saq_qat.models.layers import linear_of
+from saq_qat.models.multihead import replacement_of
 
 __all__ = ["SelfAttention", "separate_attention", "separate_weights"]
 
 _NEEDED = {"qkv", "attn_drop", "proj", "proj_drop"}
 _OPTIONAL = {"q_norm", "k_norm", "norm"}
 _BRANCHES = ("q", "k", "v")
+_IN_PROJECTIONS = (("in_proj_weight", "weight"), ("in_proj_bias", "bias"))
 
 
 class SelfAttention(nn.Module):
@@ -71,38 +74,33 @@ class SelfAttention(nn.Module):
 def _thirds(fused: nn.Linear) -> list[nn.Linear]:
     weights = fused.weight.chunk(3)
     biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
-    return [_linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    # On the meta device nothing is drawn: the state of the random generator is as if this were never called.
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return layer
+    return [linear_of(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
 def separate_attention(network: nn.Module) -> nn.Module:
-    """Replace, in place, every self-attention that has a fused `qkv` by a `SelfAttention`; returns `network`.
+    """Replace, in place, every fused self-attention by one with its parts apart; returns `network`.
 
-    What is replaced is found by structure, and by a calculation: a module with the parts of timm's attention
-    (qkv, attn_drop, proj, proj_drop, num_heads, scale; q_norm, k_norm and norm if it has them), no other
-    weights, and the same results in float64 on sample tokens. Anything else stays as it is, such as attention
-    with a position bias, a gate or windows.
+    torch's own `nn.MultiheadAttention`, `nn.TransformerEncoderLayer` and `nn.TransformerEncoder` become what
+    `multihead` has for them. A `SelfAttention` replaces what is found by structure, and by a calculation: a
+    module with the parts of timm's attention (qkv, attn_drop, proj, proj_drop, num_heads, scale; q_norm,
+    k_norm and norm if it has them), no other weights, and the same results in float64 on sample tokens.
+    Anything else stays as it is, such as attention with a position bias, a gate or windows: where it is
+    written out, or calls `F.scaled_dot_product_attention`, tracing finds its products all the same.
     """
-    found = {
-        name: module
-        for name, module in network.named_modules(remove_duplicate=False)
-        if name and _has_the_parts(module)
-    }
-    separate: dict[nn.Module, SelfAttention] = {}
-    for name, module in found.items():
-        if module not in separate and _computes_the_same(module):
-            separate[module] = SelfAttention(module)
-        if module in separate:
-            network.set_submodule(name, separate[module])
+    separate: dict[nn.Module, nn.Module | None] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if module not in separate:
+            separate[module] = _separated(module)
+        replacement = separate[module]
+        if name and replacement is not None:
+            network.set_submodule(name, replacement)
     return network
+
+
+def _separated(module: nn.Module) -> nn.Module | None:
+    if _has_the_parts(module) and _computes_the_same(module):
+        return SelfAttention(module)
+    return replacement_of(module)
 
 
 def _has_the_parts(module: nn.Module) -> bool:
@@ -154,7 +152,7 @@ def _noise(like: Tensor) -> Tensor:
 
 
 def separate_weights(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Weights by name, with each fused `qkv` split where a network wants `q`, `k` and `v` in its place.
+    """Weights by name, each fused `qkv` or `in_proj` split where a network wants `q`, `k` and `v` instead.
 
     Args:
         weights: a state dict, such as timm's own.
@@ -162,13 +160,30 @@ def separate_weights(weights: Mapping[str, Tensor], wanted: Collection[str]) -> 
     """
     separate: dict[str, Tensor] = {}
     for name, value in weights.items():
-        stem, fused, kind = name.rpartition("qkv.")
-        parts = [f"{stem}{branch}.{kind}" for branch in _BRANCHES]
-        if fused and name not in wanted and set(parts) <= set(wanted) and _is_threefold(value):
+        parts = _parts(name)
+        if name not in wanted and parts and set(parts) <= set(wanted) and _is_threefold(value):
             separate.update(zip(parts, value.chunk(3), strict=True))
         else:
-            separate[name] = value
+            separate[_renamed(name, wanted)] = value
     return separate
+
+
+def _parts(name: str) -> list[str]:
+    """What the thirds of a fused weight are called; empty for any other name."""
+    for fused, kind in (("qkv.weight", "weight"), ("qkv.bias", "bias"), *_IN_PROJECTIONS):
+        if name == fused or name.endswith(f".{fused}"):
+            return [f"{name.removesuffix(fused)}{branch}.{kind}" for branch in _BRANCHES]
+    return []
+
+
+def _renamed(name: str, wanted: Collection[str]) -> str:
+    """The new name of a weight of an `nn.MultiheadAttention` whose keys have a width of their own."""
+    for branch in _BRANCHES:
+        fused = f"{branch}_proj_weight"
+        new = f"{name.removesuffix(fused)}{branch}.weight"
+        if name not in wanted and name.endswith(fused) and new in wanted:
+            return new
+    return name
 
 
 def _is_threefold(value: Tensor) -> bool:

@@ -13,6 +13,7 @@ from saq_qat.data.batches import steps_per_epoch
 from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
+from saq_qat.models.probe import check_takes_images
 from saq_qat.quant.plan import Plan
 from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
@@ -141,7 +142,8 @@ def begin_or_resume(
     """The training at its last checkpoint, or at its start if there is none; env.json tells what it runs on.
 
     Raises:
-        RecipeError: it was started with another number of processes, which would change every perturbation.
+        RecipeError: it was started with another number of processes, which would change every perturbation;
+            or the network refuses the recipe's images.
         ArtifactError: the checkpoint and the one before it are damaged, or the teacher is another one.
     """
     checkpoint = newest_checkpoint(folder / "checkpoints" / "last")
@@ -149,6 +151,7 @@ def begin_or_resume(
     if checkpoint is None:
         torch.manual_seed(recipe.seed)
         network: nn.Module = build_model(recipe.model, len(images.classes))
+        check_takes_images(network, recipe.data.image_size, len(images.classes), recipe.model.name)
         plan = None
     else:
         _check_same_surroundings(checkpoint, folder, processes, teacher)
