@@ -19,6 +19,7 @@ from saq_qat_export.rungs import Rung
 from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
 from saq_qat_export.view_graph import LOGITS, is_integer_product
 from tests.export.networks import CLASSES, Lowered, lower, policy
+from tests.export.test_tensorrt_proof import in_float16
 
 
 def _tiny_transformer() -> nn.Module:
@@ -62,12 +63,12 @@ class Case:
     kind: str
     offset: str
     settings: tuple[tuple[str, object], ...] = ()
+    targets: tuple[str, ...] = ("onnxruntime",)
 
     def __str__(self) -> str:
         words = [self.network.name, f"W{self.bits}A{self.bits}", self.kind, self.offset]
-        return "-".join(
-            [*words, *(f"{name}={value}" for name, value in self.settings if name != "overrides")]
-        )
+        words += [f"{name}={value}" for name, value in self.settings if name != "overrides"]
+        return "-".join([*words, *(target for target in self.targets if target != "onnxruntime")])
 
     def lower(self, images: Tensor) -> Lowered:
         """On images to calibrate with."""
@@ -82,7 +83,7 @@ class Case:
             activation=ActivationQuantizer.model_validate(activation),
             **dict(self.settings),
         )
-        return lower(self.network.build(), quant, images)
+        return lower(self.network.build(), quant, images, targets=self.targets)
 
 
 def remedied(case: Case) -> Case:
@@ -115,14 +116,8 @@ def assert_exact_for_tensorrt(case: Case, found: Lowered, batches: Iterable[Tens
     shape = (channels, height, width)
     ties = tie_images(found.view, shape)
     for attention in _attentions(found):
-        single, half = (
-            export_tensorrt(found.view, shape, TensorRt.model_validate(settings))
-            for settings in (
-                {"attention": attention},
-                {"attention": attention, "precision": "float16"},
-            )
-        )
-        graphs = TensorRtGraphs(single, half, attention)
+        single = export_tensorrt(found.view, shape, TensorRt(attention=attention))
+        graphs = TensorRtGraphs(single, in_float16(single), attention)
         for rung in tensorrt_rungs(found.view, found.graph, graphs, batches, ties):
             _show(case, rung, f"attention {attention}: ")
             assert rung.passed, rung.detail

@@ -39,9 +39,13 @@ LARGE_CASES = [
     for offset in ("bounded", "signed")
 ]
 PARTLY_FLOAT = [
-    Case(network, 4, "saq", OFFSETS[network.name], (setting,))
+    case
     for network in TINY
-    for setting in (("placement", "paper"), ("quantize_image", False))
+    for case in (
+        Case(network, 4, "saq", OFFSETS[network.name], (("placement", "paper"),)),
+        Case(network, 4, "saq", OFFSETS[network.name], (("quantize_image", False),)),
+        Case(network, 4, "saq", OFFSETS[network.name], targets=("tensorrt",)),
+    )
 ]
 
 
@@ -99,15 +103,25 @@ def test_unsigned_steps_of_8_bits_are_refused_for_tensorrt_with_a_remedy(
     assert all("0..255" in finding.message and "kind saq" in finding.remedy for finding in found)
 
 
+def large_photos(case: Case) -> list[torch.Tensor]:
+    """16 small images or 4 large ones, in batches."""
+    count = 16 if case.network.side < 64 else 4
+    return list(torch.split(photos(count, case.network.side, seed=1), count // 2))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", LARGE_CASES, ids=str)
 def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
-    side = case.network.side
-    found = (remedied(case) if for_tensorrt(case) else case).lower(photos(8, side))
-    images = list(torch.split(photos(16 if side < 64 else 4, side, seed=1), 4 if side < 64 else 2))
-    assert_exact(case, found, images)
+    found = case.lower(photos(8, case.network.side))
+    assert_exact(case, found, large_photos(case))
     assert_integer(found)
-    assert for_tensorrt(case) != bool(refusals(found))
-    if for_tensorrt(case):
-        assert_exact_for_tensorrt(case, found, images)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("case", [case for case in LARGE_CASES if for_tensorrt(case)], ids=str)
+def test_graphs_for_tensorrt_of_a_network_are_proved(case: Case) -> None:
+    found = remedied(case).lower(photos(8, case.network.side))
+    assert not refusals(found)
+    assert_exact_for_tensorrt(case, found, large_photos(case))
