@@ -124,7 +124,19 @@ def _smooth(slope: float, *, gated: bool) -> Rule:
 
 _MOVERS = (
     *("cat", "chunk", "concat", "expand", "getitem", "split", "squeeze", "stack", "unbind", "unsqueeze"),
-    *("contiguous", "flatten", "permute", "reshape", "transpose", "view"),
+    *(
+        "contiguous",
+        "flatten",
+        "flip",
+        "movedim",
+        "permute",
+        "reshape",
+        "roll",
+        "transpose",
+        "unflatten",
+        "view",
+    ),
+    *("narrow", "pad", "repeat", "select"),
     *("dropout", "dropout1d", "dropout2d", "identity"),
     "maxpool2d",
 )

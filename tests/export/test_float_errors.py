@@ -84,6 +84,8 @@ OPERATIONS: dict[str, Function] = {
     "concatenation": lambda x: torch.cat([x, x * x], 1),
     "parts": lambda x: x.chunk(2, 1)[1],
     "one token": lambda x: x[:, 0],
+    "padding": lambda x: F.pad(x, (0, 1, 2, 0)),
+    "shifted windows": lambda x: torch.roll(x, (2, 1), (1, 2)).narrow(1, 0, 8),
     "reshape": lambda x: x.reshape(2, -1).contiguous(),
 }
 
