@@ -30,11 +30,20 @@ def with_attention(view: fx.GraphModule, attention: Attention) -> fx.GraphModule
         product = nodes[name]
         for operand in product.all_input_nodes:
             product.replace_input_with(operand, _unquantized(changed, operand))
+    _ask_floats_for_shapes(changed)
     changed.graph.eliminate_dead_code()
     changed.delete_all_unused_submodules()
     changed.graph.lint()
     changed.recompile()
     return changed
+
+
+def _ask_floats_for_shapes(view: fx.GraphModule) -> None:
+    """Let no quantizer stay because somebody asks for the shape of its codes."""
+    for node in view.graph.nodes:
+        source = node.all_input_nodes[0] if graph.is_shape_query(node) else None
+        if source is not None and isinstance(graph.module_of(view, source), Quantize):
+            node.replace_input_with(source, source.all_input_nodes[0])
 
 
 def _unquantized(view: fx.GraphModule, node: fx.Node) -> fx.Node:

@@ -129,15 +129,28 @@ def _bound(x: Codes, weight: Weights, bias: Codes, depth: int) -> int:
     return bound
 
 
-def max_pool(x: Codes, kernel: tuple[int, int], window: Window) -> Codes:
-    """Largest codes (N, C, H', W') of each window of (N, C, H, W); padding never wins."""
-    (pad_h, pad_w), (down, right) = window.padding, window.dilation
+def max_pool(x: Codes, kernel: tuple[int, int], window: Window, round_up: bool = False) -> Codes:
+    """Largest codes (N, C, H', W') of each window of (N, C, H, W); padding never wins.
+
+    Args:
+        round_up: windows may reach beyond the padding on the right and below, but start before it.
+    """
     lowest = np.iinfo(np.int32).min
-    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)), constant_values=lowest)
     span = tuple((size - 1) * step + 1 for size, step in zip(kernel, window.dilation, strict=True))
-    patches = sliding_window_view(padded, span, axis=(2, 3))
-    patches = patches[:, :, :: window.stride[0], :: window.stride[1], ::down, ::right]
+    pads = [(pad, pad) for pad in window.padding]
+    if round_up:
+        sides = zip(x.shape[2:], span, window.stride, window.padding, strict=True)
+        pads = [(pad, pad + _overhang(size + pad, width, step, pad)) for size, width, step, pad in sides]
+    padded = np.pad(x, ((0, 0), (0, 0), *pads), constant_values=lowest)
+    (rows, columns), (down, right) = window.stride, window.dilation
+    patches = sliding_window_view(padded, span, axis=(2, 3))[:, :, ::rows, ::columns, ::down, ::right]
     return cast(Codes, patches.max(axis=(4, 5)))
+
+
+def _overhang(before: int, span: int, step: int, pad: int) -> int:
+    """How far the last window that starts within ``before`` elements reaches beyond ``pad`` behind them."""
+    last = min(-(-(before + pad - span) // step), (before - 1) // step) * step
+    return max(last + span - before - pad, 0)
 
 
 def quantize_float(x: Float32, scale: np.float32, codes: CodeRange) -> Codes:

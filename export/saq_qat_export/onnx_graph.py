@@ -19,7 +19,7 @@ from saq_qat_export.attention import with_attention
 from saq_qat_export.passes.batch import repeat_by_broadcasting
 from saq_qat_export.passes.bounds import drop_idle_relus
 from saq_qat_export.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
-from saq_qat_export.passes.constants import fold_into_floats
+from saq_qat_export.passes.constants import fold_into_floats, write_filled_constants
 from saq_qat_export.passes.float16 import to_float16
 from saq_qat_export.passes.names import code_tensors, float_results, name_after_modules
 from saq_qat_export.passes.packing import Packing, pack_weights
@@ -61,6 +61,7 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     """
     model = _torch_export(view, image_shape, onnxruntime.OPSET, onnxruntime.translation_table())
     repeat_by_broadcasting(model)
+    write_filled_constants(model)
     dequantize_behind_carriers(model)
     name_after_modules(model, _products(view))
     store_uint8_before_int8(model)

@@ -106,12 +106,13 @@ def accumulate(node: onnx.NodeProto, x: CodeTensor, layer: IntegerOperands) -> A
     return Accumulator.of_channels(values, x.scale, layer.weight_scale, axis=1)
 
 
-def pooling_window(node: onnx.NodeProto) -> tuple[tuple[int, int], math.Window] | None:
-    """Kernel and window of a MaxPool over two axes; None for one that pads by name or unevenly."""
+def pooling_window(node: onnx.NodeProto) -> tuple[tuple[int, int], math.Window, bool] | None:
+    """Kernel, window and rounding (up?) of a MaxPool over two axes; None if it pads by name or unevenly."""
     settings = attributes_of(node)
     kernel, pads = settings["kernel_shape"], list(settings.get("pads", (0, 0, 0, 0)))
-    named = settings.get("auto_pad", b"NOTSET") != b"NOTSET" or settings.get("ceil_mode", 0)
+    named = settings.get("auto_pad", b"NOTSET") != b"NOTSET"
     if len(kernel) != 2 or named or pads[:2] != pads[2:] or len(node.output) > 1:
         return None
     (stride_h, stride_w), (dil_h, dil_w) = settings.get("strides", (1, 1)), settings.get("dilations", (1, 1))
-    return (kernel[0], kernel[1]), math.Window((stride_h, stride_w), (pads[0], pads[1]), (dil_h, dil_w))
+    window = math.Window((stride_h, stride_w), (pads[0], pads[1]), (dil_h, dil_w))
+    return (kernel[0], kernel[1]), window, bool(settings.get("ceil_mode", 0))

@@ -128,10 +128,10 @@ class _Interpreter:
         return self._array(node.input[index]) if given else None
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
-        """Any operator, by ONNX's own evaluator; of constants it makes constants."""
+        """Any operator, by ONNX's own evaluator; of constants it makes constants, but for one per image."""
         names = [name for name in dict.fromkeys(node.input) if name]
         results = call(node, {name: self._array(name) for name in names}, self.opsets)
-        is_constant = all(isinstance(self.values[name], Opaque) for name in names)
+        is_constant = node.op_type != "Expand" and all(isinstance(self.values[n], Opaque) for n in names)
         for name, array in zip(node.output, results, strict=True):
             is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f" and not is_constant
             self.values[name] = Floats(array.astype(np.float32)) if is_float else Opaque(array)

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -191,3 +192,19 @@ def test_operands_swap_only_where_the_first_repeats_innermost(
     a: tuple[int, ...], b: tuple[int, ...], swapped: bool
 ) -> None:
     assert integer_math.broadcasts_innermost(a, b) is swapped
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8, 9])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(2, 2, 0, 1), (3, 2, 0, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 3, 1, 2)],
+)
+def test_pooling_that_rounds_up_is_pytorchs(
+    size: int, kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    """A window may reach beyond the padding, but not start there."""
+    x = np.random.default_rng(0).integers(-9, 9, (2, 3, size, size + 1)).astype(np.int32)
+    pool = torch.nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=True)
+    expected = pool(torch.from_numpy(x).float()).numpy()
+    window = Window((stride, stride), (padding, padding), (dilation, dilation))
+    np.testing.assert_array_equal(integer_math.max_pool(x, (kernel, kernel), window, round_up=True), expected)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["fold_into_floats"]
+__all__ = ["fold_into_floats", "write_filled_constants"]
 
 
 def fold_into_floats(model: ir.Model, weights: Collection[str]) -> None:
@@ -22,6 +22,27 @@ def fold_into_floats(model: ir.Model, weights: Collection[str]) -> None:
             _replace(model, node, stored * scale.reshape(-1, *[1] * (stored.ndim - 1)))
 
 
+def write_filled_constants(model: ir.Model) -> None:
+    """Replace every ConstantOfShape of a constant shape by the constant, in place; the runtime refuses it."""
+    for node in list(model.graph):
+        shape = node.inputs[0] if node.op_type == "ConstantOfShape" else None
+        sizes = None if shape is None else ir.convenience.get_const_tensor(shape)
+        if sizes is None:
+            continue
+        fill = (
+            node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1, "f")
+        )
+        old, name = node.outputs[0], str(node.outputs[0].name)
+        filled = np.full(sizes.numpy(), fill[0])
+        constant = ir.tensor(filled, name=name)
+        kind = ir.TensorType(constant.dtype)
+        value = ir.Value(name=name, const_value=constant, shape=ir.Shape(filled.shape), type=kind)
+        old.name = None
+        model.graph.register_initializer(value)
+        old.replace_all_uses_with(value)
+        model.graph.remove(node, safe=True)
+
+
 def _array(value: ir.Value | None) -> np.ndarray:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None:
@@ -30,11 +51,15 @@ def _array(value: ir.Value | None) -> np.ndarray:
 
 
 def _replace(model: ir.Model, dequantize: ir.Node, floats: np.ndarray) -> None:
-    """The float takes the name of its codes."""
+    """The float takes the name of its codes, unless layers whose codes are equal share one tensor of them."""
     old, codes = dequantize.outputs[0], dequantize.inputs[0]
     name = "" if codes is None else str(codes.name)
-    del model.graph.initializers[name]
+    if codes is not None and len(codes.uses()) > 1:
+        name = str(old.name)
+    else:
+        del model.graph.initializers[name]
     value = ir.Value(name=name, const_value=ir.tensor(floats, name=name), shape=old.shape, type=old.type)
+    old.name = None if old.name == name else old.name
     model.graph.register_initializer(value)
     old.replace_all_uses_with(value)
     model.graph.remove(dequantize, safe=True)
