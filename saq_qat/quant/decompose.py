@@ -1,5 +1,7 @@
 """Attention in one call, and sums of products in Einstein's notation, as plain products of two tensors."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -9,9 +11,9 @@ from saq_qat.quant.rewrite import arguments_of
 __all__ = ["decompose_products", "masked_scores", "scaled_query"]
 
 
-def scaled_query(query: Tensor, scale: float | None) -> Tensor:
-    """The query (..., T, D) times ``scale``, or times D^-1/2 if that is None."""
-    return query * (query.size(-1) ** -0.5 if scale is None else scale)
+def scaled_query(query: Tensor) -> Tensor:
+    """The query (..., T, D) times D^-1/2."""
+    return query * cast(float, query.size(-1) ** -0.5)
 
 
 def masked_scores(scores: Tensor, mask: Tensor) -> Tensor:
@@ -42,7 +44,9 @@ def _attention(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if found.get("is_causal") or found.get("enable_gqa"):
         return None
     graph = network.graph
-    query = graph.call_function(scaled_query, (found["query"], found.get("scale")))
+    scale = found.get("scale")
+    scaling = (scaled_query, (found["query"],)) if scale is None else (torch.mul, (found["query"], scale))
+    query = graph.call_function(*scaling)
     key = graph.call_method("transpose", (found["key"], -2, -1))
     scores = graph.call_function(torch.matmul, (query, key))
     if found.get("attn_mask") is not None:

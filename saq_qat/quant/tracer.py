@@ -16,6 +16,7 @@ from saq_qat.quant.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 __all__ = ["ImageTracer", "trace"]
 
 _CONSTANT = "_tensor_constant"
+_CUTS = ("chunk", "split", "split_with_sizes")
 
 
 class ImageTracer(fx.Tracer):
@@ -50,6 +51,12 @@ class ImageTracer(fx.Tracer):
                 self.failed_in = self.path_of_module(m)
             raise
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The parts that a tensor is cut into, where the call says how many."""
+        parts = _parts(obj.node)
+        whole: Any = obj
+        return super().iter(obj) if parts is None else iter([whole[index] for index in range(parts)])
+
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
@@ -66,6 +73,19 @@ class ImageTracer(fx.Tracer):
         if path and kind in ("call_function", "call_method"):
             name = f"{path}.{name or getattr(target, '__name__', target)}"
         return super().create_node(kind, target, args, kwargs, name, type_expr)
+
+
+def _parts(node: fx.Node) -> int | None:
+    """How many tensors a chunk into so many, or a split by a list of sizes, gives."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", None)
+    if name not in _CUTS:
+        return None
+    names = ("chunks", "split_size", "split_size_or_sections", "split_sizes")
+    named = next((node.kwargs[given] for given in names if given in node.kwargs), None)
+    by = node.args[1] if len(node.args) > 1 else named
+    if name == "chunk":
+        return by if isinstance(by, int) else None
+    return len(by) if isinstance(by, (list, tuple)) else None
 
 
 def trace(model: nn.Module) -> fx.GraphModule:

@@ -1,5 +1,7 @@
 """Tracing: what follows training and evaluation stays one node; optional inputs keep their defaults."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,3 +60,30 @@ def test_optional_inputs_keep_their_defaults() -> None:
 def test_a_second_input_is_refused() -> None:
     with pytest.raises(LegalityError, match="second"):
         trace(Pair())
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: x.chunk(3, dim=-1),
+        lambda x: torch.chunk(x, chunks=3, dim=-1),
+        lambda x: x.split([2, 3, 1], dim=-1),
+        lambda x: torch.split(x, split_size_or_sections=[2, 2, 2], dim=-1),
+    ],
+)
+def test_parts_of_a_tensor_can_be_looped_over(cut: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+    class Loops(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([part * index for index, part in enumerate(cut(x))], -1)
+
+    x = torch.randn(2, 6)
+    assert torch.equal(trace(Loops())(x), Loops()(x))
+
+
+def test_parts_of_unknown_number_cannot() -> None:
+    class Loops(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([part * 2 for part in x.unbind(0)])
+
+    with pytest.raises(LegalityError, match="cannot be traced"):
+        trace(Loops())
