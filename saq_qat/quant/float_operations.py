@@ -12,8 +12,8 @@ from saq_qat.quant.plan import Plan
 __all__ = ["WHY_FLOAT", "float_operations"]
 
 WHY_FLOAT = (
-    "Integers are for convolutions, linear layers and products of two activations, and with placement: deploy "
-    "for global averages and for sums of which a convolution writes a term."
+    "Integers are for convolutions, linear layers and products of two activations, and with placement: "
+    "deploy for global averages and for sums of which a convolution writes a term."
 )
 
 
