@@ -4,7 +4,6 @@ A subclass of a layer is traced through, since its forward may do anything; most
 layer itself would call. Only layers get quantizers, are folded, and follow training and evaluation.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, cast
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saq_qat.errors import LegalityError
 from saq_qat.quant.graph import is_shape_arithmetic
 from saq_qat.quant.modes import Arguments, FollowsMode, Input
+from saq_qat.quant.simplify import simplify
 
 __all__ = ["FOLLOW_MODE", "ModeArguments", "arguments_of", "as_layers"]
 
@@ -69,16 +69,16 @@ def as_layers(network: fx.GraphModule, model: nn.Module, in_training: ModeArgume
         in_training: what the functions that follow the mode are given in training.
 
     Raises:
-        LegalityError: a dropout is on in evaluation too.
+        LegalityError: a dropout is on in evaluation too, or a layer has no weight of its own.
     """
     for node in list(network.graph.nodes):
         if node.op == "call_module":
-            _simplify(network, node, network.get_submodule(str(node.target)))
+            simplify(network, node)
         elif node.target in _DROPOUTS:
             _dropout(network, node, in_training[node])
         elif node.target is F.scaled_dot_product_attention:
             _attention_dropout(network, node, in_training[node])
-        elif node.target is torch._assert and is_shape_arithmetic(node.all_input_nodes[0]):
+        elif node.target is torch._assert and all(map(is_shape_arithmetic, node.all_input_nodes)):
             network.graph.erase_node(node)
         elif node.op == "call_function" and node.target in _SIGNATURES and _layer(network, model, node):
             continue
@@ -90,36 +90,6 @@ def as_layers(network: fx.GraphModule, model: nn.Module, in_training: ModeArgume
 def _replace(network: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
     node.replace_all_uses_with(by)
     network.graph.erase_node(node)
-
-
-def _simplify(network: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    source = node.all_input_nodes[0] if node.all_input_nodes else None
-    if source is None:
-        return
-    if isinstance(module, nn.Identity):
-        _replace(network, node, source)
-    elif isinstance(module, nn.Conv2d) and (
-        module.padding_mode != "zeros" or isinstance(module.padding, str)
-    ):
-        network.set_submodule(str(node.target), _padded_by_numbers(network, node, module))
-
-
-def _padded_by_numbers(network: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with symmetric zeros as numbers, or without padding behind a node that pads."""
-    plain: Any = copy.copy(conv)
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
-    plain.padding_mode = "zeros"
-    if conv.padding_mode == "zeros" and (left, top) == (right, bottom):
-        plain.padding = (top, left)
-    else:
-        plain.padding = (0, 0)
-        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        with network.graph.inserting_before(node):
-            padded = network.graph.call_function(
-                F.pad, (node.all_input_nodes[0], (left, right, top, bottom)), {"mode": mode}
-            )
-        node.replace_input_with(node.all_input_nodes[0], padded)
-    return cast(nn.Conv2d, plain)
 
 
 def _dropout(network: fx.GraphModule, node: fx.Node, training: Arguments) -> None:
@@ -154,11 +124,15 @@ def _attention_dropout(network: fx.GraphModule, node: fx.Node, training: Argumen
 
 
 def _layer(network: fx.GraphModule, model: nn.Module, node: fx.Node) -> bool:
-    """Call a plain layer in place of a function whose tensors, but for its input, are parameters."""
+    """Call a plain layer in place of a function whose tensors, but for its input, are parameters.
+
+    A bias that is computed is added behind a linear layer.
+    """
     found = arguments_of(node)
     settings = [value for name, value in found.items() if name not in _TENSORS]
     weight, bias = (_parameter(network, found.get(name)) for name in ("weight", "bias"))
-    known = weight is not None and (bias is not None or found.get("bias") is None)
+    computed = found.get("bias") if bias is None else None
+    known = weight is not None and (computed is None or node.target is F.linear)
     if not known or any(isinstance(value, fx.Node) for value in settings):
         return False
     owner = str(found["weight"].target).rpartition(".")[0]
@@ -167,14 +141,24 @@ def _layer(network: fx.GraphModule, model: nn.Module, node: fx.Node) -> bool:
     if layer is None:
         return False
     layer.training = old.training
-    path = f"{node.name}_layer"
-    if isinstance(old, type(layer)):
-        # Its children, an activation for example, are called by themselves and stay at their paths.
-        path = f"{owner}.layer" if next(network.get_submodule(owner).children(), None) else owner
+    path = _path_of(network, node, layer, owner if isinstance(old, type(layer)) else None)
     network.set_submodule(path, layer)
     with network.graph.inserting_before(node):
-        _replace(network, node, network.graph.call_module(path, (found["input"],)))
+        result = network.graph.call_module(path, (found["input"],))
+        if computed is not None:
+            result = network.graph.call_function(torch.add, (result, computed))
+        _replace(network, node, result)
     return True
+
+
+def _path_of(network: fx.GraphModule, node: fx.Node, layer: nn.Module, owner: str | None) -> str:
+    """The owner's path, or one below if the owner holds more: an activation, or a tensor used elsewhere."""
+    if owner is None:
+        return f"{node.name}_layer"
+    holder = network.get_submodule(owner)
+    tensors = {name for name, _ in chain(holder.named_parameters(), holder.named_buffers())}
+    holds_more = next(holder.children(), None) is not None or tensors - layer.state_dict().keys()
+    return f"{owner}.layer" if holds_more else owner
 
 
 def _parameter(network: fx.GraphModule, node: object) -> nn.Parameter | None:

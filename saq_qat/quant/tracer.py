@@ -1,8 +1,10 @@
 """Tracing with torch.fx in both modes: what is one node, and what makes a network untraceable."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from saq_qat.quant.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 __all__ = ["ImageTracer", "trace"]
 
 _CONSTANT = "_tensor_constant"
+_NOT_THEIRS = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<")
 _CUTS = ("chunk", "split", "split_with_sizes")
 
 
@@ -119,12 +122,19 @@ def _recorded(model: nn.Module, *, training: bool) -> fx.Graph:
         raise
     # forward is the user's: handed a stand-in for a tensor, it may raise anything.
     except Exception as error:
-        where = f" in {tracer.failed_in}" if tracer.failed_in else ""
+        where = (f" in {tracer.failed_in}" if tracer.failed_in else "") + _line_of(error)
         raise LegalityError(
             "Quantizers are placed on a torch.fx graph, and "
             f"{type(model).__name__} cannot be traced{where}: {error}. Write forward without branches or "
             "loops that depend on tensor values or shapes, or mark the part with torch.fx.wrap."
         ) from error
+
+
+def _line_of(error: Exception) -> str:
+    """Where the network's own code was when it failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno}: {theirs[-1].line})" if theirs else ""
 
 
 @contextmanager

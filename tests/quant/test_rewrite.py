@@ -184,7 +184,8 @@ def test_the_part_that_cannot_be_traced_is_named() -> None:
 
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Branch()))
     with pytest.raises(
-        LegalityError, match=r"Sequential cannot be traced in 1\.0: .*tensor values or shapes"
+        LegalityError,
+        match=r"traced in 1\.0 \(.*test_rewrite\.py, line \d+: return x if x\.shape.* or shapes",
     ):
         trace(model)
 
@@ -238,3 +239,36 @@ def test_a_folded_batch_norm_leaves_its_children_in_place() -> None:
     folded = fold_batch_norm(network)
     assert "norm.layer" not in called(folded) and "norm.act" in called(folded)
     folded(images())
+
+
+class ComputedBias(nn.Linear):
+    """A bias of two parts, as attention without a bias of its keys has it."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 6, bias=False)
+        self.part = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, torch.cat([self.part, self.part * 2]))
+
+
+def test_a_computed_bias_is_added_behind_its_linear_layer() -> None:
+    model = nn.Sequential(ComputedBias())
+    network = trace(model)
+    assert called(network) == {"0.layer": nn.Linear}
+    torch.testing.assert_close(network(torch.eye(4)), model(torch.eye(4)))
+    assert "0.part" in dict(network.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), r"0 \(ParametrizedLinear\) computes it"),
+        (nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1)), "ParametrizedConv2d.*remove_param"),
+        (nn.LazyConv2d(3, 1), "LazyConv2d.*has none before"),
+    ],
+    ids=["weight norm", "spectral norm", "lazy"],
+)
+def test_layers_without_a_weight_of_their_own_are_refused(layer: nn.Module, said: str) -> None:
+    with pytest.raises(LegalityError, match=said):
+        trace(nn.Sequential(layer))
