@@ -7,17 +7,16 @@
     ├── ArtifactError        3   a checkpoint or bundle is missing, broken or of another version
     ├── SetupError           4   a package, driver or device is missing
     ├── DivergedError        5   the loss stopped being a finite number
-    ├── GateError            1   the exported integers are not the trained ones
-    └── EngineError          1   TensorRT could not build an engine of the graph
+    └── GateError            1   the exported integers are not the trained ones
 
-A message states the rule, what was found, where, and how to mend it.
+The runtime, which knows nothing of training, has errors of its own with exit codes of the same meaning
+(``saq_qat_runtime.errors``). A message states the rule, what was found, where, and how to mend it.
 """
 
 __all__ = [
     "ArtifactError",
     "DataError",
     "DivergedError",
-    "EngineError",
     "GateError",
     "LegalityError",
     "RecipeError",
@@ -68,7 +67,3 @@ class DivergedError(SaqError):
 
 class GateError(SaqError):
     """The proof failed: deployed integers differ from the trained ones."""
-
-
-class EngineError(SaqError):
-    """TensorRT refused a graph, or failed to build an engine of it."""

@@ -1,12 +1,15 @@
 """Errors of the runtime, by who can mend them.
 
-    SessionError
-    ├── InputError           the caller: an array, image or argument breaks a rule (HTTP 400)
-    ├── ModelError           the artifact: a bundle is missing, damaged, unproved or of another version
-    ├── BackendUnavailable   the machine: an engine or library that was asked for is missing
-    ├── RuntimeFault         the engine: a run failed; the session refuses further calls (HTTP 503)
-    │   └── CudaError        the GPU: a CUDA call failed; most such errors stay until the process ends
-    └── ClosedError          the program: a session was used after `close()` or across a fork
+    SessionError                1   a step failed
+    ├── InputError              2   the caller: an array, image or argument breaks a rule (HTTP 400)
+    ├── ModelError              3   the artifact: a bundle is missing, damaged, unproved or of another version
+    ├── BackendUnavailable      4   the machine: an engine or library that was asked for is missing
+    ├── EngineError             1   the builder: TensorRT could not build an engine of a graph
+    ├── RuntimeFault            1   the engine: a run failed; the session refuses further calls (HTTP 503)
+    │   └── CudaError           1   the GPU: a CUDA call failed; most such errors stay until the process ends
+    └── ClosedError             1   the program: a session was used after `close()` or across a fork
+
+The number is the exit code of a command that meets the error.
 
 A message states the rule, what was found, where, and how to mend it.
 """
@@ -15,6 +18,7 @@ __all__ = [
     "BackendUnavailable",
     "ClosedError",
     "CudaError",
+    "EngineError",
     "InputError",
     "ModelError",
     "RuntimeFault",
@@ -25,17 +29,29 @@ __all__ = [
 class SessionError(Exception):
     """Base of every error the runtime raises on purpose."""
 
+    exit_code = 1
+
 
 class InputError(SessionError):
     """An array, image or argument breaks a rule; nothing was computed and the session stays usable."""
+
+    exit_code = 2
 
 
 class ModelError(SessionError):
     """A bundle is missing, damaged, unproved or of another version."""
 
+    exit_code = 3
+
 
 class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already says that it is an error
     """The engine or library that was asked for cannot run here; nothing else silently takes its place."""
+
+    exit_code = 4
+
+
+class EngineError(SessionError):
+    """TensorRT refused a graph, or failed to build an engine of it."""
 
 
 class RuntimeFault(SessionError):  # noqa: N818  a fault is the engine's, and stays until the session is loaded again

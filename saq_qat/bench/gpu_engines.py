@@ -13,12 +13,11 @@ import onnx_ir as ir
 
 from saq_qat.bench.engines import Entrant, Images
 from saq_qat.bench.record import Contestant
-from saq_qat.errors import SaqError
 from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.promises import check_interface
 from saq_qat_runtime.choose import open_bundle
-from saq_qat_runtime.errors import BackendUnavailable
+from saq_qat_runtime.errors import BackendUnavailable, SessionError
 from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine, build_engine
 from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
@@ -119,7 +118,7 @@ def float_engines(
         try:
             built = _build(precision, _in_precision(float_model, precision), bundle.record, build)
             backend = TensorRtBackend(built.content, built.record, bundle.library, machine=bundle.machine)
-        except (SaqError, BackendUnavailable) as error:
+        except SessionError as error:
             reasons.append(f"{precision} engine: {error}")
         else:
             found.append(_entrant(precision, "the run's weights without quantizers", backend, built.record))

@@ -22,7 +22,7 @@ from saq_qat.cli.show import show
 from saq_qat.cli.train import train
 from saq_qat.cli.verify import verify
 from saq_qat.errors import SaqError
-from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, SessionError
+from saq_qat_runtime.errors import SessionError
 
 __all__ = ["app", "main"]
 
@@ -94,10 +94,6 @@ def _message(error: BaseException) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, SaqError):
+    if isinstance(error, SaqError | SessionError):
         return error.exit_code
-    if isinstance(error, InputError | ModelError):
-        return 3
-    if isinstance(error, BackendUnavailable):
-        return 4
     return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1

@@ -20,14 +20,14 @@ from saq_qat.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machi
 from saq_qat.bench.paired import Ratio
 from saq_qat.bench.record import BUNDLE, Bench, Contestant, read_bench, write_bench
 from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
-from saq_qat.errors import EngineError, SetupError
+from saq_qat.errors import SetupError
 from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
 from saq_qat.report.gpu_text import gpu_tables
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
-from saq_qat_runtime.errors import BackendUnavailable, ModelError
+from saq_qat_runtime.errors import BackendUnavailable, EngineError, ModelError
 from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.errors import SetupError
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.tensorrt.engine_record import EngineRecord
 from tests.report.networks import RECIPE, trained_run
 
@@ -103,7 +103,7 @@ def test_without_a_library_the_bundle_is_delivered_and_the_way_forward_told(
     run = str(gpu_bundle.parent)
     assert (
         saq_qat("export", run, "--trt", "--flavour", "tensorrt", *QUICK, "--output", str(folder))
-        == SetupError.exit_code
+        == BackendUnavailable.exit_code
     )
     told = capsys.readouterr().err
     assert "pip install" in told and "saq-qat build" in told

@@ -19,8 +19,10 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_runtime_imports_without_torch_or_an_engine() -> None:
-    modules = sorted((ROOT / "runtime/saq_qat_runtime").glob("[!_]*.py"))
-    program = "".join(f"import saq_qat_runtime.{module.stem}\n" for module in modules)
+    root = ROOT / "runtime"
+    files = sorted((root / "saq_qat_runtime").rglob("[!_]*.py"))
+    modules = (".".join(file.relative_to(root).with_suffix("").parts) for file in files)
+    program = "".join(f"import {module}\n" for module in modules)
     absent = "sys.modules.update(dict.fromkeys(('pydantic', 'ruamel', 'typer', 'rich', 'saq_qat')))\n"
     done = run("import sys; sys.path.insert(0, 'runtime')\n" + absent + program)
     assert done.returncode == 0, done.stderr

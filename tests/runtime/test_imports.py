@@ -10,7 +10,11 @@ import pytest
 import saq_qat_runtime
 
 PACKAGE = Path(saq_qat_runtime.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
 FORBIDDEN = ("torch", "torchvision", "pydantic", "ruamel", "onnx", "saq_qat", "saq_qat_export")
 
 
@@ -40,7 +44,8 @@ def lean(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "module",
-    ["manifest", "records", "engine_record", "decode", "driver", "files", "errors", "kernels", "onnx_file"],
+    [m for m in MODULES if m.startswith(("bundle.", "tensorrt.build."))]
+    + ["tensorrt.engine_record", "tensorrt.driver", "errors", "kernels"],
 )
 def test_reads_manifests_with_the_standard_library_alone(module: str) -> None:
     run_isolated(f"import saq_qat_runtime.{module}", PACKAGE.parent)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from saq_qat.errors import EngineError
 from saq_qat.quant.plan.plan import Finding
+from saq_qat_runtime.errors import EngineError
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine, build_engine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.engine_record import Audit
@@ -19,7 +19,7 @@ def try_build(source: Path, options: BuildOptions) -> tuple[BuiltEngine | None, 
     """Build ``source`` to see whether it can be built; a refusal is a finding of rule TRT201.
 
     Raises:
-        SetupError: no TensorRT library can build here.
+        BackendUnavailable: no TensorRT library can build here.
     """
     try:
         built = build_engine(source, options)

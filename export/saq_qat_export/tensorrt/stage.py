@@ -38,7 +38,7 @@ def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool 
     Raises:
         ArtifactError: the bundle has no graph for TensorRT.
         GateError: a layer with quantized inputs did not become int8, and ``allow_failed_audit`` is false.
-        ModelError: the bundle is damaged. SetupError: no TensorRT library can build here.
+        ModelError: the bundle is damaged. BackendUnavailable: no TensorRT library can build here.
         EngineError: the library refused the graph, crashed, or took too long.
     """
     manifest = Manifest.load(folder)

@@ -1,4 +1,4 @@
-"""Look into an ONNX file without the onnx package: which operators it has, where its weights lie.
+"""Look into an ONNX file without the onnx package: its operators, how they are wired, where its weights lie.
 
 The file is a protocol buffer: a message is a list of (field number, value); a nested
 message is bytes (https://protobuf.dev/programming-guides/encoding; numbers from onnx/onnx.proto3). Tensor
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["OnnxSummary", "summarize"]
+__all__ = ["INT8", "UINT8", "UNDEFINED", "OnnxGraph", "OnnxNode", "OnnxSummary", "read_graph", "summarize"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_OP_TYPE, _NODE_ATTRIBUTE = 4, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+_TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 2, 8, 13, 14
+UNDEFINED, UINT8, INT8 = 0, 2, 3
+"""Element types of ONNX tensors (``TensorProto.DataType``)."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,71 @@ class OnnxSummary:
     functions: bool
 
 
-def summarize(content: bytes) -> OnnxSummary:
-    """Summary of a serialized ONNX model; raises ModelError if it is not one."""
-    model = list(_fields(memoryview(content)))
-    graphs = [value for field, value in model if field == _MODEL_GRAPH and isinstance(value, memoryview)]
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node: its operator, its name (may be empty) and the tensors it reads and writes."""
+
+    op_type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """The nodes of a model's graph in order, and the element type of every constant by name."""
+
+    nodes: tuple[OnnxNode, ...]
+    constants: dict[str, int]
+
+
+def read_graph(content: bytes) -> OnnxGraph:
+    """Nodes and constants of a serialized ONNX model, subgraphs left out; raises ModelError if it is none."""
+    nodes: list[OnnxNode] = []
+    constants: dict[str, int] = {}
+    for field, value in _messages(_only_graph(content)):
+        if field == _GRAPH_INITIALIZER:
+            constants[_text(value, _TENSOR_NAME)] = _element_type(value)
+        elif field == _GRAPH_NODE:
+            node = OnnxNode(
+                _text(value, _NODE_OP_TYPE),
+                _text(value, _NODE_NAME),
+                _texts(value, _NODE_INPUT),
+                _texts(value, _NODE_OUTPUT),
+            )
+            nodes.append(node)
+            if node.op_type == "Constant" and node.outputs:
+                parts = _attribute_parts(value)
+                types = [_element_type(inner) for part, inner in parts if part == _ATTRIBUTE_TENSOR]
+                constants[node.outputs[0]] = types[0] if types else UNDEFINED
+    return OnnxGraph(tuple(nodes), constants)
+
+
+def _only_graph(content: bytes) -> memoryview:
+    graphs = [value for field, value in _messages(memoryview(content)) if field == _MODEL_GRAPH]
     require(
         len(graphs) == 1, "The model file is not an ONNX model: it holds no graph. Export the bundle again."
     )
+    return graphs[0]
+
+
+def _texts(message: memoryview, wanted: int) -> tuple[str, ...]:
+    found = (value for field, value in _messages(message) if field == wanted)
+    return tuple(bytes(value).decode(errors="replace") for value in found)
+
+
+def _text(message: memoryview, wanted: int) -> str:
+    return (*_texts(message, wanted), "")[0]
+
+
+def _element_type(tensor: memoryview) -> int:
+    types = [value for field, value in _fields(tensor) if field == _TENSOR_DATA_TYPE]
+    return next((value for value in types if isinstance(value, int)), UNDEFINED)
+
+
+def summarize(content: bytes) -> OnnxSummary:
+    """Summary of a serialized ONNX model; raises ModelError if it is not one."""
+    graphs = [_only_graph(content)]
     operators: Counter[str] = Counter()
     external = False
     while graphs:
@@ -48,19 +108,14 @@ def summarize(content: bytes) -> OnnxSummary:
             if field == _GRAPH_INITIALIZER:
                 external |= _is_external(value)
             elif field == _GRAPH_NODE:
-                operators[_operator(value)] += 1
+                operators[_text(value, _NODE_OP_TYPE)] += 1
                 for part, inner in _attribute_parts(value):
                     if part in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
                         graphs.append(inner)
                     else:
                         external |= _is_external(inner)
-    functions = any(field == _MODEL_FUNCTIONS for field, _ in model)
+    functions = any(field == _MODEL_FUNCTIONS for field, _ in _fields(memoryview(content)))
     return OnnxSummary(dict(sorted(operators.items())), external, functions)
-
-
-def _operator(node: memoryview) -> str:
-    names = [bytes(value) for field, value in _messages(node) if field == _NODE_OP_TYPE]
-    return names[-1].decode(errors="replace") if names else ""
 
 
 def _attribute_parts(node: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from saq_qat.errors import EngineError
 from saq_qat_export.lint import RULES
+from saq_qat_runtime.errors import EngineError
 from saq_qat_runtime.tensorrt.build.engine import build_engine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.engine_record import Audit

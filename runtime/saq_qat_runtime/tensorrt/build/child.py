@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saq_qat.errors import EngineError
-from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.errors import EngineError, ModelError
 from saq_qat_runtime.tensorrt.build.exchange import Answer, Refusal, Request, Workplace
 from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
 from saq_qat_runtime.tensorrt.build.journal import tail

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
-from saq_qat import __version__
-from saq_qat.errors import ArtifactError, EngineError
-from saq_qat.train.files import write_whole
+from saq_qat_runtime import __version__
 from saq_qat_runtime.bundle.files import file_sha256, is_plain_name, sha256
+from saq_qat_runtime.bundle.onnx_file import read_graph
 from saq_qat_runtime.bundle.records import FileRecord
+from saq_qat_runtime.bundle.result_files import write_whole
+from saq_qat_runtime.errors import EngineError, ModelError
 from saq_qat_runtime.tensorrt.build.audit import audit_layers
 from saq_qat_runtime.tensorrt.build.child import Finished, build_in_child
 from saq_qat_runtime.tensorrt.build.exchange import Answer, Request
@@ -45,9 +44,9 @@ def build_engine(source: Path, options: BuildOptions, driver: DriverStatus | Non
         driver: the CUDA driver; asked if not given.
 
     Raises:
-        SetupError: no TensorRT library can build here.
-        RecipeError: the flavour cannot do what the options ask for.
-        ArtifactError: there is no such file, or its name has blanks or the like in it.
+        BackendUnavailable: no TensorRT library can build here.
+        InputError: the flavour cannot do what the options ask for.
+        ModelError: there is no such file, or its name has blanks or the like in it.
         EngineError: the library refused the graph, crashed, or took too long; or the file changed meanwhile.
     """
     origin = _file_record(source)
@@ -62,9 +61,9 @@ def build_engine(source: Path, options: BuildOptions, driver: DriverStatus | Non
 
 def _file_record(source: Path) -> FileRecord:
     if not source.is_file():
-        raise ArtifactError(f"{source}: there is no such file. Export the run first: saq-qat export.")
+        raise ModelError(f"{source}: there is no such file. Export the run first: saq-qat export.")
     if not is_plain_name(source.name):
-        raise ArtifactError(
+        raise ModelError(
             f"{source}: the file's name must consist of letters, digits, '.', '_' and '-'. Rename it."
         )
     return FileRecord(source.name, file_sha256(source), source.stat().st_size)
@@ -89,7 +88,7 @@ def _audit(source: Path, origin: FileRecord, answer: Answer) -> Audit:
     content = source.read_bytes()
     if sha256(content) != origin.sha256:
         raise EngineError(f"{source}: the file was changed while its engine was being built. Build it again.")
-    return audit_layers(onnx.load_from_string(content), read_layers(answer.layer_source, answer.layers))
+    return audit_layers(read_graph(content), read_layers(answer.layer_source, answer.layers))
 
 
 def _record(
@@ -103,7 +102,7 @@ def _record(
     answer = finished.answer
     return EngineRecord(
         schema_version=ENGINE_SCHEMA_VERSION,
-        created_by=f"saq-qat {__version__}",
+        created_by=f"saq-qat-runtime {__version__}",
         file=FileRecord(ENGINE_FILES[flavour], sha256(finished.content), len(finished.content)),
         source=origin,
         flavour=flavour,
@@ -138,7 +137,7 @@ def write_engine(folder: Path, built: BuiltEngine) -> Path:
     The record comes last and holds the engine's hash: one that belongs to another engine is noticed.
 
     Raises:
-        SaqError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     path = folder / built.record.file.name
     write_whole(path, built.content)

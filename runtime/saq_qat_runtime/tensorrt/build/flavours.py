@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from saq_qat.errors import SetupError
+from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.tensorrt.build.exchange import LIBRARY_MODULES
 from saq_qat_runtime.tensorrt.build.options import WantedFlavour
 from saq_qat_runtime.tensorrt.driver import DriverStatus, driver_status
@@ -113,7 +113,7 @@ def choose_flavour(wanted: WantedFlavour, states: tuple[FlavourState, ...] | Non
         states: of both flavours; found out if not given.
 
     Raises:
-        SetupError: it cannot build here, and how to mend that.
+        BackendUnavailable: it cannot build here, and how to mend that.
     """
     known = available_flavours() if states is None else states
     candidates = [state for state in known if wanted in ("auto", state.flavour)]
@@ -121,7 +121,8 @@ def choose_flavour(wanted: WantedFlavour, states: tuple[FlavourState, ...] | Non
         if state.builds:
             return state.flavour
     reasons = "\n".join(f"{FLAVOUR_NAMES[s.flavour]}: {s.reason}" for s in candidates)
-    raise SetupError(_NEITHER.format(reasons=reasons) if wanted == "auto" else _alone(candidates[0], known))
+    told = _NEITHER.format(reasons=reasons) if wanted == "auto" else _alone(candidates[0], known)
+    raise BackendUnavailable(told)
 
 
 def _alone(state: FlavourState, known: tuple[FlavourState, ...]) -> str:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from saq_qat.errors import EngineError
+from saq_qat_runtime.errors import EngineError
 from saq_qat_runtime.tensorrt.build.exchange import LayerSource
 
 __all__ = ["EngineLayer", "EngineLayers", "layers_of_inspector", "layers_of_log", "read_layers"]

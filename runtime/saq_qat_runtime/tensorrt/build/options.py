@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from saq_qat.errors import RecipeError
+from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.tensorrt.engine_record import Flavour
 
 __all__ = ["BuildOptions", "WantedFlavour"]
@@ -30,7 +30,7 @@ class BuildOptions:
         timeout_seconds: a build that takes longer is ended.
 
     Raises:
-        RecipeError: a value is out of range.
+        InputError: a value is out of range.
     """
 
     flavour: WantedFlavour = "auto"
@@ -46,30 +46,30 @@ class BuildOptions:
     def __post_init__(self) -> None:
         smallest, usual, largest = self.batch
         if not 1 <= smallest <= usual <= largest:
-            raise RecipeError(
+            raise InputError(
                 f"deploy.tensorrt.batch: needs 1 <= minimum <= optimum <= maximum, got {list(self.batch)}."
             )
         if self.workspace_mib < 1:
-            raise RecipeError(f"deploy.tensorrt.workspace_mib: must be at least 1, got {self.workspace_mib}.")
+            raise InputError(f"deploy.tensorrt.workspace_mib: must be at least 1, got {self.workspace_mib}.")
         if not 0 <= self.optimization_level <= _HIGHEST_LEVEL:
-            raise RecipeError(
+            raise InputError(
                 f"deploy.tensorrt.optimization_level: must be 0 to {_HIGHEST_LEVEL}, "
                 f"got {self.optimization_level}."
             )
         if self.timeout_seconds <= 0:
-            raise RecipeError(f"The timeout must be positive, got {self.timeout_seconds} s.")
+            raise InputError(f"The timeout must be positive, got {self.timeout_seconds} s.")
 
     def require_supported_by(self, flavour: Flavour) -> None:
-        """Raise RecipeError if ``flavour`` cannot do what these options ask for."""
+        """Raise InputError if ``flavour`` cannot do what these options ask for."""
         if flavour == "tensorrt":
             return
         if self.version_compatible:
-            raise RecipeError(
+            raise InputError(
                 "deploy.tensorrt.version_compatible: TensorRT-RTX has no lean runtime; its engines load in "
                 "the version that built them only. Set it to false, or build with the flavour tensorrt."
             )
         if self.hardware_compatibility != "none":
-            raise RecipeError(
+            raise InputError(
                 f"deploy.tensorrt.hardware_compatibility: {self.hardware_compatibility} is a mode of "
                 "Enterprise TensorRT; an engine of TensorRT-RTX runs on all GPUs from Ampere on without it. "
                 "Set it to none, or build with the flavour tensorrt."

@@ -12,8 +12,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from saq_qat.errors import RecipeError
 from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.tensorrt.build.builder import build, configure
 from saq_qat_runtime.tensorrt.build.exchange import BuildFailure, Request
 from saq_qat_runtime.tensorrt.build.journal import Journal
@@ -203,7 +203,7 @@ def test_an_output_that_is_dynamic_beyond_its_batch_is_refused() -> None:
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError):
+    with pytest.raises(InputError):
         BuildOptions(**options)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.errors import EngineError
 from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.errors import EngineError
 from saq_qat_runtime.tensorrt.build.child import read_outcome, run_to_end
 from saq_qat_runtime.tensorrt.build.exchange import Answer, Refusal, Request, Workplace
 from saq_qat_runtime.tensorrt.build.journal import Journal, tail

@@ -6,9 +6,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from saq_qat.errors import ArtifactError, EngineError, RecipeError
 from saq_qat_runtime.bundle.files import file_sha256, sha256
 from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.errors import EngineError, InputError, ModelError
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine, build_engine, write_engine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.engine_record import EngineRecord, Profile
@@ -200,14 +200,14 @@ def test_what_only_enterprise_can_do_is_refused_before_anything_is_built(tmp_pat
         BuildOptions(flavour="tensorrt-rtx", version_compatible=True),
         BuildOptions(flavour="tensorrt-rtx", hardware_compatibility="ampere_plus"),
     ):
-        with pytest.raises(RecipeError, match="build with the flavour tensorrt"):
+        with pytest.raises(InputError, match="build with the flavour tensorrt"):
             build(single_conv(), tmp_path, options)
 
 
 def test_a_file_that_is_missing_or_oddly_named_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="there is no such file"):
+    with pytest.raises(ModelError, match="there is no such file"):
         build_engine(tmp_path / "none.onnx", OPTIONS)
     odd = tmp_path / "my model.onnx"
     odd.write_bytes(b"")
-    with pytest.raises(ArtifactError, match="Rename it"):
+    with pytest.raises(ModelError, match="Rename it"):
         build_engine(odd, OPTIONS)

@@ -4,7 +4,7 @@ from importlib import metadata
 
 import pytest
 
-from saq_qat.errors import SetupError
+from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.tensorrt.build.flavours import (
     FlavourState,
     LibraryStatus,
@@ -42,7 +42,7 @@ def test_auto_takes_rtx_where_enterprise_has_no_gpu() -> None:
 def test_a_flavour_that_is_asked_for_is_never_replaced() -> None:
     both = states(GPU, tensorrt="11.4", tensorrt_rtx="1.7")
     assert choose_flavour("tensorrt-rtx", both) == "tensorrt-rtx"
-    with pytest.raises(SetupError, match="TensorRT cannot build here") as raised:
+    with pytest.raises(BackendUnavailable, match="TensorRT cannot build here") as raised:
         choose_flavour("tensorrt", states(NO_GPU, tensorrt="11.4", tensorrt_rtx="1.7"))
     assert "There is no CUDA driver" in str(raised.value)
     assert "Build on a machine with a GPU, or use what can build here: --flavour tensorrt-rtx" in str(
@@ -51,7 +51,7 @@ def test_a_flavour_that_is_asked_for_is_never_replaced() -> None:
 
 
 def test_without_any_library_both_install_lines_are_given() -> None:
-    with pytest.raises(SetupError) as raised:
+    with pytest.raises(BackendUnavailable) as raised:
         choose_flavour("auto", states(NO_GPU))
     message = str(raised.value)
     assert "tensorrt is not installed" in message
@@ -61,7 +61,7 @@ def test_without_any_library_both_install_lines_are_given() -> None:
 
 
 def test_a_missing_library_that_is_asked_for_gets_its_own_install_line() -> None:
-    with pytest.raises(SetupError, match=r"Install it: pip install 'saq-qat\[rtx\]'\.$"):
+    with pytest.raises(BackendUnavailable, match=r"Install it: pip install 'saq-qat\[rtx\]'\.$"):
         choose_flavour("tensorrt-rtx", states(NO_GPU))
 
 

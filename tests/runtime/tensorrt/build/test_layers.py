@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from saq_qat.errors import EngineError
+from saq_qat_runtime.errors import EngineError
 from saq_qat_runtime.tensorrt.build.layers import layers_of_inspector, layers_of_log, read_layers
 
 CODES = "Dimensions: [-1,4,8,8], Datatype: Int8, Format: (NHWC) Channel major format"
