@@ -14,7 +14,7 @@ from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interl
 from saq_qat_runtime.bench.interleave import Latency
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.bundle.promises import read_golden
+from saq_qat_runtime.promises import read_golden
 
 __all__ = ["golden_difference", "measure_engines", "too_large"]
 

@@ -15,9 +15,9 @@ from saq_qat.bench.engines import Entrant, Images
 from saq_qat.bench.record import Contestant
 from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.bundle.promises import check_interface
 from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.errors import BackendUnavailable, SessionError
+from saq_qat_runtime.promises import check_interface
 from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine, build_engine
 from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES

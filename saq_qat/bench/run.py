@@ -29,7 +29,7 @@ from saq_qat.train.restore import Restored, restore
 from saq_qat_runtime.bench.environment import read_environment
 from saq_qat_runtime.bench.interleave import Latency
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest
-from saq_qat_runtime.bundle.promises import read_golden
+from saq_qat_runtime.promises import read_golden
 from saq_qat_runtime.tensorrt.backend import Machine
 
 __all__ = ["BenchSize", "Engine", "bench_bundle", "bench_run"]
