@@ -7,7 +7,8 @@ import typer
 
 from saq_qat.cli.build import FLAVOUR, TIMING_CACHE, print_engine
 from saq_qat.cli.console import progress, resolve_run
-from saq_qat.errors import RecipeError, SetupError
+from saq_qat.errors import RecipeError
+from saq_qat_runtime.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from saq_qat.recipe.schema import TensorRt
@@ -83,8 +84,8 @@ def _build_engine(
     options = build_options(settings, flavour, timing_cache)
     try:
         built = add_engine(bundle, options, allow_failed_audit=allow_failed_gate)
-    except SetupError as error:
-        raise SetupError(
+    except BackendUnavailable as error:
+        raise BackendUnavailable(
             f"{error}\nThe bundle {bundle} is complete but for its engine, which can be built elsewhere: "
             "saq-qat build."
         ) from error

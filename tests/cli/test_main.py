@@ -22,9 +22,10 @@ EXIT_CODES: list[tuple[BaseException, int]] = [
     (errors.ArtifactError("x"), 3),
     (errors.SetupError("x"), 4),
     (errors.DivergedError("x"), 5),
-    (runtime_errors.InputError("x"), 3),
+    (runtime_errors.InputError("x"), 2),
     (runtime_errors.ModelError("x"), 3),
     (runtime_errors.BackendUnavailable("x"), 4),
+    (runtime_errors.EngineError("x"), 1),
     (runtime_errors.RuntimeFault("x"), 1),
     (runtime_errors.ClosedError("x"), 1),
 ]
