@@ -8,11 +8,10 @@ from saq_qat_runtime.bench import Latency, compare
 from saq_qat_runtime.errors import CudaError, InputError
 from saq_qat_runtime.gpu_bench import GpuLatency, TimedRun, gpu_cautions, interleave_gpu, measure_gpu
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.trt import Machine, TensorRtBackend
-from saq_qat_runtime.trt_library import ENGINE_LIBRARIES
 from saq_qat_runtime.trt_stream import EngineStream
+from tests.runtime.engines import backend_of
 from tests.runtime.fake_cuda import FakeDevice
-from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, expected, record_of
+from tests.runtime.fake_tensorrt import FakeTensorRt, expected
 from tests.runtime.networks import images
 
 COPY = 2_000
@@ -33,8 +32,7 @@ def lend(device: FakeDevice) -> Iterator[Lend]:
             library = FakeTensorRt(device)
             library.nanoseconds, library.enqueue_nanoseconds = nanoseconds, enqueue
             library.capturable = capturable
-            machine = Machine(lambda: device, lambda _: library)
-            backend = TensorRtBackend(PLAN, record_of(), ENGINE_LIBRARIES[0], machine=machine)
+            backend = backend_of(library)
             stack.callback(backend.close)
             return stack.enter_context(backend.lend({"image": images(2)}))
 
