@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from saq_qat_export.engine.exchange import Answer, BuildFailure, LayerSource, Request
 from saq_qat_export.engine.journal import Journal, create_logger
 from saq_qat_export.engine.library import BuilderLibrary
-from saq_qat_export.engine.profiles import RawTensor, batch_profiles, tensor_specs
+from saq_qat_export.engine.profiles import RawTensor, tensor_specs
 from saq_qat_export.engine.timing_cache import TimingCache
 from saq_qat_runtime.engine_record import Profile
 
@@ -36,8 +36,9 @@ def build(library: BuilderLibrary, request: Request, journal: Journal, engine: P
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parse(library, network, logger, request.source)
     inputs, outputs = _tensors(library, network)
-    profiles = batch_profiles(inputs, request.batch)
     specs = tensor_specs("input", inputs), tensor_specs("output", outputs)
+    found = [Profile.over_batch(name, shape, request.batch) for name, _, shape in inputs]
+    profiles = tuple(profile for profile in found if profile is not None)
     config = builder.create_builder_config()
     configure(library, config, request)
     _add_profiles(builder, config, profiles)
