@@ -7,17 +7,17 @@ from typing import Any
 
 import onnx
 
+from saq_qat.bench.record import Bench, bundle_digest, read_bench
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.report.bench_record import Bench, bundle_digest, read_bench
 from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.train.log import read_log
-from saq_qat_export.graph_facts import GraphFacts, read_graph
-from saq_qat_export.proof import Proof
-from saq_qat_runtime.decode import decode, parse_json
+from saq_qat_export.bundle.graph_facts import GraphFacts, read_graph
+from saq_qat_export.proof.prove import Proof
+from saq_qat_runtime.bundle.decode import decode, parse_json
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from saq_qat_runtime.errors import ModelError
-from saq_qat_runtime.manifest import MANIFEST_FILE, Manifest
 
 __all__ = ["Collected", "collect"]
 

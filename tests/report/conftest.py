@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.report.bench_record import (
+from saq_qat.bench.paired import Ratio
+from saq_qat.bench.record import (
     BUNDLE,
     FLOAT,
     SCHEMA_VERSION,
@@ -14,13 +15,12 @@ from saq_qat.report.bench_record import (
     Contestant,
     Timing,
 )
-from saq_qat.report.paired import Ratio
-from saq_qat_export.proof import ProofSize
+from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
-from saq_qat_runtime.bench import Latency
-from saq_qat_runtime.environment import Environment
+from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.records import Sizes
 from tests.report.networks import trained_run
 
 INTEGER = IntegerCount(3, 3, {"QGemm": 1, "QLinearConv": 2})

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saq_qat.bench.record import write_bench
 from saq_qat.errors import ArtifactError
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
-from saq_qat.report.bench_record import write_bench
 from saq_qat.report.collect import Collected, collect
 from saq_qat.report.network_text import layer_lines, tensor_lines
 from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import judge_run
-from saq_qat_export.graph_facts import GraphFacts
-from saq_qat_export.ladder import FAKE_QUANT_RUNG, Agreement, Flip, Rung
-from saq_qat_export.proof import Proof
+from saq_qat_export.bundle.graph_facts import GraphFacts
+from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, Agreement, Flip, Rung
+from saq_qat_export.proof.prove import Proof
 from tests.report.conftest import INTEGER, measured
 
 EPOCH = {
