@@ -7,7 +7,7 @@ SHELL := bash
 
 PYTHON ?= python3
 WORKERS ?= 2
-EXTRAS := dev,report,rtx,vit
+EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

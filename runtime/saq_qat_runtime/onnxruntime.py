@@ -123,7 +123,7 @@ def _import_onnxruntime() -> ModuleType:
         raise BackendUnavailable(
             f"This onnxruntime has no {_PROVIDER}. Install another build: pip install onnxruntime"
         )
-    return onnxruntime  # type: ignore[no-any-return]
+    return onnxruntime  # type: ignore[no-any-return]  # it has no types
 
 
 def _failures(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:

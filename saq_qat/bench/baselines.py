@@ -118,7 +118,7 @@ def static_int8_onnx(model: bytes, batches: Iterable[Batch]) -> bytes:
         logger.setLevel(level)
 
 
-class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # a base without types
     """The batches in the form that onnxruntime.quantization asks for."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,9 +15,7 @@ from rich.table import Table
 
 from saq_qat.errors import ArtifactError
 
-__all__ = ["Progress", "newest_run", "progress", "resolve_run", "table", "track"]
-
-T = TypeVar("T")
+__all__ = ["Progress", "newest_run", "progress", "resolve_run", "table"]
 
 LINE_SECONDS = 10.0
 FILE_WIDTH = 200
@@ -104,16 +101,6 @@ def progress(label: str, total: int | None = None) -> Iterator[Progress]:
     )
     with RichProgress(*columns, console=console) as bar:
         yield _Bar(bar, label, total)
-
-
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """The same items, with progress shown while they are used."""
-    if total is None and isinstance(items, Sequence):
-        total = len(items)
-    with progress(label, total) as shown:
-        for item in items:
-            yield item
-            shown.advance()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

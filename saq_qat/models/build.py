@@ -107,7 +107,7 @@ def _import_constructor(name: str) -> Callable[..., Any]:
             f"({getattr(module, '__file__', 'built in')})."
             + (f" Did you mean '{module_name}:{close[0]}'?" if close else "")
         )
-    return constructor  # type: ignore[no-any-return]
+    return constructor  # type: ignore[no-any-return]  # a user's own function
 
 
 def _construct(model: Model, constructor: Callable[..., Any], num_classes: int) -> nn.Module:

@@ -93,9 +93,9 @@ class Objective:
         """
         network = self.network
         local = isinstance(network, DistributedDataParallel) and not synchronise
-        with network.no_sync() if local else nullcontext():  # type: ignore[operator]
+        with network.no_sync() if local else nullcontext():  # type: ignore[operator]  # torch: Tensor or Module
             loss = self._loss(self._logits(network, part.images), part)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         return loss.detach()
 
 

@@ -124,7 +124,7 @@ def caught_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor
     def catch(index: int) -> Callable[[Tensor], None]:
         return lambda gradient: caught.__setitem__(index, gradient.detach())
 
-    hooks = [parameter.register_hook(catch(index)) for index, parameter in enumerate(parameters)]  # type: ignore[no-untyped-call]
+    hooks = [parameter.register_hook(catch(index)) for index, parameter in enumerate(parameters)]  # type: ignore[no-untyped-call]  # torch gives it no types
     try:
         yield gradients
     finally:

@@ -25,15 +25,15 @@ def repeatable_kernels(enabled: bool) -> Iterator[None]:
     # cuBLAS reads this when it starts; without it, torch refuses matrix products in deterministic mode.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # torch does not export it
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory finds reads of it, costs time, and changes no result that is right.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as above
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]  # as above
         torch.backends.cudnn.benchmark = benchmark

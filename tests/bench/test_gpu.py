@@ -28,26 +28,21 @@ from saq_qat_export.run import export_run
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, EngineError, ModelError
-from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
+from saq_qat_runtime.tensorrt.backend import Machine
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.driver import DriverStatus
 from saq_qat_runtime.tensorrt.engine_record import EngineRecord
-from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES
 from tests.report.networks import Tiny, trained_run
+from tests.runtime.engines import backend_of, machine_of
 from tests.runtime.fake_cuda import H100, FakeDevice
 from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, record_of
 from tests.runtime.networks import images
 
 QUICK = BenchSize(batches=(1, 3), seconds=0.05, warmup_seconds=0.0, accuracy_images=40)
 WIDE = ("deploy.thresholds.max_top1_drop=100.0", "deploy.thresholds.max_flip_rate=1.0")
-TENSORRT = ENGINE_LIBRARIES[0]
 NAME = "bundle, TensorRT"
 MODES = ("with", "without")
-
-
-def machine_of(library: FakeTensorRt) -> Machine:
-    return Machine(lambda: library.device, lambda _: library)
 
 
 def without_gpu() -> Machine:
@@ -102,7 +97,7 @@ def entrant(form: Form, device: FakeDevice, nanoseconds: int) -> GpuEntrant:
     """An engine that takes so long on the GPU."""
     library = FakeTensorRt(device)
     library.nanoseconds = nanoseconds
-    backend = TensorRtBackend(PLAN, record_of(), TENSORRT, machine=machine_of(library))
+    backend = backend_of(library)
     contestant = Contestant(form, "fake", form, 1, backend.integer_count(), None)
     return GpuEntrant(
         form, Entrant(contestant, lambda batch: backend.run({"image": batch})["logits"]), backend, 8

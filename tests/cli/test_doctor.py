@@ -27,14 +27,14 @@ def test_packages_are_ok_absent_or_broken() -> None:
         Requirement("numpy>=2.0"),
         Requirement("rich>=13"),
         Requirement("typer>=0.20"),
-        Requirement("jinja2>=3.1; extra == 'report'"),
+        Requirement("timm>=1.0; extra == 'vit'"),
     ]
     installed = {"numpy": "2.4.6", "rich": "12.0"}
     assert list(package_findings(requirements, installed.get)) == [
         Finding("numpy", "ok", "2.4.6"),
         Finding("rich", "broken", "12.0, but rich>=13 is needed", "run: pip install 'rich>=13'"),
         Finding("typer", "broken", "not installed", "run: pip install 'typer>=0.20'"),
-        Finding("jinja2 (report)", "absent", "not installed", "run: pip install 'saq-qat[report]'"),
+        Finding("timm (vit)", "absent", "not installed", "run: pip install 'saq-qat[vit]'"),
     ]
 
 

@@ -17,7 +17,7 @@ Captured = pytest.CaptureFixture[str]
 def exact(name: str) -> TensorComparison:
     values = {"name": name, "producer": "integer", "compared": 1000}
     fields = [field.name for field in dataclasses.fields(TensorComparison)]
-    return TensorComparison(**{field: values.get(field, 0) for field in fields})  # type: ignore[arg-type]
+    return TensorComparison(**{field: values.get(field, 0) for field in fields})  # type: ignore[arg-type]  # fields of two types
 
 
 def proof(*differing: str) -> Proof:

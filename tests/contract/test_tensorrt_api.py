@@ -1,111 +1,166 @@
-"""Every name and argument of TensorRT that our code uses exists in each version it serves (rule TRT203)."""
+"""What our code takes of TensorRT exists in every version that it serves (rule TRT203): mypy and stubs."""
 
-from functools import cache
-from importlib import metadata
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.contract.tensorrt_api.api import load_api
-from tests.contract.tensorrt_api.bindings import (
-    GOLDEN,
-    RELEASES,
-    Release,
-    Unavailable,
-    dump_module,
-    dump_release,
-    text_of,
-)
-from tests.contract.tensorrt_api.program import Module, read_modules, relevant
-from tests.contract.tensorrt_api.usage import Usage, usage_of
+from tests.contract.tensorrt_stubs import GOLDEN, RELEASES, Release, Unavailable, make_stub, write_stub
+from tests.runtime.fake_tensorrt import FakeContext, FakeEngine, FakeRuntime
 
 ROOT = Path(__file__).parents[2]
-BUILDERS = ("10.16", "11.4", "rtx-1.7")
-LEAN = "lean-11.4"
-_RTX_TARGETS = "engines of TensorRT-RTX alone are built for several kinds of GPU; asked for by hasattr"
-ONLY_IN = {
-    "IBuilderConfig.num_compute_capabilities": ("rtx-1.7", _RTX_TARGETS),
-    "IBuilderConfig.set_compute_capability": ("rtx-1.7", _RTX_TARGETS),
-}
-"""Names that one version has alone, and why our code may use them nevertheless."""
-
-EXPECTED_USES = {
-    "Builder.build_serialized_network",
-    "IBuilderConfig.profiling_verbosity",
-    "ICudaEngine.get_tensor_mode",
-    "IExecutionContext.execute_async_v3",
-    "IExecutionContext.set_tensor_address",
-    "ILogger.__init__",
-    "IOptimizationProfile.set_shape",
-    "ITimingCache.serialize",
-    "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
-    "ParserError.node_name",
-    "Runtime.deserialize_cuda_engine",
-}
-"""Some of what the check must see, reached over several functions and classes."""
+STUB = (GOLDEN / "11.4/tensorrt.pyi").read_text(encoding="utf-8")
+SOURCES = ("saq_qat", "export", "runtime")
+CONFIG = """
+[mypy]
+disallow_untyped_calls = True
+explicit_package_bases = True
+follow_imports = silent
+[mypy-numpy.*,onnx.*,onnxruntime.*,torch.*]
+follow_imports = skip
+[mypy-tensorrt]
+ignore_errors = True
+"""
+NUMPY_TOO = {"dtype", "float32", "shape"}
+"""Names of NumPy too, which this configuration does not look into."""
 
 
-@cache
-def our_modules() -> dict[str, Module]:
-    folders = ("export/saq_qat_export", "runtime/saq_qat_runtime", "saq_qat")
-    return relevant(read_modules(ROOT / folder for folder in folders))
+def modules(folder: str = "") -> list[Path]:
+    """Modules that name types of TensorRT."""
+    paths = (path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py")))
+    return [path for path in paths if "import tensorrt" in path.read_text() and folder in str(path)]
 
 
-@cache
-def usage(version: str) -> Usage:
-    return usage_of(our_modules(), load_api(GOLDEN / f"{version}.json"))
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where mypy keeps what it knows of the standard library."""
+    return tmp_path_factory.mktemp("mypy")
 
 
-@pytest.mark.parametrize("version", BUILDERS)
-def test_names_arguments_and_members_of_enums_exist(version: str) -> None:
-    problems = [p for p in usage(version).problems if ONLY_IN.get(p.name, (version, ""))[0] == version]
-    assert problems == []
+def complaints(stub: Path, checked: Iterable[Path], cache: Path) -> list[str]:
+    """What mypy says of these files if ``stub`` is the folder with TensorRT's stub."""
+    config = cache / "mypy.ini"
+    config.write_text(CONFIG)
+    places = (stub, ROOT, ROOT / "export", ROOT / "runtime")
+    options = ["--config-file", str(config), "--cache-dir", str(cache)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *map(str, checked)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cache,
+        timeout=300,
+        env={**os.environ, "MYPYPATH": ":".join(map(str, places))},
+    )
+    assert not done.stderr, done.stderr
+    return [line for line in done.stdout.splitlines() if ": error: " in line]
 
 
-def test_the_lean_runtime_has_what_our_runtime_uses() -> None:
-    problems = [p for p in usage(LEAN).problems if p.module.startswith("saq_qat_runtime")]
-    assert problems == []
+def of(release: Release) -> list[Path]:
+    """What must work with it: the lean runtime builds no engines."""
+    return modules("runtime" if "lean" in release.name else "")
 
 
-@pytest.mark.parametrize("name", ONLY_IN)
-def test_a_name_of_one_version_is_used_and_is_there_alone(name: str) -> None:
-    has = [version for version in BUILDERS if not any(p.name == name for p in usage(version).problems)]
-    assert has == [ONLY_IN[name][0]]
-    assert name in {use.name for use in usage(has[0]).uses}
+def written(stub: str, folder: Path) -> Path:
+    """A folder that holds nothing but this stub."""
+    (folder / "stub").mkdir()
+    (folder / "stub/tensorrt.pyi").write_text(stub, encoding="utf-8")
+    return folder / "stub"
 
 
-def test_the_check_sees_uses_through_functions_and_classes() -> None:
-    assert {use.name for use in usage("11.4").uses} >= EXPECTED_USES
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+def test_names_and_arguments_are_those_of_enterprise_tensorrt(release: Release, cache: Path) -> None:
+    assert complaints(GOLDEN / release.name, of(release), cache) == []
 
 
-@pytest.mark.slow
-def test_any_use_that_is_misspelt_is_found() -> None:
-    missed = [
-        use for use in usage("rtx-1.7").uses if not _found_if_misspelt(use.module, use.line, use.column)
-    ]
-    assert missed == []
-
-
-def _found_if_misspelt(name: str, line: int, column: int) -> bool:
-    lines = our_modules()[name].source.encode().splitlines()
-    lines[line - 1] = lines[line - 1][:column] + b"_x" + lines[line - 1][column:]
-    changed = {**our_modules(), name: Module(name, b"\n".join(lines).decode())}
-    return any(p.name.endswith("_x") for p in usage_of(changed, load_api(GOLDEN / "rtx-1.7.json")).problems)
-
-
-def test_the_names_of_tensorrt_rtx_are_those_of_the_library() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-    if not metadata.version("tensorrt_rtx").startswith("1.7."):
-        pytest.skip("the golden file is that of TensorRT-RTX 1.7")
-    assert text_of(dump_module("tensorrt_rtx")) == (GOLDEN / "rtx-1.7.json").read_text(encoding="utf-8")
+def test_names_and_arguments_are_those_of_the_tensorrt_rtx_that_is_installed(
+    tmp_path: Path, cache: Path
+) -> None:
+    if find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("needs the extra rtx")
+    stub = written(write_stub("tensorrt_rtx_bindings.tensorrt_rtx", tmp_path), tmp_path)
+    assert complaints(stub, modules(), cache) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.golden)
-def test_the_names_of_enterprise_tensorrt_are_those_of_its_bindings(release: Release, tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+def test_names_and_arguments_are_those_of_the_real_bindings(
+    release: Release, tmp_path: Path, cache: Path
+) -> None:
     try:
-        names: dict[str, Any] = dump_release(release, tmp_path)
+        stub = make_stub(release, tmp_path)
     except Unavailable as reason:
         pytest.skip(str(reason))
-    assert text_of(names) == (GOLDEN / release.golden).read_text(encoding="utf-8")
+    assert complaints(written(stub, tmp_path), of(release), cache) == []
+
+
+WRONG = (
+    ("library.ProfilingVerbosity.DETAILED", "2"),
+    ("library.MemoryPoolType.WORKSPACE, ", ""),
+    ("library.MemoryPoolType.WORKSPACE, ", "0, "),
+    ("library.Builder(logger)", "library.Builder()"),
+    ("library.OnnxParser(network, logger)", "library.OnnxParser(network)"),
+    ("profile.optimum, profile.maximum", "profile.optimum"),
+    ("build_serialized_network(network, config)", "build_serialized_network(config, network)"),
+)
+"""Arguments in the builder's module, and what must not stand in their place."""
+
+
+FAKES = {FakeRuntime: "Runtime", FakeEngine: "ICudaEngine", FakeContext: "IExecutionContext"}
+"""Stand-ins for what needs a GPU, and their originals."""
+
+
+@pytest.mark.parametrize("fake", FAKES, ids=FAKES.values())
+def test_a_stand_in_takes_what_the_original_takes(fake: type) -> None:
+    (original,) = (node for node in ast.parse(STUB).body if getattr(node, "name", "") == FAKES[fake])
+    assert isinstance(original, ast.ClassDef)
+    arguments: dict[str, set[int]] = {}
+    for node in original.body:
+        if isinstance(node, ast.FunctionDef):
+            arguments.setdefault(node.name, set()).add(len(node.args.args))
+    own = {name: value for name, value in vars(fake).items() if callable(value) and name[0] != "_"}
+    assert {
+        name: len(signature(value).parameters)
+        for name, value in own.items()
+        if len(signature(value).parameters) not in arguments.get(name, ())
+    } == {}
+
+
+def misspelt(path: Path, vocabulary: set[str]) -> Iterator[tuple[str, str]]:
+    """The module once for every name of TensorRT's in it, with _x behind that name; and where that is."""
+    source = path.read_bytes()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self"), ctx=ast.Store()):
+                continue  # where an attribute of our own is made
+            case ast.Attribute(attr=name, end_lineno=line, end_col_offset=column):
+                pass
+            case ast.keyword(arg=str(name), lineno=line, col_offset=start):
+                column = start + len(name)
+            case _:
+                continue
+        if name in vocabulary and line is not None and column is not None:
+            lines = source.splitlines()
+            lines[line - 1] = lines[line - 1][:column] + b"_x" + lines[line - 1][column:]
+            yield f"{path.name}:{line}: {name}", b"\n".join(lines).decode()
+
+
+def test_any_misspelt_name_and_any_wrong_argument_is_found(tmp_path: Path, cache: Path) -> None:
+    vocabulary = set(re.findall(r"\w+(?=:|\(|,|\))", STUB)) - NUMPY_TOO
+    cases = [case for path in modules() for case in misspelt(path, vocabulary)]
+    assert len(cases) > 60
+    builder = (ROOT / "export/saq_qat_export/engine/builder.py").read_text(encoding="utf-8")
+    assert all(right in builder for right, _ in WRONG)
+    cases += [(f"{right} -> {wrong}", builder.replace(right, wrong)) for right, wrong in WRONG]
+    files = {tmp_path / f"case{index}.py": case for index, case in enumerate(cases)}
+    for file, (_, text) in files.items():
+        file.write_text(text, encoding="utf-8")
+    found = {Path(line.partition(":")[0]).name for line in complaints(GOLDEN / "11.4", files, cache)}
+    assert [where for file, (where, _) in files.items() if file.name not in found] == []

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,12 @@ def test_missing_cifar_names_the_expected_folder(kind: str, tmp_path: Path) -> N
     folder = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[kind]
     with pytest.raises(DataError, match=rf"{folder}.*Nothing is downloaded"):
         opened(kind=kind, root=str(tmp_path))
+
+
+def test_a_kind_that_nobody_reads_is_refused_not_replaced() -> None:
+    unknown: Any = SimpleNamespace(kind="sketches")
+    with pytest.raises(RecipeError, match="nothing reads data of the kind 'sketches'"):
+        open_data(unknown, 0)
 
 
 def write_cifar10(root: Path, per_batch: int) -> None:

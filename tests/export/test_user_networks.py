@@ -178,13 +178,13 @@ def test_an_own_network_is_exact_and_runs_on_integer_kernels(kind: type[nn.Modul
 
 
 class TwoOutputs(_Base):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # not one tensor, on purpose
         x = self.stem(x)
         return self.head(self.first(x)), self.head.fc(self.head.pool(x).flatten(1))
 
 
 class Named(_Base):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # not one tensor, on purpose
         return {"logits": self.head(self.stem(x))}
 
 

@@ -29,7 +29,7 @@ class Network(nn.Module):
         self.attn = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attn(x)  # type: ignore[no-any-return]
+        return self.attn(x)  # type: ignore[no-any-return]  # modules return Any
 
 
 def timm_network(fused_attn: bool = False, **features: Any) -> Network:
@@ -132,7 +132,7 @@ class Fused(nn.Module):
         return self.merge(F.scaled_dot_product_attention(*self.branches(x)))
 
     def merge(self, x: Tensor) -> Tensor:
-        return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # modules return Any
 
 
 class OverChannels(Fused):
@@ -164,7 +164,7 @@ class WithSize(Fused):
 
 
 class WithTwoInputs(Fused):
-    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:  # type: ignore[override]  # one input more, on purpose
         return super().forward(x)
 
 

@@ -54,7 +54,7 @@ def timm_micro(**arguments: bool | int | float | str) -> nn.Module:
     for module in network.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-    return network  # type: ignore[no-any-return]
+    return network  # type: ignore[no-any-return]  # modules return Any
 
 
 def images(count: int = 3) -> Tensor:

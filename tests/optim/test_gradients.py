@@ -68,9 +68,9 @@ def test_gradient_sums_do_not_mix_and_leave_nothing_behind() -> None:
     first, second = GradientSum(parameters), GradientSum(parameters)
     for _ in range(3):
         with first.collecting():
-            parameters[0].sum().backward()  # type: ignore[no-untyped-call]
+            parameters[0].sum().backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         with second.collecting():
-            (5 * parameters[0].sum()).backward()  # type: ignore[no-untyped-call]
+            (5 * parameters[0].sum()).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
     assert [p.grad for p in parameters] == [None, None]
     assert first.mean(3)[0].tolist() == [1.0, 1.0]
     assert second.mean(3)[0].tolist() == [5.0, 5.0]

@@ -45,7 +45,7 @@ def run(exported: Path, tmp_path: Path) -> Path:
 def complete(run: Path) -> Collected:
     (run / "report").mkdir()
     (run / "report" / "verify.json").write_text(json.dumps(dataclasses.asdict(proof())))
-    digest = collect(run).manifest.models["onnxruntime"].sha256  # type: ignore[union-attr]
+    digest = collect(run).manifest.models["onnxruntime"].sha256  # type: ignore[union-attr]  # a run with a bundle has a manifest
     write_bench(measured(sha256=digest), {}, run / "bench")
     return collect(run)
 
@@ -149,7 +149,7 @@ def test_measurements_older_than_the_bundle_do_not_count(complete: Collected) ->
 
 
 def test_a_slow_bundle_is_called_slow_in_the_first_line(complete: Collected) -> None:
-    digest = complete.bench.model_sha256  # type: ignore[union-attr]
+    digest = complete.bench.model_sha256  # type: ignore[union-attr]  # measured by the fixture
     known = dataclasses.replace(complete, bench=measured(60.0, sha256=digest))
     assert "batch 1: SLOWER than float32 on ONNX Runtime: 0.50x its speed" in report_text(known)[0]
 

@@ -51,7 +51,7 @@ def change_manifest(bundle: Path) -> Callable[..., None]:
 
     def change(**fields: object) -> None:
         manifest = Manifest.load(bundle, verify_files=False)
-        changed = dataclasses.replace(manifest, **fields)  # type: ignore[arg-type]
+        changed = dataclasses.replace(manifest, **fields)  # type: ignore[arg-type]  # fields of any type
         (bundle / "manifest.json").write_text(changed.to_json())
 
     return change

@@ -13,7 +13,7 @@ TENSORRT, LEAN, RTX = ENGINE_LIBRARIES
 
 
 def machine_of(library: FakeTensorRt) -> Machine:
-    return Machine(lambda: library.device, lambda _: library)
+    return Machine(lambda: library.device, lambda _: library.module)
 
 
 def backend_of(library: FakeTensorRt, streams: int = 4) -> TensorRtBackend:

@@ -14,7 +14,17 @@ from saq_qat_runtime.tensorrt.engine_record import Audit, EngineRecord, LayerVer
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.networks import LABELS, SIDE
 
-__all__ = ["PLAN", "DataType", "FakeTensorRt", "Severity", "expected", "record_of"]
+__all__ = [
+    "PLAN",
+    "DataType",
+    "FakeContext",
+    "FakeEngine",
+    "FakeRuntime",
+    "FakeTensorRt",
+    "Severity",
+    "expected",
+    "record_of",
+]
 
 PLAN = b"a serialized engine"
 IMAGE = (3, SIDE, SIDE)
@@ -97,6 +107,11 @@ class FakeTensorRt:
         self.runtimes: list[FakeRuntime] = []
         self.contexts: list[FakeContext] = []
         self.Runtime: Callable[[Any], Any] = self._runtime
+
+    @property
+    def module(self) -> Any:
+        """Itself as a library: the type checker knows that it is none."""
+        return self
 
     def _runtime(self, logger: Any) -> "FakeRuntime":
         runtime = FakeRuntime(self, logger)

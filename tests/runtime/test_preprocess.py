@@ -177,4 +177,4 @@ def test_arrays_that_are_no_8_bit_image_are_refused(pixels: NDArray[np.uint8]) -
 
 def test_other_objects_are_refused() -> None:
     with pytest.raises(InputError, match="got int"):
-        preprocess(3, SQUARE)  # type: ignore[arg-type]
+        preprocess(3, SQUARE)  # type: ignore[arg-type]  # on purpose

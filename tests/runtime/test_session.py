@@ -124,7 +124,7 @@ def test_self_test_passes_on_a_sound_bundle(session: Session) -> None:
 
 
 def write_golden(bundle: Path, change: Change, tolerance: float, **arrays: Batch) -> None:
-    np.savez(bundle / "golden.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(bundle / "golden.npz", **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
     change(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": tolerance}))
 
 

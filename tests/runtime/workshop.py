@@ -55,7 +55,7 @@ class Workshop:
             raise BackendUnavailable("TensorRT engines need a GPU. There is no CUDA driver.")
         return self.library.device
 
-    def _import(self, library: EngineLibrary) -> FakeTensorRt:
+    def _import(self, library: EngineLibrary) -> Any:
         if library.backend not in self.installed:
             raise BackendUnavailable(f"Backend {library.backend!r} cannot be imported. {library.install}")
-        return self.library
+        return self.library.module

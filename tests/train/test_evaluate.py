@@ -20,7 +20,7 @@ def test_accuracy_counts_every_image_once_whatever_the_batches(
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=generator)
     labels = torch.randint(classes, (count,), generator=generator)
-    batches = zip(logits.split(batch_size), labels.split(batch_size), strict=True)  # type: ignore[no-untyped-call]
+    batches = zip(logits.split(batch_size), labels.split(batch_size), strict=True)  # type: ignore[no-untyped-call]  # torch gives it no types
     found = evaluate(nn.Identity(), batches, ONE)
     order = logits.argsort(dim=1, descending=True)
     right = order == labels[:, None]

@@ -30,11 +30,11 @@ def batch_profiles(
     Raises:
         saq_qat_runtime.errors.ModelError: not 1 <= minimum <= optimum <= maximum.
     """
+    batch = (minimum, optimum, maximum)
     read = ir.serde.deserialize_model(model) if isinstance(model, onnx.ModelProto) else model
-    profiles = []
-    for value in read.graph.inputs:
-        sizes = dimensions(value)
-        if value.const_value is None and value.name and sizes and sizes[0] is None and None not in sizes[1:]:
-            rest = tuple(size for size in sizes[1:] if size is not None)
-            profiles.append(Profile(value.name, (minimum, *rest), (optimum, *rest), (maximum, *rest)))
-    return tuple(profiles)
+    found = [
+        Profile.over_batch(value.name, tuple(-1 if size is None else size for size in sizes), batch)
+        for value in read.graph.inputs
+        if value.const_value is None and value.name and (sizes := dimensions(value))
+    ]
+    return tuple(profile for profile in found if profile is not None)

@@ -66,11 +66,6 @@ class GraphView:
         """QuantizeLinear nodes in graph order."""
         return (found for found in self.quantization.values() if found.quantizes)
 
-    @property
-    def dequantizers(self) -> Iterator[QuantizationNode]:
-        """DequantizeLinear nodes in graph order."""
-        return (found for found in self.quantization.values() if not found.quantizes)
-
     def nodes(self, *operators: str) -> Iterator[ir.Node]:
         """Nodes of the standard domain with one of these operators, in graph order."""
         return (node for node in self.order if is_standard(node, *operators))

@@ -15,32 +15,12 @@ from saq_qat_runtime.bench.latency import sample_cautions
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["GpuLatency", "TimedRun", "gpu_cautions", "interleave_gpu", "measure_gpu"]
+__all__ = ["GpuLatency", "TimedRun", "gpu_cautions", "interleave_gpu"]
 
 _NANOSECONDS = 1_000_000_000
 _WARMUP_SECONDS = 0.2
 _UNSTEADY = 0.025
 _HOST_BOUND = 0.8
-
-
-def measure_gpu(
-    run: TimedRun,
-    *,
-    transfers: bool = True,
-    warmup_seconds: float = _WARMUP_SECONDS,
-    iterations: int | None = None,
-    seconds: float | None = None,
-    clock: Clock = time.perf_counter_ns,
-) -> GpuLatency:
-    """Time one engine alone, `iterations` times or for `seconds`; see `interleave_gpu`."""
-    return interleave_gpu(
-        {"": run},
-        transfers=transfers,
-        warmup_seconds=warmup_seconds,
-        iterations=iterations,
-        seconds=seconds,
-        clock=clock,
-    )[""]
 
 
 def interleave_gpu(

@@ -48,7 +48,7 @@ def decode(kind: type[Record], value: object, where: str) -> Record:
     """
     if not isinstance(value, dict):
         raise _mismatch("an object", value, where)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # any dataclass
     unknown, missing = sorted(value.keys() - set(known)), [name for name in known if name not in value]
     require(
         not unknown, f"{where}: unknown field {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
@@ -64,7 +64,7 @@ def decode(kind: type[Record], value: object, where: str) -> Record:
 
 def _decode(kind: Any, value: object, where: str) -> object:
     if is_dataclass(kind):
-        return decode(kind, value, where)  # type: ignore[arg-type]
+        return decode(kind, value, where)  # type: ignore[arg-type]  # is_dataclass takes objects too
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
@@ -98,7 +98,7 @@ def _decode_union(options: Sequence[Any], value: object, where: str) -> object:
 
 def _decode_scalar(kind: Any, value: object, where: str) -> object:
     if kind is float and type(value) in (int, float):
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]  # a number, as just seen
         require(math.isfinite(number), f"{where}: must be finite, got {value}.")
         return number
     if type(value) is not kind:

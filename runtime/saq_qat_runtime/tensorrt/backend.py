@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from saq_qat_runtime.tensorrt.cuda import open_device
 from saq_qat_runtime.tensorrt.device import Device
 from saq_qat_runtime.tensorrt.engine_record import EngineRecord
 from saq_qat_runtime.tensorrt.interface import EngineInterface, read_interface
-from saq_qat_runtime.tensorrt.library import EngineLibrary, EngineLog, engine_log, import_library
+from saq_qat_runtime.tensorrt.library import EngineLibrary, EngineLog, RunLibrary, engine_log, import_library
 from saq_qat_runtime.tensorrt.stream import EngineStream, LoadedEngine
 from saq_qat_runtime.tensorrt.stream_pool import StreamPool
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["Machine", "TensorRtBackend"]
 
@@ -32,7 +35,7 @@ class Machine:
     """How to reach the GPU and the engine libraries; tests put a machine of their own in its place."""
 
     device: Callable[[], Device] = open_device
-    library: Callable[[EngineLibrary], Any] = import_library
+    library: Callable[[EngineLibrary], RunLibrary] = import_library
 
 
 class TensorRtBackend:
@@ -65,10 +68,11 @@ class TensorRtBackend:
         self._library = library
         self._record = record
         log = engine_log(module)
-        self._engine = _deserialize(module, log, content, record)
-        self._interface = read_interface(module, self._engine)
+        engine = _deserialize(module, log, content, record)
+        self._engine: trt.ICudaEngine | None = engine
+        self._interface = read_interface(module, engine)
         capture = library.captures_dynamic_shapes or not self._interface.dynamic
-        loaded = LoadedEngine(module, self._engine, log, device, self._interface, capture, Lock())
+        loaded = LoadedEngine(module, engine, log, device, self._interface, capture, Lock())
         self._pool = StreamPool(lambda: EngineStream(loaded), streams)
         # At the end of the process CUDA may be gone already, and gives everything back itself.
         weakref.finalize(self, self._pool.close).atexit = False
@@ -140,7 +144,9 @@ class TensorRtBackend:
         self._engine = None
 
 
-def _deserialize(library: Any, log: EngineLog, content: bytes, record: EngineRecord) -> Any:
+def _deserialize(
+    library: RunLibrary, log: EngineLog, content: bytes, record: EngineRecord
+) -> "trt.ICudaEngine":
     """The engine; raises BackendUnavailable with the library's own words if it refuses."""
     log.take()
     try:

@@ -55,6 +55,16 @@ class Profile:
             f"profile of {self.input}: needs 1 <= minimum <= optimum <= maximum.",
         )
 
+    @classmethod
+    def over_batch(cls, name: str, shape: tuple[int, ...], batch: tuple[int, ...]) -> Self | None:
+        """For an input whose batch, and nothing else, is dynamic (-1 in `shape`); None for any other.
+
+        batch: smallest, usual and largest. Raises ModelError unless they are in order and positive.
+        """
+        if shape[:1] != (-1,) or -1 in shape[1:]:
+            return None
+        return cls(name, *((size, *shape[1:]) for size in batch))
+
 
 @dataclass(frozen=True)
 class LayerVerdict:

@@ -1,10 +1,14 @@
 """Inputs and outputs of a TensorRT engine, read off the engine itself."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.tensorrt.library import RunLibrary
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["PROFILE", "EngineInterface", "read_interface"]
 
@@ -43,7 +47,7 @@ class EngineInterface:
         return self.minimum != self.maximum
 
 
-def read_interface(library: Any, engine: Any) -> EngineInterface:
+def read_interface(library: RunLibrary, engine: "trt.ICudaEngine") -> EngineInterface:
     """Inputs, outputs and batch of an engine with one optimization profile.
 
     Raises ModelError for tensors that are not float32, or of which more than the batch is dynamic.
@@ -66,7 +70,7 @@ def read_interface(library: Any, engine: Any) -> EngineInterface:
     )
 
 
-def _batch(engine: Any, name: str) -> tuple[int, int]:
+def _batch(engine: "trt.ICudaEngine", name: str) -> tuple[int, int]:
     """Smallest and largest batch of one input."""
     shape = tuple(engine.get_tensor_shape(name))
     if -1 not in shape:
@@ -75,7 +79,7 @@ def _batch(engine: Any, name: str) -> tuple[int, int]:
     return smallest[0], largest[0]
 
 
-def _spec(engine: Any, name: str) -> TensorSpec:
+def _spec(engine: "trt.ICudaEngine", name: str) -> TensorSpec:
     kind = engine.get_tensor_dtype(name).name
     dtype = _DTYPES.get(kind, kind)
     require(dtype == "float32", f"{name} is {dtype}; this runtime exchanges float32 only. {_REMEDY}")

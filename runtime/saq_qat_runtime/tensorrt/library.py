@@ -4,14 +4,34 @@ from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.tensorrt.engine_record import Flavour
 
-__all__ = ["ENGINE_LIBRARIES", "EngineLibrary", "EngineLog", "engine_log", "import_library"]
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+__all__ = ["ENGINE_LIBRARIES", "EngineLibrary", "EngineLog", "RunLibrary", "engine_log", "import_library"]
 
 _KEPT_MESSAGES = 8
+
+
+class RunLibrary(Protocol):
+    """What running an engine takes of a library's module, the same in all of them and in every version."""
+
+    __name__: str
+    __version__: str
+    ExecutionContextAllocationStrategy: "type[trt.ExecutionContextAllocationStrategy]"
+    ILogger: "type[trt.ILogger]"
+    Runtime: "type[trt.Runtime]"
+    TensorIOMode: "type[trt.TensorIOMode]"
+
+    def __hash__(self) -> int: ...
+
+
+if TYPE_CHECKING:
+    _tensorrt_has_all_of_it: RunLibrary = trt
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class EngineLog:
     listener: what the library is given, an ILogger of its own.
     """
 
-    def __init__(self, library: Any) -> None:
+    def __init__(self, library: RunLibrary) -> None:
         self._messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
         self.listener = _listener(library, self._messages)
 
@@ -59,29 +79,31 @@ class EngineLog:
 
 
 @cache
-def engine_log(library: Any) -> EngineLog:
+def engine_log(library: RunLibrary) -> EngineLog:
     """The log of a library, the same one for ever: a library keeps the first logger it is given."""
     return EngineLog(library)
 
 
-def import_library(library: EngineLibrary) -> Any:
+def import_library(library: EngineLibrary) -> RunLibrary:
     """The library's Python module; raises BackendUnavailable, with the way to install it."""
     try:
-        return import_module(library.module)
+        module: RunLibrary = import_module(library.module)
+        return module
     except (ImportError, OSError) as error:
         rule = f"Backend {library.backend!r} cannot be imported: {error}"
         raise BackendUnavailable(f"{rule}. Install it: {library.install}") from error
 
 
-def _listener(library: Any, messages: deque[str]) -> Any:
-    severity = library.ILogger.Severity
+def _listener(library: RunLibrary, messages: deque[str]) -> "trt.ILogger":
+    base = library.ILogger
+    failures = (base.Severity.ERROR, base.Severity.INTERNAL_ERROR)
 
-    class Listener(library.ILogger):  # type: ignore[misc]  # a class known at run time only
+    class Listener(base):  # type: ignore[misc, valid-type]  # a class known at run time only
         def __init__(self) -> None:
-            library.ILogger.__init__(self)
+            base.__init__(self)
 
-        def log(self, level: Any, message: str) -> None:
-            if level in (severity.ERROR, severity.INTERNAL_ERROR):
-                messages.append(message)
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
+            if severity in failures:
+                messages.append(msg)
 
     return Listener()

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import RuntimeFault
 from saq_qat_runtime.tensorrt.device import Address, Device, Graph, Stream, host_array
 from saq_qat_runtime.tensorrt.interface import PROFILE, EngineInterface
-from saq_qat_runtime.tensorrt.library import EngineLog
+from saq_qat_runtime.tensorrt.library import EngineLog, RunLibrary
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["EngineStream", "LoadedEngine"]
 
@@ -30,8 +33,8 @@ class LoadedEngine:
     capture: record CUDA graphs. creating: held while a context is made.
     """
 
-    library: Any
-    engine: Any
+    library: RunLibrary
+    engine: "trt.ICudaEngine"
     log: EngineLog
     device: Device
     interface: EngineInterface
@@ -60,7 +63,7 @@ class _ShapedContext:
     best practices, "CUDA Graphs"). refusal: why no graph could be captured.
     """
 
-    context: Any
+    context: "trt.IExecutionContext"
     runs: int = 0
     graph: Graph | None = None
     refusal: str = ""
@@ -163,7 +166,7 @@ class EngineStream:
         if current.graph is None:
             current.refusal = self._loaded.log.take()
 
-    def _execute(self, context: Any) -> bool:
+    def _execute(self, context: "trt.IExecutionContext") -> bool:
         return bool(context.execute_async_v3(self._stream))
 
     def _shaped(self, batch: int) -> _ShapedContext:
@@ -184,7 +187,7 @@ class EngineStream:
             )
         return _ShapedContext(context)
 
-    def _create_context(self) -> Any:
+    def _create_context(self) -> "trt.IExecutionContext":
         strategy = self._loaded.library.ExecutionContextAllocationStrategy.USER_MANAGED
         with self._loaded.creating:
             context = self._loaded.engine.create_execution_context(strategy)

@@ -28,7 +28,7 @@ FOR_TENSORRT = {
 }
 
 
-class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+class Images(quantization.CalibrationDataReader):  # type: ignore[misc]  # a base without types
     def __init__(self) -> None:
         noise = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
         self.images: Iterator[dict[str, Any]] = iter([{"image": noise}])

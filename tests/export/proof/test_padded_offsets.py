@@ -36,9 +36,9 @@ def trained(model: nn.Module, bits: int, images: Tensor, kind: str = "saq") -> L
         if step == 2:
             fold_batch_norm(network)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network.train()(images), labels).backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(network.train()(images), labels).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         optimizer.step()
-    return lowered(Lowered(network.eval(), plan, network, None, images))  # type: ignore[arg-type]
+    return lowered(Lowered(network.eval(), plan, network, None, images))  # type: ignore[arg-type]  # no recipe is read
 
 
 def lowered(found: Lowered) -> Lowered:

@@ -10,7 +10,7 @@ from saq_qat_export.proof.rungs import exact_rung, tied_rung
 
 def comparison(producer: str, **counts: int) -> TensorComparison:
     base = TensorComparison("a.codes", "integer", 10**6, 0, 0, 0, 0)
-    return replace(base, **{"producer": producer, **counts})  # type: ignore[arg-type]
+    return replace(base, **{"producer": producer, **counts})  # type: ignore[arg-type]  # fields of two types
 
 
 # Behind float operations, 2 * 2^-24 ties a code and step: 8 at the least, 30 of a million codes of 8 bits.

@@ -116,7 +116,7 @@ def another_code(values: Array) -> None:
 def one_grid_step_more(values: Array) -> None:
     """A bias one integer higher in its first channel."""
     layer = small().view.get_submodule("branch.0.0")
-    grid = layer.bias_scale.numpy()[0]  # type: ignore[operator]
+    grid = layer.bias_scale.numpy()[0]  # type: ignore[operator]  # torch: Tensor or Module
     values[0] = np.float32(np.rint(values[0] / grid) + 1) * grid
 
 

@@ -62,8 +62,8 @@ def test_the_layers_of_a_file_are_those_of_the_view() -> None:
     reading = read_qdq(found.graph.content, smooth_images(1, SIDE).numpy())
     layer = found.view.get_submodule("branch.0.0")
     operands = reading.layers["branch.0.0.weight"]
-    np.testing.assert_array_equal(operands.weight, layer.weight.numpy())  # type: ignore[operator]
-    np.testing.assert_array_equal(operands.bias, layer.bias.numpy())  # type: ignore[operator]
+    np.testing.assert_array_equal(operands.weight, layer.weight.numpy())  # type: ignore[operator]  # torch: Tensor or Module
+    np.testing.assert_array_equal(operands.bias, layer.bias.numpy())  # type: ignore[operator]  # torch: Tensor or Module
     assert reading.tensors["relu.codes"].range == CodeRange(0, 15)
 
 

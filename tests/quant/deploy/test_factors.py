@@ -28,7 +28,7 @@ class Factored(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.first(x.flatten(1)).reshape(-1, 2, 3)
-        return self.second(self.change(tokens).transpose(0, 1))  # type: ignore[no-any-return]
+        return self.second(self.change(tokens).transpose(0, 1))  # type: ignore[no-any-return]  # modules return Any
 
 
 def view_of(change: Change) -> fx.GraphModule:
@@ -116,7 +116,7 @@ def test_a_layer_that_is_called_twice_keeps_its_scales() -> None:
             self.layer = nn.Linear(3, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(self.layer(x) * 0.5)  # type: ignore[no-any-return]
+            return self.layer(self.layer(x) * 0.5)  # type: ignore[no-any-return]  # modules return Any
 
     view = fx.symbolic_trace(Twice())
     view.set_submodule("layer", integer_layer(nn.Linear(3, 3), torch.tensor(0.1)))

@@ -37,7 +37,7 @@ class OneActivation(nn.Module):
         self.stem, self.activation, self.conv = nn.Conv2d(3, 3, 1), activation, nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.activation(self.stem(x))).flatten(1)  # type: ignore[no-any-return]
+        return self.conv(self.activation(self.stem(x))).flatten(1)  # type: ignore[no-any-return]  # modules return Any
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
@@ -71,7 +71,7 @@ def test_a_relu_that_a_float_operation_reads_too_stays() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = F.relu(F.silu(self.first(x)))
-            return (self.second(x) * x).mean((2, 3))  # type: ignore[no-any-return]
+            return (self.second(x) * x).mean((2, 3))  # type: ignore[no-any-return]  # modules return Any
 
     network = with_exact_scales(quantized(Both())[0])
     view = deploy_view(network, DEPLOY).double()
@@ -134,7 +134,7 @@ def test_a_batch_norm_that_nothing_absorbs_becomes_an_affine_map() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = torch.sigmoid(self.conv(self.bn(x)).mean((2, 3)))
-            return self.fc(self.bn1d(x))  # type: ignore[no-any-return]
+            return self.fc(self.bn1d(x))  # type: ignore[no-any-return]  # modules return Any
 
     network = with_exact_scales(quantized(Features())[0])
     view = with_unrounded_biases(deploy_view(network, DEPLOY).double(), network)
@@ -145,8 +145,8 @@ def test_a_batch_norm_that_nothing_absorbs_becomes_an_affine_map() -> None:
 @pytest.mark.parametrize("kind", ["lsq", "symmetric"])
 def test_other_kinds_have_a_view_too(kind: str) -> None:
     quant = policy(
-        weight=WeightQuantizer(kind=kind, bits=4),  # type: ignore[arg-type]
-        activation=ActivationQuantizer(kind=kind, bits=4),  # type: ignore[arg-type]
+        weight=WeightQuantizer(kind=kind, bits=4),  # type: ignore[arg-type]  # one of the kinds
+        activation=ActivationQuantizer(kind=kind, bits=4),  # type: ignore[arg-type]  # one of the kinds
     )
     network = with_exact_scales(quantized(Residual(), quant)[0])
     view = with_unrounded_biases(deploy_view(network, DEPLOY).double(), network)
@@ -169,7 +169,7 @@ def test_a_network_that_was_never_calibrated_has_no_view() -> None:
 
 
 def with_offsets(kind: str, offset: str) -> Quant:
-    return policy(activation=ActivationQuantizer(kind=kind, bits=4, offset=offset))  # type: ignore[arg-type]
+    return policy(activation=ActivationQuantizer(kind=kind, bits=4, offset=offset))  # type: ignore[arg-type]  # one of the kinds
 
 
 @pytest.mark.parametrize("kind", ["saq", "lsq"])

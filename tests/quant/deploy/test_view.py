@@ -91,10 +91,10 @@ def test_a_rounded_bias_gets_the_gradient_of_the_bias_itself() -> None:
     scale = torch.tensor(0.25)
     rounded = layer.integer_bias(scale)
     assert rounded is not None and layer.bias is not None
-    step = scale * layer.channel_scales(layer.channel_gain, layer.refinement)[0]  # type: ignore[arg-type]
+    step = scale * layer.channel_scales(layer.channel_gain, layer.refinement)[0]  # type: ignore[arg-type]  # a layer that has them
     torch.testing.assert_close((rounded / step).detach(), (layer.bias / step).round().detach())
     upstream = torch.randn_like(rounded)
-    rounded.backward(upstream)  # type: ignore[no-untyped-call]
+    rounded.backward(upstream)  # type: ignore[no-untyped-call]  # torch gives it no types
     assert layer.bias.grad is not None and torch.equal(layer.bias.grad, upstream)
 
 
@@ -130,7 +130,7 @@ def test_refined_biases_lie_on_a_finer_grid(bits: int, expected: int) -> None:
         assert (a.refinement, b.refinement) == (expected, 1)
         assert torch.equal(a.weight, b.weight * expected)
         assert torch.equal(a.weight_scale * expected, b.weight_scale)
-        assert (a.float_bias() - b.float_bias()).abs().max() <= b.bias_scale.max() / 2 + a.bias_scale.max()  # type: ignore[union-attr]
+        assert (a.float_bias() - b.float_bias()).abs().max() <= b.bias_scale.max() / 2 + a.bias_scale.max()  # type: ignore[union-attr]  # layers with biases
 
 
 def test_a_dead_channel_with_a_large_bias_stays_a_constant_in_stage_and_view() -> None:

@@ -37,7 +37,7 @@ def assert_matches(case: Case, v: Tensor, grid: Grid, ties: Tensor, *, gradient_
     beta = case["beta"].reshape(()).requires_grad_() if "beta" in case else None
     out = fake_quantize(x, alpha, grid, beta=beta, gradient_scale=gradient_scale)
     case.assert_close(out, "out", ~ties)
-    out.backward(case["G"])  # type: ignore[no-untyped-call]
+    out.backward(case["G"])  # type: ignore[no-untyped-call]  # torch gives it no types
     assert x.grad is not None and alpha.grad is not None
     deviation = case.get("std_unbiased", 1.0)
     case.assert_close(x.grad / deviation, f"grad_{case.input}")

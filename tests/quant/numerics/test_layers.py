@@ -71,7 +71,7 @@ def test_the_slot_collects_the_gradient_of_the_quantized_weight() -> None:
     slot = layer.open_slot()
     weight = layer.quantized_weight()
     upstream = torch.randn_like(weight)
-    weight.backward(upstream)  # type: ignore[no-untyped-call]
+    weight.backward(upstream)  # type: ignore[no-untyped-call]  # torch gives it no types
     assert slot.grad is not None and layer.weight.grad is not None
     assert torch.equal(slot.grad, upstream)
     expected = upstream * layer.clip_mask() / layer.weight_deviation()
@@ -106,7 +106,7 @@ def test_a_raw_shift_takes_the_statistics_anew() -> None:
 
 @pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}])
 def test_padding_other_than_a_number_of_zeros_is_refused(options: dict[str, object]) -> None:
-    float_layer = nn.Conv2d(1, 1, 3, **options)  # type: ignore[arg-type]
+    float_layer = nn.Conv2d(1, 1, 3, **options)  # type: ignore[arg-type]  # options of two types
     with pytest.raises(LegalityError, match=r"pad with a number of zeros; got .*ZeroPad2d"):
         QuantConv2d(float_layer, Quantizer(weight_grid("saq", 4), bits=4))
 
@@ -160,7 +160,7 @@ def test_padding_an_input_with_an_offset_is_padding_before_it_is_quantized(
     inputs = [x, layer.weight, layer.slot, quantizer.beta, quantizer.alpha]
     inputs += [] if layer.bias is None else [layer.bias]
     upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    own, expected = (list(torch.autograd.grad(out, inputs, upstream)) for out in (ours, theirs))  # type: ignore[arg-type]
+    own, expected = (list(torch.autograd.grad(out, inputs, upstream)) for out in (ours, theirs))  # type: ignore[arg-type]  # all are tensors here
     expected[4] = expected[4] * (x.numel() * 7) ** -0.5 if lsq else expected[4]
     torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
 

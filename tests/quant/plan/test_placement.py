@@ -26,7 +26,7 @@ from tests.quant.networks import (
 
 def plan_of(model: nn.Module | str, **options: object) -> Plan:
     network = build_model(Model(name=model), 10) if isinstance(model, str) else model
-    return plan_network(network, policy(**options), TARGETS)[1]  # type: ignore[arg-type]
+    return plan_network(network, policy(**options), TARGETS)[1]  # type: ignore[arg-type]  # options of several types
 
 
 def table(plan: Plan) -> list[str]:
@@ -172,7 +172,7 @@ def test_a_layer_called_twice_is_refused() -> None:
             self.conv = nn.Conv2d(3, 3, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(self.conv(x))  # type: ignore[no-any-return]
+            return self.conv(self.conv(x))  # type: ignore[no-any-return]  # modules return Any
 
     with pytest.raises(LegalityError, match=r"called more often: conv\. Give each call its own module"):
         plan_of(Twice())
@@ -221,7 +221,7 @@ def test_a_float_operation_that_two_kinds_of_readers_share_stays_float_for_the_s
 
         def forward(self, x: Tensor) -> Tensor:
             smooth = F.silu(self.stem(x))
-            return self.last(F.silu(self.conv(smooth)) * smooth)  # type: ignore[no-any-return]
+            return self.last(F.silu(self.conv(smooth)) * smooth)  # type: ignore[no-any-return]  # modules return Any
 
     plan = plan_of(Smooth())
     smooth = next(tensor for tensor in plan.tensors if tensor.after == "silu")
@@ -310,6 +310,6 @@ def test_offsets_of_signed_inputs() -> None:
 def test_weights_with_a_clip_level_are_normalised_and_those_with_a_step_size_are_not(
     kind: str, asked: bool | None, normalised: bool
 ) -> None:
-    plan = plan_of(NoNorm(), weight=WeightQuantizer(kind=kind, bits=4), normalize_weights=asked)  # type: ignore[arg-type]
+    plan = plan_of(NoNorm(), weight=WeightQuantizer(kind=kind, bits=4), normalize_weights=asked)  # type: ignore[arg-type]  # one of the kinds
     found = {layer.name: (layer.normalize, layer.rescale_std) for layer in plan.layers}
     assert found == {"conv1": (normalised,) * 2, "conv2": (normalised,) * 2, "fc": (False, False)}

@@ -79,7 +79,7 @@ def test_a_batch_norm_with_a_second_reader_before_it_stays_apart() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.conv(x)
-            return self.bn(x) + x  # type: ignore[no-any-return]
+            return self.bn(x) + x  # type: ignore[no-any-return]  # modules return Any
 
     assert [g.batch_norm for g in groups(trace(Shared()))] == [None] * 4
 

@@ -30,7 +30,7 @@ class NormWithActivation(nn.BatchNorm2d):
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         statistics = (self.running_mean, self.running_var, self.weight, self.bias)
-        return self.act(F.batch_norm(x, *statistics, self.training, 0.1, self.eps))  # type: ignore[no-any-return]
+        return self.act(F.batch_norm(x, *statistics, self.training, 0.1, self.eps))  # type: ignore[no-any-return]  # modules return Any
 
 
 class OwnConv(nn.Conv2d):
@@ -126,7 +126,7 @@ class Dropping(nn.Module):
         self.function, self.arguments = function, arguments
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, **{"training": self.training, **self.arguments})  # type: ignore[no-any-return]
+        return self.function(x, **{"training": self.training, **self.arguments})  # type: ignore[no-any-return]  # modules return Any
 
 
 def test_functional_dropout_follows_the_mode() -> None:

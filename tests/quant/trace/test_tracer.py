@@ -28,7 +28,7 @@ class Optional(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor | None = None, double: bool = False) -> Tensor:
         x = self.linear(image if mask is None else image * mask)
-        return x + x if double else x  # type: ignore[no-any-return]
+        return x + x if double else x  # type: ignore[no-any-return]  # modules return Any
 
 
 class Pair(nn.Module):

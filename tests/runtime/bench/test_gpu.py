@@ -1,18 +1,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
 
-from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interleave_gpu, measure_gpu
+from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interleave_gpu
 from saq_qat_runtime.bench.interleave import Latency, compare
 from saq_qat_runtime.errors import CudaError, InputError
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
-from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES
 from saq_qat_runtime.tensorrt.stream import EngineStream
+from tests.runtime.engines import backend_of
 from tests.runtime.fake_cuda import FakeDevice
-from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, expected, record_of
+from tests.runtime.fake_tensorrt import FakeTensorRt, expected
 from tests.runtime.networks import images
 
 COPY = 2_000
@@ -33,8 +33,7 @@ def lend(device: FakeDevice) -> Iterator[Lend]:
             library = FakeTensorRt(device)
             library.nanoseconds, library.enqueue_nanoseconds = nanoseconds, enqueue
             library.capturable = capturable
-            machine = Machine(lambda: device, lambda _: library)
-            backend = TensorRtBackend(PLAN, record_of(), ENGINE_LIBRARIES[0], machine=machine)
+            backend = backend_of(library)
             stack.callback(backend.close)
             return stack.enter_context(backend.lend({"image": images(2)}))
 
@@ -43,6 +42,11 @@ def lend(device: FakeDevice) -> Iterator[Lend]:
 
 def clock_of(device: FakeDevice) -> Callable[[], int]:
     return lambda: device.host_now
+
+
+def measure_gpu(run: TimedRun, **options: Any) -> GpuLatency:
+    """One engine alone."""
+    return interleave_gpu({"": run}, **options)[""]
 
 
 def test_events_time_computation_and_copies_and_the_host_times_itself(device: FakeDevice, lend: Lend) -> None:
@@ -101,7 +105,7 @@ def test_measures_for_a_time_and_at_least_ten_runs(device: FakeDevice, lend: Len
 @pytest.mark.parametrize("extent", [{}, {"iterations": 5, "seconds": 1.0}, {"iterations": 0}])
 def test_a_measurement_needs_one_extent(lend: Lend, extent: dict[str, float]) -> None:
     with pytest.raises(InputError, match="Give iterations"):
-        measure_gpu(lend(1), **extent)  # type: ignore[arg-type]
+        measure_gpu(lend(1), **extent)
     with pytest.raises(InputError, match="at least one engine"):
         interleave_gpu({}, iterations=1)
 

@@ -71,7 +71,7 @@ def test_warms_every_function_before_any_sample() -> None:
 @pytest.mark.parametrize("limits", [{}, {"iterations": 5, "seconds": 1.0}, {"iterations": 0}])
 def test_wants_one_limit(limits: dict[str, int]) -> None:
     with pytest.raises(InputError, match="not both"):
-        measure(lambda: None, **limits)  # type: ignore[arg-type]
+        measure(lambda: None, **limits)  # type: ignore[arg-type]  # options of one type
 
 
 def test_wants_a_known_baseline() -> None:

@@ -112,7 +112,7 @@ def test_any_damage_is_a_model_error_or_a_legal_manifest(data: st.DataObject) ->
 
 def test_will_not_write_what_it_would_not_read() -> None:
     with pytest.raises(ModelError, match="cannot be written"):
-        replace(MANIFEST, labels=tuple(np.array(["a"] * 5)), name=np.int64(3)).to_json()  # type: ignore[arg-type]
+        replace(MANIFEST, labels=tuple(np.array(["a"] * 5)), name=np.int64(3)).to_json()  # type: ignore[arg-type]  # on purpose
     infinite = replace(MANIFEST.tensors[0], scale=float("inf"))
     with pytest.raises(ModelError, match="cannot be written"):
         replace(MANIFEST, tensors=(infinite,)).to_json()

@@ -42,9 +42,9 @@ class FakeCudart:
     """Functions that note how they were called; `failures` are the statuses that some of them give."""
 
     cudaError_t = Status  # noqa: N815  the library's own names
-    cudaStreamNonBlocking = 1  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")  # noqa: N815
+    cudaStreamNonBlocking = 1  # noqa: N815  as above
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815  as above
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")  # noqa: N815  as above
 
     def __init__(self, **failures: Status) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -34,29 +34,29 @@ class FakeDriver:
     def _cuInit(self, flags: int) -> int:  # noqa: N802  the driver's own names
         return int(flags != 0)
 
-    def _cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+    def _cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802  as above
         version._obj.value = 13010
         return 0
 
-    def _cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+    def _cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802  as above
         count._obj.value = self._devices
         return 0
 
-    def _cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
+    def _cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802  as above
         device._obj.value = ordinal + 7
         return 0
 
-    def _cuDeviceGetName(self, name: Any, size: int, device: int) -> int:  # noqa: N802
+    def _cuDeviceGetName(self, name: Any, size: int, device: int) -> int:  # noqa: N802  as above
         assert device == 7
         name.value = b"NVIDIA H100 80GB HBM3"[: size - 1]
         return 0
 
-    def _cuDeviceGetAttribute(self, value: Any, attribute: int, device: int) -> int:  # noqa: N802
+    def _cuDeviceGetAttribute(self, value: Any, attribute: int, device: int) -> int:  # noqa: N802  as above
         assert device == 7
         value._obj.value = {75: 9, 76: 0}[attribute]
         return 0
 
-    def _cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802
+    def _cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802  as above
         names = {100: b"CUDA_ERROR_NO_DEVICE"}
         text._obj.value = names.get(status)
         return int(status not in names)

@@ -97,7 +97,8 @@ def test_an_engine_the_library_refuses_is_unavailable_in_the_librarys_words(libr
 
 
 def test_older_messages_of_the_library_are_not_taken_for_the_reason(library: FakeTensorRt) -> None:
-    engine_log(library).listener.log(Severity.ERROR, "of another engine, long ago")
+    error: Any = Severity.ERROR
+    engine_log(library.module).listener.log(error, "of another engine, long ago")
     library.deserializes = False
     with pytest.raises(BackendUnavailable) as caught:
         backend_of(library)

@@ -6,13 +6,17 @@ this module: standard library only.
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from saq_qat_runtime.tensorrt.build.exchange import Answer, BuildFailure, LayerSource, Request
 from saq_qat_runtime.tensorrt.build.journal import Journal, create_logger
-from saq_qat_runtime.tensorrt.build.profiles import RawTensor, batch_profiles, tensor_specs
+from saq_qat_runtime.tensorrt.build.library import BuilderLibrary
+from saq_qat_runtime.tensorrt.build.profiles import RawTensor, tensor_specs
 from saq_qat_runtime.tensorrt.build.timing_cache import TimingCache
 from saq_qat_runtime.tensorrt.engine_record import Profile
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["build", "configure", "inspect", "parse"]
 
@@ -20,7 +24,7 @@ _MEBIBYTE = 1 << 20
 _NO_TIMING_CACHE = "TensorRT-RTX measures no kernels when it builds: the timing cache is left alone."
 
 
-def build(library: Any, request: Request, journal: Journal, engine: Path) -> Answer:
+def build(library: BuilderLibrary, request: Request, journal: Journal, engine: Path) -> Answer:
     """Parse, configure, build, write ``engine``, and list its layers.
 
     Raises:
@@ -32,8 +36,9 @@ def build(library: Any, request: Request, journal: Journal, engine: Path) -> Ans
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parse(library, network, logger, request.source)
     inputs, outputs = _tensors(library, network)
-    profiles = batch_profiles(inputs, request.batch)
     specs = tensor_specs("input", inputs), tensor_specs("output", outputs)
+    found = [Profile.over_batch(name, shape, request.batch) for name, _, shape in inputs]
+    profiles = tuple(profile for profile in found if profile is not None)
     config = builder.create_builder_config()
     configure(library, config, request)
     _add_profiles(builder, config, profiles)
@@ -55,7 +60,7 @@ def build(library: Any, request: Request, journal: Journal, engine: Path) -> Ans
     )
 
 
-def _create_builder(library: Any, logger: Any, journal: Journal) -> Any:
+def _create_builder(library: BuilderLibrary, logger: "trt.ILogger", journal: Journal) -> "trt.Builder":
     try:
         return library.Builder(logger)
     except TypeError as error:
@@ -63,7 +68,9 @@ def _create_builder(library: Any, logger: Any, journal: Journal) -> Any:
         raise BuildFailure("configure", (*journal.errors, f"no builder could be created: {error}")) from error
 
 
-def parse(library: Any, network: Any, logger: Any, source: str) -> None:
+def parse(
+    library: BuilderLibrary, network: "trt.INetworkDefinition", logger: "trt.ILogger", source: str
+) -> None:
     """Fill ``network`` from the ONNX file ``source``; weights in other files are found beside it.
 
     Raises:
@@ -78,14 +85,16 @@ def parse(library: Any, network: Any, logger: Any, source: str) -> None:
         raise BuildFailure("parse", ("the file holds no graph with an output: it is not an ONNX model.",))
 
 
-def _parser_error(error: Any) -> str:
+def _parser_error(error: "trt.ParserError") -> str:
     node, name, operator = error.node(), error.node_name(), error.node_operator()
     functions = "".join(f" in {function}" for function in error.local_function_stack())
     text = f"{error.desc().strip()} [{error.code().name}]"
     return f"node {node}, {name or 'unnamed'} ({operator}){functions}: {text}" if node >= 0 else text
 
 
-def _tensors(library: Any, network: Any) -> tuple[list[RawTensor], list[RawTensor]]:
+def _tensors(
+    library: BuilderLibrary, network: "trt.INetworkDefinition"
+) -> tuple[list[RawTensor], list[RawTensor]]:
     """Inputs and outputs of the parsed network."""
     names = {
         library.DataType.FLOAT: "float32",
@@ -112,7 +121,7 @@ def _tensors(library: Any, network: Any) -> tuple[list[RawTensor], list[RawTenso
     )
 
 
-def configure(library: Any, config: Any, request: Request) -> None:
+def configure(library: BuilderLibrary, config: "trt.IBuilderConfig", request: Request) -> None:
     """Set what the request asks for.
 
     Engines are never refittable: refitting forbids the rewrites that join quantized layers.
@@ -131,7 +140,9 @@ def configure(library: Any, config: Any, request: Request) -> None:
         config.hardware_compatibility_level = library.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
 
 
-def _add_profiles(builder: Any, config: Any, profiles: tuple[Profile, ...]) -> None:
+def _add_profiles(
+    builder: "trt.Builder", config: "trt.IBuilderConfig", profiles: tuple[Profile, ...]
+) -> None:
     if not profiles:
         return
     together = builder.create_optimization_profile()
@@ -140,12 +151,18 @@ def _add_profiles(builder: Any, config: Any, profiles: tuple[Profile, ...]) -> N
     config.add_optimization_profile(together)
 
 
-def _target_capabilities(library: Any, config: Any, request: Request) -> tuple[str, ...]:
+def _target_capabilities(
+    library: BuilderLibrary, config: "trt.IBuilderConfig", request: Request
+) -> tuple[str, ...]:
     """Name every GPU from Ampere on to TensorRT-RTX; Enterprise builds for the GPU it runs on.
 
     Turing (7.5) is left out: TensorRT-RTX cannot compile an int8 product for it, nor together with others.
     """
-    if request.flavour == "tensorrt" or not hasattr(library, "ComputeCapability"):
+    if request.flavour == "tensorrt" or not (
+        hasattr(library, "ComputeCapability")
+        and hasattr(config, "num_compute_capabilities")
+        and hasattr(config, "set_compute_capability")
+    ):
         return ()
     targets = {
         "8.0": library.ComputeCapability.SM80,
@@ -162,8 +179,12 @@ def _target_capabilities(library: Any, config: Any, request: Request) -> tuple[s
 
 
 def _build_plan(
-    builder: Any, network: Any, config: Any, request: Request, journal: Journal
-) -> tuple[Any, tuple[str, ...]]:
+    builder: "trt.Builder",
+    network: "trt.INetworkDefinition",
+    config: "trt.IBuilderConfig",
+    request: Request,
+    journal: Journal,
+) -> tuple["trt.IHostMemory", tuple[str, ...]]:
     """The serialized engine, and what the user should know of the timing cache."""
     cache = TimingCache(Path(request.timing_cache)) if request.timing_cache else None
     notes: tuple[str, ...] = ()
@@ -178,7 +199,11 @@ def _build_plan(
 
 
 def _list_layers(
-    library: Any, logger: Any, request: Request, plan: Any, journal: Journal
+    library: BuilderLibrary,
+    logger: "trt.ILogger",
+    request: Request,
+    plan: "trt.IHostMemory",
+    journal: Journal,
 ) -> tuple[LayerSource, str]:
     """The engine's layers: from the log of TensorRT-RTX, or from the inspector, which needs a GPU."""
     if request.flavour == "tensorrt-rtx":
@@ -186,7 +211,13 @@ def _list_layers(
     return "engine inspector", inspect(library, logger, plan, journal, request.version_compatible)
 
 
-def inspect(library: Any, logger: Any, plan: Any, journal: Journal, version_compatible: bool) -> str:
+def inspect(
+    library: BuilderLibrary,
+    logger: "trt.ILogger",
+    plan: "trt.IHostMemory",
+    journal: Journal,
+    version_compatible: bool,
+) -> str:
     """JSON of the engine inspector for a serialized engine that was built a moment ago; needs a GPU.
 
     Raises:

@@ -6,7 +6,12 @@ The building process imports this module: standard library only.
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
+
+from saq_qat_runtime.tensorrt.build.library import BuilderLibrary
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["Journal", "create_logger", "tail"]
 
@@ -50,17 +55,19 @@ class Journal:
                 chosen.append(message.strip())
 
 
-def create_logger(library: Any, journal: Journal) -> Any:
+def create_logger(library: BuilderLibrary, journal: Journal) -> "trt.ILogger":
     """A logger of the library that hands every message, verbose ones too, to the journal.
 
     A process keeps the first logger it was given, whatever comes later: make one, for one build.
     """
 
-    class Logger(library.ILogger):  # type: ignore[misc]  # a class known at run time only
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
+    base = library.ILogger
 
-        def log(self, severity: Any, msg: str) -> None:
+    class Logger(base):  # type: ignore[misc, valid-type]  # a class known at run time only
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
             journal.note(severity.name, msg)
 
     return Logger()

@@ -4,7 +4,10 @@ The building process imports this module: standard library only.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 __all__ = ["TimingCache"]
 
@@ -17,9 +20,9 @@ class TimingCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._attached: Any = None
+        self._attached: trt.ITimingCache | None = None
 
-    def attach(self, config: Any) -> tuple[str, ...]:
+    def attach(self, config: "trt.IBuilderConfig") -> tuple[str, ...]:
         """Let a build use and fill the cache; what the user should know of it is returned."""
         content = self._path.read_bytes() if self._path.exists() else b""
         if self._set(config, content):
@@ -29,12 +32,12 @@ class TimingCache:
             f"The timing cache {self._path} is of another GPU or version: all kernels are measured afresh.",
         )
 
-    def _set(self, config: Any, content: bytes) -> bool:
+    def _set(self, config: "trt.IBuilderConfig", content: bytes) -> bool:
         # The library does not own the cache: it must live until the engine is built.
         self._attached = config.create_timing_cache(content)
         return bool(config.set_timing_cache(self._attached, ignore_mismatch=False))
 
-    def save(self, config: Any) -> tuple[str, ...]:
+    def save(self, config: "trt.IBuilderConfig") -> tuple[str, ...]:
         """Write what the build has measured; readers see the old file or the new one, never half of it."""
         temporary = self._path.with_name(f".{self._path.name}.partial")
         try:

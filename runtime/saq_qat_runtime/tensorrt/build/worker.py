@@ -6,11 +6,11 @@ It imports the standard library and one TensorRT library, whose crash ends this 
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
 from saq_qat_runtime.tensorrt.build.builder import build
 from saq_qat_runtime.tensorrt.build.exchange import LIBRARY_MODULES, BuildFailure, Refusal, Request, Workplace
 from saq_qat_runtime.tensorrt.build.journal import Journal
+from saq_qat_runtime.tensorrt.build.library import BuilderLibrary
 
 __all__ = ["main"]
 
@@ -31,9 +31,10 @@ def main(folder: Path) -> None:
         answer.save(place.answer)
 
 
-def _import_library(request: Request) -> Any:
+def _import_library(request: Request) -> BuilderLibrary:
     try:
-        return importlib.import_module(LIBRARY_MODULES[request.flavour])
+        library: BuilderLibrary = importlib.import_module(LIBRARY_MODULES[request.flavour])
+        return library
     except (ImportError, OSError) as error:
         raise BuildFailure("import", (str(error),)) from error
 

@@ -62,7 +62,7 @@ def test_int8_data_and_int8_weights_make_an_integer_layer() -> None:
 )
 def test_a_float_layer_is_never_called_integer(found: dict[str, tuple[str, ...]], reason: str) -> None:
     model, conv = quantized_conv()
-    (verdict,) = verdicts(model, layer(conv, **found))  # type: ignore[arg-type]
+    (verdict,) = verdicts(model, layer(conv, **found))  # type: ignore[arg-type]  # fields of one type
     assert verdict.expected
     assert not verdict.integer
     assert reason in verdict.reason
