@@ -3,6 +3,8 @@
     SessionError
     ├── InputError           the caller: an array, image or argument breaks a rule (HTTP 400)
     ├── ModelError           the artifact: a bundle is missing, damaged, unproved or of another version
+    │   └── VersionError     a file whose schema_version this package does not read
+    ├── ResultError          the measurement: it holds a number that is not finite, or cannot be written
     ├── BackendUnavailable   the machine: an engine or library that was asked for is missing
     ├── RuntimeFault         the engine: a run failed; the session refuses further calls (HTTP 503)
     │   └── CudaError        the GPU: a CUDA call failed; most such errors stay until the process ends
@@ -17,8 +19,10 @@ __all__ = [
     "CudaError",
     "InputError",
     "ModelError",
+    "ResultError",
     "RuntimeFault",
     "SessionError",
+    "VersionError",
 ]
 
 
@@ -32,6 +36,14 @@ class InputError(SessionError):
 
 class ModelError(SessionError):
     """A bundle is missing, damaged, unproved or of another version."""
+
+
+class VersionError(ModelError):
+    """A whole file of another schema_version: make it again, or use the package that wrote it."""
+
+
+class ResultError(SessionError):
+    """A measurement cannot become a file: a number in it is not finite, or the disk refuses it."""
 
 
 class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already says that it is an error

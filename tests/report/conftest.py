@@ -43,7 +43,12 @@ def timing(name: str, batch: int, milliseconds: float) -> Timing:
     return Timing(name, batch, summary, 1000 * batch / milliseconds, over_float, over_int8, ())
 
 
-def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: str = "0" * 64) -> Bench:
+def measured(
+    bundle_ms: float = 10.0,
+    integer: IntegerCount = INTEGER,
+    checkpoint_sha256: str = "0" * 64,
+    bundle_sha256: str = "0" * 64,
+) -> Bench:
     """A measurement in which float32 takes 30 ms and static int8 9 ms."""
     contestants = (
         Contestant(BUNDLE, "onnxruntime 1", "integers", 1000, integer, 90.0),
@@ -59,7 +64,8 @@ def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: s
         schema_version=SCHEMA_VERSION,
         created="2026-01-01T00:00:00+00:00",
         name="made-up",
-        model_sha256=sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        bundle_sha256=bundle_sha256,
         gate_passed=True,
         threads=1,
         seconds=1.0,
