@@ -10,6 +10,8 @@ import pytest
 from saq_qat.errors import ArtifactError
 from saq_qat.report.bench import BenchSize, bench_bundle, bench_run
 from saq_qat.report.bench_record import BUNDLE, FLOAT, STATIC_INT8, Bench, Samples, read_bench, write_bench
+from saq_qat.report.contestants import float_network
+from saq_qat.train.restore import restore
 from saq_qat_runtime.errors import ModelError
 from tests.report.networks import trained_run
 
@@ -93,8 +95,7 @@ def test_a_bundle_of_a_checkpoint_that_is_gone_is_not_measured_beside_another_ne
     exported: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(exported, tmp_path / "run")
-    for name in ("best", "last"):
-        shutil.rmtree(run / "checkpoints" / name)
+    shutil.rmtree(run / "checkpoints")
     with pytest.raises(ArtifactError, match=r"exported from checkpoint .* it has none .*saq-qat export"):
         bench_run(run, run / "export", QUICK)
 
@@ -119,8 +120,8 @@ def test_a_run_without_a_bundle_is_told_to_export(tmp_path: Path) -> None:
         bench_bundle(tmp_path, QUICK)
 
 
-def test_a_run_in_full_precision_has_nothing_to_compare(exported: Path, tmp_path: Path) -> None:
+def test_a_run_in_full_precision_has_nothing_to_compare(tmp_path: Path) -> None:
     stage = "train.stages=[{kind: float, epochs: 1, lr: 0.05}]"
     run = trained_run(tmp_path / "float", "quant=null", stage)
     with pytest.raises(ArtifactError, match="full precision"):
-        bench_run(run, exported / "export", QUICK)
+        float_network(restore(run, "best"))
