@@ -104,7 +104,8 @@ def checkpoint_with(run: Path, sha256: str) -> CheckpointName:
     has = ", ".join(f"{standing.name} {standing.sha256[:12]}..." for standing in found) or "none"
     raise ArtifactError(
         f"{run}: the bundle was exported from checkpoint {sha256[:12]}..., which this run does not have; it "
-        f"has {has} (SHA-256 of model.safetensors). Export again: saq-qat export {run}"
+        f"has {has} (SHA-256 of model.safetensors). Name the run it was exported from, or export again: "
+        f"saq-qat export {run}"
     )
 
 

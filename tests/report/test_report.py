@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import math
-import os
 import shutil
 from pathlib import Path
 
@@ -13,59 +11,19 @@ from hypothesis import strategies as st
 
 from saq_qat.errors import ArtifactError
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
-from saq_qat.report.bench_record import write_bench
 from saq_qat.report.collect import Collected, collect
-from saq_qat.report.evaluation import Evaluation, write_evaluation
 from saq_qat.report.network_text import layer_lines, tensor_lines
 from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import judge_run
-from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
-from saq_qat.train.evaluate import Accuracy
 from saq_qat_export.graph_facts import GraphFacts
-from saq_qat_export.ladder import FAKE_QUANT_RUNG, Agreement, Flip, Rung
-from saq_qat_export.proof import Proof
-from saq_qat_export.verification import Verification, write_verification
-from saq_qat_runtime.errors import ResultError
-from saq_qat_runtime.files import file_sha256
-from tests.report.conftest import INTEGER, measured
+from saq_qat_export.ladder import FAKE_QUANT_RUNG, Rung
+from tests.report.conftest import measured, proof
 
 EPOCH = {
     "stage": "quantized", "form": "quantized", "epoch": 1, "loss": 1.0, "top1": 90.0, "deploy_top1": 87.5
 }  # fmt: skip
-
-
-def proof(*, passed: bool = True, flips: int = 1) -> Proof:
-    rung = Rung("integer reference = ONNX Runtime", True, passed, 1000, 0 if passed else 7, "")
-    listed = (Flip(3, 1, 1, 2),) if flips else ()
-    return Proof((rung,), Agreement(40, 90.0, 90.0, 87.5, 0, flips, listed), INTEGER)
-
-
-@pytest.fixture
-def run(exported: Path, tmp_path: Path) -> Path:
-    """A copy of the exported run, free to be changed."""
-    return Path(shutil.copytree(exported, tmp_path / "run"))
-
-
-@pytest.fixture
-def complete(run: Path) -> Collected:
-    prove_and_measure(run, *digests(run))
-    return collect(run)
-
-
-def digests(run: Path) -> tuple[str, str]:
-    """Of the checkpoint, and of the bundle."""
-    weights, manifest = run / "checkpoints" / "last" / "model.safetensors", run / "export" / "manifest.json"
-    return file_sha256(weights), file_sha256(manifest)
-
-
-def prove_and_measure(run: Path, checkpoint: str, bundle: str) -> None:
-    """What verify and bench would leave, bearing these digests."""
-    write_verification(
-        Verification("2026-01-01", checkpoint, bundle, proof()), run / "report" / "verify.json"
-    )
-    write_bench(measured(checkpoint_sha256=checkpoint, bundle_sha256=bundle), {}, run / "bench")
 
 
 def test_a_complete_run_passes_with_every_fact_in_the_first_line(complete: Collected) -> None:
@@ -152,124 +110,6 @@ def test_layers_of_equal_blocks_are_listed_once_unless_asked(complete: Collected
     known = dataclasses.replace(complete, manifest=dataclasses.replace(complete.manifest, layers=many))
     assert len(layer_lines(known)) == 2 + len(parts)
     assert len(layer_lines(known, fold=False)) == 1 + 12 * (1 + len(parts))
-
-
-OTHER = "ab12cd34ef56" + 52 * "0"
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ("checkpoint", "about checkpoint ab12cd34ef56..., this bundle was exported from {checkpoint}..."),
-        ("bundle", "about bundle ab12cd34ef56..., this one is {bundle}..."),
-    ],
-)
-def test_proof_and_measurement_of_something_else_are_named_and_not_shown(
-    complete: Collected, change: str, says: str
-) -> None:
-    own = dict(zip(("checkpoint", "bundle"), digests(complete.run), strict=True))
-    prove_and_measure(complete.run, **(own | {change: OTHER}))
-    known = collect(complete.run)
-    assert (known.proof, known.bench) == (None, None)
-    says = says.format(**{name: digest[:12] for name, digest in own.items()})
-    verdict = judge_run(known)
-    assert verdict.status == "INCOMPLETE"
-    assert f"verify.json is {says}: run saq-qat verify" in verdict.reason
-    assert f"bench.json is {says}: run saq-qat bench" in verdict.reason
-    text, values = "\n".join(report_text(known)), report_json(known)
-    assert "1,000 codes" not in text and "3.00x" not in text
-    assert [each["file"] for each in values["set_aside"]] == ["report/verify.json", "bench/bench.json"]
-    assert values["verdict"]["status"] == "INCOMPLETE"
-    assert (values["proof"], values["bench"]) == (None, None)
-
-
-def test_a_result_belongs_to_its_bundle_whatever_the_clock_says(complete: Collected) -> None:
-    later = (complete.run / "report" / "verify.json").stat().st_mtime_ns + 10**9
-    os.utime(complete.run / "export" / "manifest.json", ns=(later, later))
-    assert judge_run(collect(complete.run)).status == "PASS"
-
-
-def test_a_proof_of_a_bundle_that_is_gone_is_not_shown(complete: Collected) -> None:
-    shutil.rmtree(complete.run / "export")
-    known = collect(complete.run)
-    assert known.proof is None and known.bench is None
-    assert any("verify.json is about bundle" in line for line in report_text(known))
-
-
-def test_a_bundle_of_a_checkpoint_that_the_run_does_not_have_is_not_passed(complete: Collected) -> None:
-    network = read_checkpoint(complete.run / "checkpoints" / "last")
-    moved = {name: value + 1 if value.is_floating_point() else value for name, value in network.model.items()}
-    for name in ("best", "last"):
-        write_checkpoint(complete.run / "checkpoints" / name, dataclasses.replace(network, model=moved))
-    verdict = judge_run(collect(complete.run))
-    assert verdict.status == "INCOMPLETE"
-    assert f"exported from checkpoint {digests(complete.run)[0][:12]}" not in verdict.reason
-    assert "which the run does not have: saq-qat export" in verdict.reason
-
-
-def test_the_report_names_what_its_figures_are_about(complete: Collected) -> None:
-    checkpoint, bundle = digests(complete.run)
-    values = report_json(complete)
-    assert (values["checkpoint_sha256"], values["bundle_sha256"]) == (checkpoint, bundle)
-    line = report_text(complete)[2]
-    assert line.startswith(f"bundle {bundle[:12]}... of checkpoint best (step 8, deployed top-1 ")
-    assert line.endswith(f"{checkpoint[:12]}...")
-
-
-@pytest.mark.parametrize(
-    ("file", "value", "command"),
-    [
-        ("report/verify.json", {"rungs": [], "agreement": {}, "kernels": {}}, "saq-qat verify"),
-        ("bench/bench.json", {"schema_version": 2, "model_sha256": "0" * 64}, "saq-qat bench"),
-        ("report/eval.json", {"schema_version": 0}, "saq-qat eval"),
-        ("export/manifest.json", {"schema_version": 2}, "export the bundle again"),
-    ],
-)
-def test_files_of_an_older_version_are_set_aside_with_the_command_that_makes_them_again(
-    complete: Collected, file: str, value: dict[str, object], command: str
-) -> None:
-    (complete.run / file).write_text(json.dumps(value))
-    known = collect(complete.run)
-    (own,) = [each for each in known.set_aside if each.file == file]
-    assert command in own.reason
-    text = "\n".join(report_text(known))
-    assert own.reason in text
-    assert text.startswith("PASS" if file.endswith("eval.json") else "INCOMPLETE")
-
-
-def evaluation(sha256: str) -> Evaluation:
-    network, deployed = Accuracy(71.0, 95.0, 0.5, 40), Accuracy(68.0, 94.0, 0.6, 40)
-    return Evaluation(1, "2026-01-01", sha256, None, "best", 8, "quantized", network, deployed)
-
-
-def test_an_evaluation_is_shown_beside_its_own_checkpoint_alone(run: Path) -> None:
-    path = run / "report" / "eval.json"
-    write_evaluation(evaluation(digests(run)[0]), path)
-    known = collect(run)
-    assert known.evaluation == evaluation(digests(run)[0])
-    rows = {row.form: row for row in accuracy_rows(known)}
-    assert (rows["fake-quant"].top1, rows["fake-quant"].top5, rows["deploy view"].top1) == (71.0, 95.0, 68.0)
-    assert rows["deploy view"].source == "eval"
-    write_evaluation(evaluation(OTHER), path)
-    known = collect(run)
-    rows = {row.form: row for row in accuracy_rows(known)}
-    assert known.evaluation is None and rows["fake-quant"].top1 != 71.0
-    assert rows["fake-quant"].source.startswith("training, checkpoint best (step 8)")
-    assert "eval.json is about checkpoint ab12cd34ef56..." in "\n".join(report_text(known))
-
-
-def test_a_number_that_is_not_finite_leaves_the_older_file_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "eval.json"
-    write_evaluation(evaluation(OTHER), path)
-    before = path.read_bytes()
-    broken = dataclasses.replace(evaluation(OTHER), network=Accuracy(10.0, 50.0, math.nan, 40))
-    with pytest.raises(ResultError, match=r"network\.loss is nan"):
-        write_evaluation(broken, path)
-    broken_bench = dataclasses.replace(measured(), seconds=math.inf)
-    with pytest.raises(ResultError, match="seconds is inf"):
-        write_bench(broken_bench, {}, tmp_path)
-    assert path.read_bytes() == before
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["eval.json", "samples.json"]
 
 
 def test_a_slow_bundle_is_called_slow_in_the_first_line(complete: Collected) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from saq_qat_runtime import result_files
 from saq_qat_runtime.errors import ModelError, ResultError, VersionError
 from saq_qat_runtime.result_files import read_result, write_result
 
@@ -38,7 +38,7 @@ def test_a_disk_that_fails_leaves_the_older_file_and_nothing_else(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(result_files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResultError, match="No space left on device"):
         write_result(path, {"schema_version": 2})
     assert read_result(path, 2, "") == json.loads(json.dumps(VALUE))

@@ -93,8 +93,8 @@ def test_without_any_best_last_is_taken_in_words(run: Path) -> None:
 
 
 def test_two_names_of_one_network_are_told(run: Path) -> None:
-    for name in ("best", "last"):
-        save(run, name, 2, 6, 97.5)  # type: ignore[arg-type]
+    save(run, "best", 2, 6, 97.5)
+    save(run, "last", 2, 6, 97.5)
     assert str(choose_checkpoint(run)).endswith("; last is the same network")
 
 
