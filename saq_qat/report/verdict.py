@@ -129,7 +129,7 @@ def _facts(known: Collected) -> Iterator[str]:
         timings = [known.bench.timing(BUNDLE, batch) for batch in known.bench.batches[:1]]
         yield from (f"batch {timing.batch}: {pace(timing)}" for timing in timings if timing is not None)
         yield from gpu_verdicts(known.bench)[:1]
-    for engine in known.engines:
+    for engine in (each for each in known.engines if not each.stale):
         yield f"{engine.record.flavour} engine {audit_label(engine.record.audit)}"
     count = integer_products(known)
     if count is not None:

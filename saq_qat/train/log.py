@@ -55,11 +55,14 @@ def _finite(value: Any) -> Any:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a log; the last may have been cut short by a kill."""
+    """Every whole line of a log; the last may have been cut short by a kill.
+
+    Older logs hold NaN and Infinity, which are read as None.
+    """
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(json.loads(text, parse_constant=lambda _: None))
         except ValueError:
             continue
     return lines

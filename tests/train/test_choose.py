@@ -181,5 +181,8 @@ def test_a_log_holds_no_number_that_json_has_not(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "log.jsonl")
     log.write("epoch", 1, {"loss": float("nan"), "top1": 10.0, "levels": {"a": float("inf"), "b": 1.0}})
     assert "NaN" not in (tmp_path / "log.jsonl").read_text()
-    (line,) = read_log(tmp_path / "log.jsonl")
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "loss": NaN}\n')
+    line, of_an_older_version = read_log(tmp_path / "log.jsonl")
     assert line["loss"] is None and line["levels"] == {"a": None, "b": 1.0}
+    assert of_an_older_version["loss"] is None
