@@ -10,16 +10,16 @@ import numpy.typing as npt
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import GateError, LegalityError
-from saq_qat.quant.plan import Finding
+from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat.train.restore import Restored
-from saq_qat_export.bundle import check_destination, make_bundle, write_bundle
-from saq_qat_export.lowered import Lowered, lower_run
-from saq_qat_export.own_graphs import lint_graph
-from saq_qat_export.proof import Proof, ProofSize, prove
-from saq_qat_runtime.manifest import Manifest
+from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
+from saq_qat_export.proof.lowered import Lowered, lower_run
+from saq_qat_export.proof.prove import Proof, ProofSize, prove
+from saq_qat_export.tensorrt.own_graphs import lint_graph
+from saq_qat_runtime.bundle.manifest import Manifest
 
 __all__ = ["Exported", "export_run"]
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.records import TensorSpec
 
 __all__ = ["Backend"]
 

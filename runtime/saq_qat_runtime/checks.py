@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import InputError
-from saq_qat_runtime.records import TensorSpec
 
 __all__ = ["check_batch"]
 

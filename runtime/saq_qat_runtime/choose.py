@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saq_qat_runtime.backend import Backend
-from saq_qat_runtime.decode import require
-from saq_qat_runtime.engine_record import ENGINE_FILES, EngineRecord
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.files import read, read_verified
+from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, InputError
-from saq_qat_runtime.files import read, read_verified
-from saq_qat_runtime.manifest import Manifest
-from saq_qat_runtime.ort import OnnxRuntimeBackend
-from saq_qat_runtime.records import FileRecord
-from saq_qat_runtime.trt import Machine, TensorRtBackend
-from saq_qat_runtime.trt_checks import check_source
-from saq_qat_runtime.trt_library import ENGINE_LIBRARIES, EngineLibrary
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
+from saq_qat_runtime.tensorrt.checks import check_source
+from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord
+from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES, EngineLibrary
 
 __all__ = ["BACKENDS", "OpenedBundle", "open_bundle"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import BackendUnavailable, InputError
-from saq_qat_runtime.records import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saq_qat_runtime.backend import Backend
-from saq_qat_runtime.bundle import check_gate, check_interface, read_golden
+from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.checks import check_batch
 from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.errors import InputError, RuntimeFault
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.lifetime import Lifetime
-from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.preprocess import ImageLike, preprocess
-from saq_qat_runtime.records import FileRecord
+from saq_qat_runtime.promises import check_gate, check_interface, read_golden
 
 __all__ = ["Prediction", "SelfTest", "Session", "SessionInfo"]
 

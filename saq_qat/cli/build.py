@@ -11,8 +11,8 @@ from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
     from saq_qat.recipe.schema import TensorRt
-    from saq_qat_export.engine.build import BuiltEngine
-    from saq_qat_runtime.manifest import Manifest
+    from saq_qat_runtime.bundle.manifest import Manifest
+    from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 
 __all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_build", "print_engine"]
 
@@ -43,8 +43,8 @@ def build(
     An engine belongs to one TensorRT version and one kind of GPU: copy the bundle to where it will run, and
     build there. Exit code 4 if no TensorRT library can build here.
     """
-    from saq_qat_export.engine.stage import add_engine, build_options
-    from saq_qat_runtime.manifest import Manifest
+    from saq_qat_export.tensorrt.stage import add_engine, build_options
+    from saq_qat_runtime.bundle.manifest import Manifest
 
     folder = bundle or resolve_run(None) / "export"
     settings = _settings(Manifest.load(folder), overrides or [])
@@ -82,7 +82,7 @@ def print_engine(folder: Path, built: "BuiltEngine") -> None:
 
 def print_build(built: "BuiltEngine") -> None:
     """With what an engine was built, and how much of it is int8."""
-    from saq_qat_export.engine.flavours import FLAVOUR_NAMES
+    from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
 
     record = built.record
     for note in built.log:

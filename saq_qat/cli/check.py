@@ -14,7 +14,7 @@ from saq_qat.errors import LegalityError, RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-    from saq_qat.quant.plan import Finding, Plan
+    from saq_qat.quant.plan.plan import Finding, Plan
     from saq_qat.recipe.schema import Recipe
 
 __all__ = ["check"]
@@ -77,8 +77,8 @@ def _check_graph(file: Path, batch: tuple[int, int, int], *, build: bool) -> Non
 
 def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, ...]":
     from saq_qat.cli.build import print_build
-    from saq_qat_export.engine.options import BuildOptions
-    from saq_qat_export.engine.rules import try_build
+    from saq_qat_export.tensorrt.engine_rules import try_build
+    from saq_qat_runtime.tensorrt.build.options import BuildOptions
 
     built, findings = try_build(file, BuildOptions(batch=batch))
     if built is not None:
@@ -118,7 +118,7 @@ def _graph_findings(model: "nn.Module", recipe: "Recipe", plan: "Plan") -> "tupl
     """What the rules over graphs say of the graph this plan leads to."""
     if "tensorrt" not in recipe.deploy.targets or plan.errors or recipe.quant is None:
         return ()
-    from saq_qat_export.own_graphs import lint_planned
+    from saq_qat_export.tensorrt.own_graphs import lint_planned
 
     return lint_planned(model, recipe, recipe.quant)
 

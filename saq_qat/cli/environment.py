@@ -14,8 +14,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from saq_qat_export.engine.flavours import FlavourState, available_flavours
-from saq_qat_runtime.driver import DriverStatus, driver_status
+from saq_qat_runtime.tensorrt.build.flavours import FlavourState, available_flavours
+from saq_qat_runtime.tensorrt.driver import DriverStatus, driver_status
 
 __all__ = [
     "Finding",

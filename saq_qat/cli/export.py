@@ -47,7 +47,7 @@ def export(
     With --trt, a TensorRT engine as well. Exit code 4 if no TensorRT library can build one here; the bundle
     is written all the same.
     """
-    from saq_qat_export.proof import ProofSize
+    from saq_qat_export.proof.prove import ProofSize
     from saq_qat_export.run import export_run
 
     if not onnx:
@@ -81,7 +81,7 @@ def _build_engine(
     *,
     allow_failed_gate: bool,
 ) -> None:
-    from saq_qat_export.engine.stage import add_engine, build_options
+    from saq_qat_export.tensorrt.stage import add_engine, build_options
 
     options = build_options(settings, flavour, timing_cache)
     try:
@@ -97,7 +97,7 @@ def _build_engine(
 def _print(exported: "Exported") -> None:
     from saq_qat.cli.findings import print_findings
     from saq_qat.cli.ladder import print_rungs
-    from saq_qat_export.remedies import flip_remedy
+    from saq_qat_export.proof.remedies import flip_remedy
 
     typer.echo(str(exported.choice))
     print_rungs(exported.proof)

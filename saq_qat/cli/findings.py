@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from saq_qat.quant.plan import Finding
+    from saq_qat.quant.plan.plan import Finding
 
 __all__ = ["count_levels", "listed", "print_findings"]
 

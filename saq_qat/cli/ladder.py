@@ -9,7 +9,7 @@ from saq_qat.cli.console import table
 from saq_qat.report.blocks import block_table
 
 if TYPE_CHECKING:
-    from saq_qat_export.proof import Proof
+    from saq_qat_export.proof.prove import Proof
 
 __all__ = ["print_flips", "print_rungs", "print_tensors"]
 

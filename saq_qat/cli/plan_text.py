@@ -8,7 +8,7 @@ from saq_qat.cli.findings import listed
 from saq_qat.report.blocks import Row, block_table
 
 if TYPE_CHECKING:
-    from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
+    from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 
 __all__ = ["plan_lines", "planned_integers", "unlearned_biases"]
 

@@ -22,7 +22,7 @@ def report(
     from saq_qat.report.report_json import report_json
     from saq_qat.report.report_text import report_text
     from saq_qat.train.files import write_whole
-    from saq_qat_runtime.result_files import result_json, write_result
+    from saq_qat_runtime.bundle.result_files import result_json, write_result
 
     known = collect(resolve_run(run))
     text = "\n".join(report_text(known, full=full)) + "\n"

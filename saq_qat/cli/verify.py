@@ -12,10 +12,10 @@ from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
     from saq_qat.train.choose import Choice
-    from saq_qat_export.ladder import Rung
-    from saq_qat_export.lowered import Lowered
-    from saq_qat_export.proof import ProofSize
-    from saq_qat_runtime.manifest import Manifest
+    from saq_qat_export.proof.ladder import Rung
+    from saq_qat_export.proof.lowered import Lowered
+    from saq_qat_export.proof.prove import ProofSize
+    from saq_qat_runtime.bundle.manifest import Manifest
 
 __all__ = ["verify"]
 
@@ -41,11 +41,11 @@ def verify(
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
-    from saq_qat_export.lowered import lower_run
-    from saq_qat_export.proof import ProofSize, prove
-    from saq_qat_export.remedies import flip_remedy
-    from saq_qat_export.verification import Verification, write_verification
-    from saq_qat_runtime.manifest import Manifest, bundle_sha256
+    from saq_qat_export.proof.lowered import lower_run
+    from saq_qat_export.proof.prove import ProofSize, prove
+    from saq_qat_export.proof.remedies import flip_remedy
+    from saq_qat_export.proof.verification import Verification, write_verification
+    from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
     folder = resolve_run(run)
     with progress("verify") as shown:
@@ -82,10 +82,10 @@ def verify(
 
 def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple[list[Rung], list[str]]":
     """A rung for each engine of the bundle that can run on this machine, and why the others cannot."""
-    from saq_qat_export.proof import prove_engine
-    from saq_qat_runtime.engine_record import ENGINE_FILES
+    from saq_qat_export.proof.prove import prove_engine
     from saq_qat_runtime.errors import BackendUnavailable
     from saq_qat_runtime.session import Session
+    from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES
 
     rungs, absent = [], []
     for flavour, name in ENGINE_FILES.items():

@@ -14,7 +14,7 @@ from saq_qat.optim.plain import PlainStep
 from saq_qat.optim.sam import SamStep
 from saq_qat.optim.saq import SaqStep
 from saq_qat.optim.update import TrainingStep, Update
-from saq_qat.quant.quantizer import Quantizer
+from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe import schema
 
 __all__ = ["build_optimizer", "build_step", "learning_rate", "set_learning_rate", "trainable_parameters"]

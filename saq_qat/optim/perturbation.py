@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from saq_qat.errors import RecipeError
 from saq_qat.optim.gradients import flat_norm
-from saq_qat.quant.layers import QuantLayer, quant_layers
-from saq_qat.quant.quantizer import Quantizer
+from saq_qat.quant.numerics.layers import QuantLayer, quant_layers
+from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import Saq
 
 __all__ = [

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError, LegalityError
-from saq_qat.quant.graph import is_carrier, module_of
-from saq_qat.quant.inputs import hand_quantizer
-from saq_qat.quant.layers import QuantConv2d, QuantLinear, quant_layers
-from saq_qat.quant.legality import judge
-from saq_qat.quant.place import place
-from saq_qat.quant.plan import LayerPlan, Plan, TensorPlan
-from saq_qat.quant.quantizer import Quantizer, observing
-from saq_qat.quant.statistics import averaged_statistics
-from saq_qat.quant.tracer import trace
+from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear, quant_layers
+from saq_qat.quant.numerics.quantizer import Quantizer, observing
+from saq_qat.quant.numerics.statistics import averaged_statistics
+from saq_qat.quant.plan.legality import judge
+from saq_qat.quant.plan.placement import place
+from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
+from saq_qat.quant.trace.graph import is_carrier, module_of
+from saq_qat.quant.trace.inputs import hand_quantizer
+from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Quant
 
 __all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saq_qat.report.bench_record import BUNDLE, FLOAT, STATIC_INT8
+from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8
 from saq_qat.report.collect import Collected
 
 __all__ = ["AccuracyRow", "accuracy_rows", "flip_interval"]

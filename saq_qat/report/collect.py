@@ -8,20 +8,20 @@ from typing import Any, TypeVar
 
 import onnx
 
+from saq_qat.bench.record import Bench, read_bench
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.report.bench_record import Bench, read_bench
 from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.report.evaluation import Evaluation, read_evaluation
 from saq_qat.report.subject import SetAside, about, find_checkpoint
 from saq_qat.train.choose import Standing
 from saq_qat.train.log import read_log
-from saq_qat_export.graph_facts import GraphFacts, read_graph
-from saq_qat_export.proof import Proof
-from saq_qat_export.verification import read_verification
+from saq_qat_export.bundle.graph_facts import GraphFacts, read_graph
+from saq_qat_export.proof.prove import Proof
+from saq_qat_export.proof.verification import read_verification
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
 from saq_qat_runtime.errors import ModelError, VersionError
-from saq_qat_runtime.manifest import MANIFEST_FILE, Manifest, bundle_sha256
 
 __all__ = ["Collected", "collect"]
 

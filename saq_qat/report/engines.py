@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saq_qat.bench.record import Bench
 from saq_qat.errors import ArtifactError
-from saq_qat.report.bench_record import Bench
 from saq_qat.report.text import megabytes, milliseconds
-from saq_qat_export.engine.flavours import FLAVOUR_NAMES
-from saq_qat_runtime.engine_record import ENGINE_FILES, Audit, EngineRecord, record_name
+from saq_qat_runtime.bundle.files import file_sha256
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.errors import ModelError
-from saq_qat_runtime.files import file_sha256
-from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
+from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, Audit, EngineRecord, record_name
 
 __all__ = ["BuiltFile", "audit_label", "built_engines", "engine_lines", "engine_warnings", "missed_layers"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.evaluate import Accuracy
 from saq_qat.train.restore import Restored
-from saq_qat_runtime.result_files import decode_result, read_result, write_result
+from saq_qat_runtime.bundle.result_files import decode_result, read_result, write_result
 
 __all__ = ["Evaluation", "evaluation_of", "read_evaluation", "write_evaluation"]
 

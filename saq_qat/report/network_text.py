@@ -3,7 +3,7 @@
 from saq_qat.report.blocks import block_table
 from saq_qat.report.collect import Collected
 from saq_qat.report.text import NOT_MEASURED
-from saq_qat_runtime.records import LayerRecord, TensorRecord
+from saq_qat_runtime.bundle.records import LayerRecord, TensorRecord
 
 __all__ = ["layer_lines", "tensor_lines"]
 

@@ -1,6 +1,6 @@
 """The report of a run as text: verdict, accuracy, proof, latency, sizes, training, network, warnings."""
 
-from saq_qat.quant.float_operations import WHY_FLOAT
+from saq_qat.quant.plan.float_operations import WHY_FLOAT
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
 from saq_qat.report.bench_text import (
     contestant_lines,
@@ -23,8 +23,8 @@ from saq_qat.report.verdict import (
     rungs,
     warnings_of,
 )
-from saq_qat_export.proof import KERNEL_RUNG
-from saq_qat_runtime.result_files import short_digest
+from saq_qat_export.proof.prove import KERNEL_RUNG
+from saq_qat_runtime.bundle.result_files import short_digest
 
 __all__ = ["report_text"]
 

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from saq_qat.errors import ArtifactError
 from saq_qat.train.choose import Standing, choose_checkpoint, standing_of
-from saq_qat_runtime.result_files import short_digest
+from saq_qat_runtime.bundle.result_files import short_digest
 
 __all__ = ["SetAside", "about", "find_checkpoint"]
 

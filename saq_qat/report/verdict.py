@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from saq_qat.report.bench_record import BUNDLE
+from saq_qat.bench.record import BUNDLE
 from saq_qat.report.bench_text import bench_warnings, pace
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
 from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
-from saq_qat_export.ladder import Rung
-from saq_qat_export.remedies import flip_remedy
+from saq_qat_export.proof.ladder import Rung
+from saq_qat_export.proof.remedies import flip_remedy
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
+from saq_qat_runtime.bundle.records import RungRecord
+from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.manifest import MANIFEST_FILE
-from saq_qat_runtime.records import RungRecord
-from saq_qat_runtime.result_files import short_digest
 
 __all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "remedy_of", "rungs", "warnings_of"]
 

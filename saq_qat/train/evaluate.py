@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from saq_qat.data.batches import val_batches
 from saq_qat.data.open import ImageData
 from saq_qat.errors import DataError
-from saq_qat.quant.deploy import deploy_view
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.deploy.view import deploy_view
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.distributed import Processes
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saq_qat.errors import SaqError
-from saq_qat_runtime import result_files
+from saq_qat_runtime.bundle import result_files
 
 __all__ = ["locked", "sync_folder", "write_synced", "write_whole"]
 

@@ -6,9 +6,9 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
-from saq_qat.quant.deploy import fold_batch_norm
+from saq_qat.quant.deploy.view import fold_batch_norm
 from saq_qat.quant.network import calibrate, quantize
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 

@@ -14,8 +14,8 @@ import torchvision
 from torch import nn
 
 from saq_qat import __version__
-from saq_qat.quant.layers import QuantLayer
-from saq_qat.quant.quantizer import Quantizer
+from saq_qat.quant.numerics.layers import QuantLayer
+from saq_qat.quant.numerics.quantizer import Quantizer
 
 __all__ = ["RunLog", "clip_levels", "environment", "read_log"]
 

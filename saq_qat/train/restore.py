@@ -8,7 +8,7 @@ from torch import nn
 
 from saq_qat.data.open import ImageData, open_data
 from saq_qat.errors import ArtifactError
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form, newest_checkpoint

@@ -14,7 +14,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
 from saq_qat.models.probe import check_takes_images
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saq_qat.data.batches import train_batches
 from saq_qat.errors import RecipeError
-from saq_qat.quant.statistics import averaged_statistics, tracking_norms
+from saq_qat.quant.numerics.statistics import averaged_statistics, tracking_norms
 from saq_qat.recipe.schema import Recipe, StatisticsStage
 from saq_qat.train.reporting import report_batch
 from saq_qat.train.state import Training

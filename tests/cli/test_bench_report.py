@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat_export.proof import ProofSize
+from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
-from saq_qat_runtime.driver import driver_status
-from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.tensorrt.driver import driver_status
 from tests.report.networks import RECIPE, trained_run
 from tests.runtime.fake_tensorrt import PLAN, record_of
 

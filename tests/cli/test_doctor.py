@@ -16,8 +16,8 @@ from saq_qat.cli.environment import (
     pair_finding,
     processor_finding,
 )
-from saq_qat_export.engine.flavours import FlavourState
-from saq_qat_runtime.driver import DriverStatus
+from saq_qat_runtime.tensorrt.build.flavours import FlavourState
+from saq_qat_runtime.tensorrt.driver import DriverStatus
 
 SaqQat = Callable[..., int]
 

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from saq_qat.cli.ladder import print_flips, print_tensors
-from saq_qat_export.comparison import TensorComparison
-from saq_qat_export.ladder import Agreement, Flip
-from saq_qat_export.proof import Proof
-from saq_qat_export.rungs import Rung
+from saq_qat_export.proof.comparison import TensorComparison
+from saq_qat_export.proof.ladder import Agreement, Flip
+from saq_qat_export.proof.prove import Proof
+from saq_qat_export.proof.rungs import Rung
 from saq_qat_runtime.kernels import IntegerCount
 
 Captured = pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from torch import nn
 from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.models.build import build_model
 from saq_qat.quant.network import plan_network
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import ActivationQuantizer, Model, Quant, Recipe, WeightQuantizer
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
-from saq_qat_runtime.files import file_sha256
-from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.bundle.files import file_sha256
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.session import Session
 from tests.report.networks import RECIPE, trained_run
 

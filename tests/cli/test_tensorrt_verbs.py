@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from saq_qat.errors import SetupError
-from saq_qat_export.proof import ProofSize
+from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
-from saq_qat_runtime.engine_record import EngineRecord
-from saq_qat_runtime.manifest import Manifest
+from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.tensorrt.engine_record import EngineRecord
 from tests.report.networks import RECIPE, trained_run
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")

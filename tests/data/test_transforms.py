@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-import saq_qat_runtime.records as runtime_records
+import saq_qat_runtime.bundle.records as runtime_records
 from saq_qat.data.transforms import (
     PIXEL_LIMIT,
     Preprocessing,

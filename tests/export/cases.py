@@ -10,17 +10,17 @@ from torchvision.models import mobilenet_v2
 
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
-from saq_qat.quant.legality import judge
-from saq_qat.quant.plan import Finding
+from saq_qat.quant.deploy.kernels import LOGITS, is_integer_product
+from saq_qat.quant.plan.legality import judge
+from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, TensorRt, WeightQuantizer
-from saq_qat_export.attention import Attention
-from saq_qat_export.ladder import code_rungs, tie_images
-from saq_qat_export.onnx_graph import OnnxGraph, export_tensorrt
-from saq_qat_export.rungs import Rung
-from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
-from saq_qat_export.view_graph import LOGITS, is_integer_product
+from saq_qat_export.graph.attention import Attention
+from saq_qat_export.graph.onnx_graph import OnnxGraph, export_tensorrt
+from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
 from tests.export.networks import CLASSES, Lowered, lower, policy
-from tests.export.test_tensorrt_proof import in_float16
+from tests.export.proof.test_tensorrt_proof import in_float16
 
 
 def _tiny_transformer() -> nn.Module:

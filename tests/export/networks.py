@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.models.build import build_model
-from saq_qat.quant.deploy import deploy_view
+from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.quant.network import calibrate, quantize
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Model, Quant, WeightQuantizer
-from saq_qat_export.onnx_graph import OnnxGraph, export_onnx
+from saq_qat_export.graph.onnx_graph import OnnxGraph, export_onnx
 
 CLASSES = 10
 

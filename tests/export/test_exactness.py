@@ -13,11 +13,11 @@ from torch import Tensor
 
 from saq_qat.models.build import build_model
 from saq_qat.recipe.schema import Model
-from saq_qat_export.ladder import code_rungs, tie_images
-from saq_qat_export.onnx_graph import INPUT, OUTPUT, OnnxGraph
-from saq_qat_export.probe import Probe, with_code_outputs
-from saq_qat_export.reference import run_reference
-from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
+from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.probe import Probe, with_code_outputs
+from saq_qat_export.reference.deploy_view import run_reference
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, SIDE, Lowered, built_in, lower, policy, small, smooth_images
 from tests.export.onnx_models import Array, session
 from tests.export.photos import photos

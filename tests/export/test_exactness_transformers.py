@@ -10,8 +10,8 @@ from functools import cache
 import pytest
 import torch
 
-from saq_qat_export.probe import with_code_outputs
-from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_export.proof.probe import with_code_outputs
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.cases import (
     LARGE,
     TINY,

@@ -11,10 +11,10 @@ from torchvision.ops import StochasticDepth
 
 from saq_qat.models import separate_attention
 from saq_qat.quant.network import calibrate, quantize
-from saq_qat_export.ladder import code_rungs, tie_images
-from saq_qat_export.onnx_graph import export_tensorrt
-from saq_qat_export.tensorrt_proof import TensorRtGraphs, tensorrt_rungs
-from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_export.graph.onnx_graph import export_tensorrt
+from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Head, conv_block, lower, policy, smooth_images
 
 SIDE = 12

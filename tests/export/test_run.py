@@ -12,14 +12,14 @@ import pytest
 from saq_qat.errors import ArtifactError, GateError, SaqError
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.run import run_training
-from saq_qat_export import bundle as bundle_module
 from saq_qat_export import run as run_module
-from saq_qat_export.lowered import Lowered, lower_run
-from saq_qat_export.proof import Proof, ProofSize, prove
-from saq_qat_export.reference import run_reference
+from saq_qat_export.bundle import write as bundle_module
+from saq_qat_export.proof.lowered import Lowered, lower_run
+from saq_qat_export.proof.prove import Proof, ProofSize, prove
+from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_export.run import export_run
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.errors import ModelError
-from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.session import Session
 from tests.export.networks import SIDE, smooth_images
 

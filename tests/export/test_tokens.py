@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saq_qat.quant.integer_modules import Quantize
+from saq_qat.quant.deploy.integer_modules import Quantize
+from saq_qat.quant.deploy.kernels import float_results
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
-from saq_qat_export.comparison import producers
-from saq_qat_export.ladder import code_rungs, tie_images
-from saq_qat_export.onnx_graph import OUTPUT, OnnxGraph, export_onnx
-from saq_qat_export.probe import Probe, with_code_outputs
-from saq_qat_export.records import tensor_records
-from saq_qat_export.reference import run_reference
-from saq_qat_export.rungs import Rung
-from saq_qat_export.view_graph import float_results
-from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_export.bundle.records import tensor_records
+from saq_qat_export.graph.onnx_graph import OUTPUT, OnnxGraph, export_onnx
+from saq_qat_export.proof.comparison import producers
+from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.probe import Probe, with_code_outputs
+from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.reference.deploy_view import run_reference
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Lowered, lower, policy, smooth_images
 from tests.export.onnx_models import session
 from tests.export.photos import photos

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.network import quantize
-from saq_qat_export.comparison import producers
-from saq_qat_export.ladder import code_rungs, tie_images
-from saq_qat_runtime.ort import OnnxRuntimeBackend
+from saq_qat_export.proof.comparison import producers
+from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, SIDE, Head, conv_block, lower, policy, smooth_images
 
 

@@ -11,8 +11,8 @@ from saq_qat.errors import LegalityError
 from saq_qat.models import separate_attention
 from saq_qat.models.attention import separate_weights
 from saq_qat.models.multihead import Encoder, EncoderLayer, MultiheadAttention
-from saq_qat.quant import graph
-from saq_qat.quant.tracer import trace
+from saq_qat.quant.trace import graph
+from saq_qat.quant.trace.tracer import trace
 
 
 class SelfAttending(nn.Module):

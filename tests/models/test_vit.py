@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from saq_qat.errors import ArtifactError, RecipeError, SetupError
 from saq_qat.models import build_model
 from saq_qat.models.attention import SelfAttention
-from saq_qat.quant.tracer import trace
+from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Model
 
 timm = pytest.importorskip("timm", reason="needs the extra vit")

@@ -13,9 +13,9 @@ from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
 from saq_qat.optim.distillation import Distillation, soft_cross_entropy
 from saq_qat.optim.passes import Objective
 from saq_qat.optim.update import TrainingStep
-from saq_qat.quant.grid import activation_grid, weight_grid
-from saq_qat.quant.layers import QuantLinear
-from saq_qat.quant.quantizer import Quantizer
+from saq_qat.quant.numerics.grid import activation_grid, weight_grid
+from saq_qat.quant.numerics.layers import QuantLinear
+from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq, Sgd
 
 IMAGES = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1))

@@ -5,11 +5,11 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.quant.fold import batch_norm_affine
-from saq_qat.quant.inputs import quantizer_before
-from saq_qat.quant.integer_modules import IntegerLayer
-from saq_qat.quant.layers import QuantLayer, quant_layers
-from saq_qat.quant.quantizer import Quantizer
+from saq_qat.quant.deploy.fold import batch_norm_affine
+from saq_qat.quant.deploy.integer_modules import IntegerLayer
+from saq_qat.quant.numerics.layers import QuantLayer, quant_layers
+from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.quant.trace.inputs import quantizer_before
 
 __all__ = ["with_exact_scales", "with_unrounded_biases"]
 

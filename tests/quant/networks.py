@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from saq_qat.quant.network import calibrate, quantize
-from saq_qat.quant.plan import Plan
+from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import ActivationQuantizer, Quant, WeightQuantizer
 
 __all__ = [

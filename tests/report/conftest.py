@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.report.bench_record import (
+from saq_qat.bench.paired import Ratio
+from saq_qat.bench.record import (
     BUNDLE,
     FLOAT,
     SCHEMA_VERSION,
@@ -17,16 +18,15 @@ from saq_qat.report.bench_record import (
     write_bench,
 )
 from saq_qat.report.collect import Collected, collect
-from saq_qat.report.paired import Ratio
-from saq_qat_export.ladder import Agreement, Flip, Rung
-from saq_qat_export.proof import Proof, ProofSize
+from saq_qat_export.proof.ladder import Agreement, Flip, Rung
+from saq_qat_export.proof.prove import Proof, ProofSize
+from saq_qat_export.proof.verification import Verification, write_verification
 from saq_qat_export.run import export_run
-from saq_qat_export.verification import Verification, write_verification
-from saq_qat_runtime.bench import Latency
-from saq_qat_runtime.environment import Environment
-from saq_qat_runtime.files import file_sha256
+from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bundle.files import file_sha256
+from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.kernels import IntegerCount
-from saq_qat_runtime.records import Sizes
 from tests.report.networks import trained_run
 
 INTEGER = IntegerCount(3, 3, {"QGemm": 1, "QLinearConv": 2})

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from saq_qat.report.bench_record import BUNDLE, FLOAT, Bench
+from saq_qat.bench.record import BUNDLE, FLOAT, Bench
 from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
 
 

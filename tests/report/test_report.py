@@ -17,8 +17,8 @@ from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import judge_run
-from saq_qat_export.graph_facts import GraphFacts
-from saq_qat_export.ladder import FAKE_QUANT_RUNG, Rung
+from saq_qat_export.bundle.graph_facts import GraphFacts
+from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, Rung
 from tests.report.conftest import measured, proof
 
 EPOCH = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from saq_qat.bench.record import write_bench
 from saq_qat.report.accuracy import accuracy_rows
-from saq_qat.report.bench_record import write_bench
 from saq_qat.report.collect import Collected, collect
 from saq_qat.report.evaluation import Evaluation, write_evaluation
 from saq_qat.report.report_json import report_json

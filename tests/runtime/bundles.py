@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from saq_qat_runtime.files import sha256
-from saq_qat_runtime.manifest import (
+from saq_qat_runtime.bundle.files import sha256
+from saq_qat_runtime.bundle.manifest import (
     SCHEMA_VERSION,
     FileRecord,
     Gate,

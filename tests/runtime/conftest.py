@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from saq_qat_runtime.manifest import (
+from saq_qat_runtime.bundle.manifest import (
     Manifest,
 )
 from tests.runtime.bundles import build_manifest, file_record

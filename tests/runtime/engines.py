@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from saq_qat_runtime.trt import Machine, TensorRtBackend
-from saq_qat_runtime.trt_library import ENGINE_LIBRARIES
+from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
+from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES
 from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, expected, record_of
 from tests.runtime.networks import images
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saq_qat_runtime.device import Address, Event, Graph, Stream
-from saq_qat_runtime.driver import DriverStatus
 from saq_qat_runtime.errors import CudaError
+from saq_qat_runtime.tensorrt.device import Address, Event, Graph, Stream
+from saq_qat_runtime.tensorrt.driver import DriverStatus
 
 __all__ = ["H100", "FakeDevice"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saq_qat_runtime.device import Address, host_array
-from saq_qat_runtime.engine_record import Audit, EngineRecord, LayerVerdict, Profile
-from saq_qat_runtime.files import sha256
-from saq_qat_runtime.records import FileRecord, TensorSpec
+from saq_qat_runtime.bundle.files import sha256
+from saq_qat_runtime.bundle.records import FileRecord, TensorSpec
+from saq_qat_runtime.tensorrt.device import Address, host_array
+from saq_qat_runtime.tensorrt.engine_record import Audit, EngineRecord, LayerVerdict, Profile
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.networks import LABELS, SIDE
 

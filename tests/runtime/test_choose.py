@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.choose import BACKENDS
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError
-from saq_qat_runtime.manifest import Manifest
 from tests.runtime.bundles import file_record
 from tests.runtime.fake_tensorrt import PLAN, expected
 from tests.runtime.networks import images

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from saq_qat_runtime.bundle.manifest import Preprocessing
 from saq_qat_runtime.errors import InputError
-from saq_qat_runtime.manifest import Preprocessing
 from saq_qat_runtime.preprocess import PIXEL_LIMIT, centre_crop, preprocess, resized_size
 
 SQUARE = Preprocessing(16, None, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from saq_qat_runtime.bundle.manifest import Gate, Golden, Manifest, RungRecord, TensorSpec
 from saq_qat_runtime.errors import BackendUnavailable, ClosedError, InputError, ModelError, RuntimeFault
-from saq_qat_runtime.manifest import Gate, Golden, Manifest, RungRecord, TensorSpec
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import file_record
 from tests.runtime.networks import LABELS, SIDE, float_network, images

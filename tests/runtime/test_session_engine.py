@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from saq_qat_runtime import session as session_module
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.choose import OpenedBundle, open_bundle
 from saq_qat_runtime.errors import InputError, RuntimeFault
-from saq_qat_runtime.manifest import Manifest
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import file_record
 from tests.runtime.fake_tensorrt import expected

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.choose import OpenedBundle, open_bundle
-from saq_qat_runtime.engine_record import ENGINE_FILES, Flavour, record_name
 from saq_qat_runtime.errors import BackendUnavailable
-from saq_qat_runtime.manifest import Manifest
-from saq_qat_runtime.trt import Machine
-from saq_qat_runtime.trt_library import EngineLibrary
+from saq_qat_runtime.tensorrt.backend import Machine
+from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, Flavour, record_name
+from saq_qat_runtime.tensorrt.library import EngineLibrary
 from tests.runtime.bundles import file_record
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_tensorrt import PLAN, FakeTensorRt, record_of

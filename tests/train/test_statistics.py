@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saq_qat.data.batches import train_batches
 from saq_qat.data.open import open_data
 from saq_qat.errors import RecipeError
-from saq_qat.quant.statistics import averaged_statistics, tracking_norms
+from saq_qat.quant.numerics.statistics import averaged_statistics, tracking_norms
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from saq_qat.quant.plan import Finding
+from saq_qat.quant.plan.plan import Finding
 from saq_qat_export.lint.operators import QUANTIZATION_DOMAINS
 from saq_qat_export.lint.reading import prepare, read_model
 from saq_qat_export.lint.rules import RULES, Rule

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from saq_qat_export.lint.nodes import dimensions
-from saq_qat_runtime.engine_record import Profile
+from saq_qat_runtime.tensorrt.engine_record import Profile
 
 __all__ = ["LintSettings", "batch_profiles"]
 

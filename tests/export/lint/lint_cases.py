@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from saq_qat_export.lint import LintSettings
-from saq_qat_runtime.engine_record import Profile
+from saq_qat_runtime.tensorrt.engine_record import Profile
 from tests.export.lint.lint_graphs import Net
 
 __all__ = ["CASES", "SETTINGS", "Case"]

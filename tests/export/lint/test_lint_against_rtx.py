@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from saq_qat.errors import EngineError
-from saq_qat_export.engine.build import build_engine
-from saq_qat_export.engine.options import BuildOptions
 from saq_qat_export.lint import RULES
-from saq_qat_runtime.engine_record import Audit
+from saq_qat_runtime.tensorrt.build.engine import build_engine
+from saq_qat_runtime.tensorrt.build.options import BuildOptions
+from saq_qat_runtime.tensorrt.engine_record import Audit
 from tests.export.lint.lint_cases import CASES
 from tests.export.lint.lint_speed_cases import SPEED_CASES
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint
-from saq_qat_runtime.engine_record import Profile
+from saq_qat_runtime.tensorrt.engine_record import Profile
 from tests.export.lint.lint_graphs import Net, rules
 
 SHAPE = (1, 16, 8, 8)

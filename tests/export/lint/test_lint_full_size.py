@@ -13,7 +13,7 @@ import torchvision
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from saq_qat.quant.plan import Finding
+from saq_qat.quant.plan.plan import Finding
 from saq_qat_export.lint import LintSettings, batch_profiles, lint_model, read_model
 
 pytestmark = pytest.mark.slow

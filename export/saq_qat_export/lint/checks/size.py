@@ -7,7 +7,7 @@ import onnx_ir as ir
 from saq_qat_export.lint.nodes import dimensions
 from saq_qat_export.lint.settings import LintSettings
 from saq_qat_export.lint.view import GraphView, Violation
-from saq_qat_runtime.engine_record import Profile
+from saq_qat_runtime.tensorrt.engine_record import Profile
 
 __all__ = ["large_file", "profiles"]
 

@@ -1,0 +1,83 @@
+"""What the manifest says of layers, tensors, sizes and the proof."""
+
+from torch import Tensor, fx
+
+from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
+from saq_qat.quant.plan.plan import LayerPlan, Plan
+from saq_qat.quant.trace import graph
+from saq_qat_export.proof.prove import Proof
+from saq_qat_export.reference.deploy_view import tensor_name
+from saq_qat_runtime.bundle.manifest import Gate, LayerRecord, RungRecord, ScaleSummary, Sizes, TensorRecord
+
+__all__ = ["gate_record", "layer_records", "sizes_of", "tensor_records"]
+
+
+def layer_records(plan: Plan, view: fx.GraphModule) -> tuple[LayerRecord, ...]:
+    """One record per convolution or linear layer, in graph order."""
+    return tuple(_layer_record(layer, plan, view) for layer in plan.layers)
+
+
+def _layer_record(layer: LayerPlan, plan: Plan, view: fx.GraphModule) -> LayerRecord:
+    module = view.get_submodule(layer.name)
+    source = next((tensor for tensor in plan.tensors if tensor.name == layer.input), None)
+    return LayerRecord(
+        name=layer.name,
+        op=layer.op,
+        weight_bits=layer.bits,
+        weight_grid=layer.grid.describe(),
+        weight_scale=_summary(module.weight_scale) if isinstance(module, IntegerLayer) else None,
+        input_bits=None if source is None else source.bits,
+        input_grid=None if source is None else source.grid.describe(),
+        integer=layer.integer,
+        reason=layer.float_reason,
+    )
+
+
+def _summary(scales: Tensor) -> ScaleSummary:
+    return ScaleSummary(scales.numel(), float(scales.min()), float(scales.max()))
+
+
+def tensor_records(view: fx.GraphModule) -> tuple[TensorRecord, ...]:
+    """One record per code tensor, in graph order."""
+    modules = ((node, graph.module_of(view, node)) for node in view.graph.nodes)
+    return tuple(
+        _tensor_record(str(node.target), module) for node, module in modules if isinstance(module, Quantize)
+    )
+
+
+def _tensor_record(path: str, module: Quantize) -> TensorRecord:
+    return TensorRecord(
+        name=path.removeprefix("quantizers."),
+        bits=module.bits,
+        code_min=module.minimum + module.zero_point,
+        code_max=module.maximum + module.zero_point,
+        zero_point=module.zero_point,
+        dtype=module.stored,
+        scale=float(module.scale),
+        code_tensor=tensor_name(path),
+        signed=module.minimum < 0,
+    )
+
+
+def sizes_of(view: fx.GraphModule, file_bytes: dict[str, int]) -> Sizes:
+    """Weights at their trained bits, biases and scales at 32; other parameters (a lone BatchNorm) at 32."""
+    parameters, bits = 0, 0
+    for module in view.modules():
+        if isinstance(module, IntegerLayer):
+            parameters += module.weight.numel() + module.bias.numel()
+            bits += module.weight.numel() * module.bits + 32 * (
+                module.bias.numel() + module.weight_scale.numel()
+            )
+        elif not list(module.children()) and not isinstance(module, Quantize):
+            own = sum(t.numel() for t in (*module.parameters(), *module.buffers()))
+            parameters, bits = parameters + own, bits + 32 * own
+    return Sizes(parameters, 4 * parameters, bits, file_bytes)
+
+
+def gate_record(proof: Proof, *, allow_failed_gate: bool) -> Gate:
+    """The verdict of every rung, and whether the bundle was written in spite of it."""
+    rungs = tuple(
+        RungRecord(rung.name, rung.hard, rung.passed, rung.compared, rung.mismatches, rung.detail)
+        for rung in proof.rungs
+    )
+    return Gate(proof.passed, allow_failed_gate and not proof.passed, rungs)

@@ -1,0 +1,177 @@
+"""The folder that ships: model, manifest and golden samples, written whole or not at all."""
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from saq_qat import __version__
+from saq_qat.data.open import ImageData
+from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.recipe.load import dump_recipe
+from saq_qat.train.files import sync_folder, write_synced
+from saq_qat_export.bundle.records import gate_record, layer_records, sizes_of, tensor_records
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.proof.lowered import Lowered
+from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.prove import Proof
+from saq_qat_export.reference.deploy_view import Stored
+from saq_qat_runtime.bundle.manifest import (
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    FileRecord,
+    Golden,
+    Manifest,
+    Preprocessing,
+    RecipeRecord,
+    TensorSpec,
+)
+
+__all__ = ["MODEL_FILES", "Bundle", "check_destination", "make_bundle", "write_bundle"]
+
+MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.tensorrt.onnx"}
+_GOLDEN_FILE = "golden.npz"
+_LOGITS_TOLERANCE = 1e-5
+# A GPU rounds ties otherwise and later layers amplify that: this finds a wrong engine, not a rounding.
+_SHARE_OF_LARGEST_LOGIT = 0.1
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files of a bundle by name, and the manifest that lists them."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+def make_bundle(
+    lowered: Lowered, proof: Proof, golden_images: npt.NDArray[np.float32], *, allow_failed_gate: bool
+) -> Bundle:
+    """Everything that ships of one checkpoint; the same bytes for the same checkpoint and package versions.
+
+    Args:
+        golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
+    """
+    restored, view = lowered.restored, lowered.view
+    codes, logits = Probe(lowered.graph).run(golden_images)
+    files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
+    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits)
+    records = {
+        name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
+    }
+    models = {target: records[MODEL_FILES[target]] for target in lowered.shipped}
+    inputs, outputs, preprocessing = _interface(restored.images)
+    text = dump_recipe(restored.recipe)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=restored.recipe.name,
+        created_by=f"saq-qat {__version__}",
+        inputs=(inputs,),
+        outputs=(outputs,),
+        preprocessing=preprocessing,
+        labels=restored.images.classes,
+        models=models,
+        golden=Golden(records[_GOLDEN_FILE], _tolerances(models, logits)),
+        layers=layer_records(lowered.plan, view),
+        tensors=tensor_records(view),
+        sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
+        gate=gate_record(proof, allow_failed_gate=allow_failed_gate),
+        recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
+        checkpoint_sha256=restored.checkpoint_sha256,
+        versions={name: version(name) for name in _PACKAGES},
+    )
+    return Bundle(manifest, files)
+
+
+def _interface(images: ImageData) -> tuple[TensorSpec, TensorSpec, Preprocessing]:
+    """What goes in, what comes out, and how an image becomes the one."""
+    own = images.preprocessing
+    return (
+        TensorSpec(INPUT, "float32", ("N", own.channels, own.image_size, own.image_size)),
+        TensorSpec(OUTPUT, "float32", ("N", len(images.classes))),
+        Preprocessing(own.image_size, own.resize, own.channels, own.mean, own.std),
+    )
+
+
+def check_destination(folder: Path) -> None:
+    """Only a new folder, an empty one or an older bundle may become the bundle.
+
+    Raises:
+        ArtifactError: something else is there, which a bundle would replace.
+    """
+    if not folder.exists() or (folder / MANIFEST_FILE).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ArtifactError(
+            f"{folder}: a bundle replaces the folder it is written to, and this is no bundle "
+            f"(it has no {MANIFEST_FILE}). Name a new folder, or remove this one first."
+        )
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write beside ``folder`` and move into place; a failure leaves an older bundle as it was.
+
+    Raises:
+        ArtifactError: ``folder`` holds something that is no bundle.
+        SaqError: the disk is full, or the folder cannot be written.
+    """
+    check_destination(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            fresh = Path(scratch) / "new"
+            _write_files(bundle, fresh)
+            _swap(fresh, folder, Path(scratch) / "old")
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise SaqError(
+            f"{folder}: the bundle cannot be written: {error.strerror or error}. "
+            "An older bundle there is untouched; free some space or name another folder."
+        ) from error
+
+
+def _write_files(bundle: Bundle, folder: Path) -> None:
+    folder.mkdir()
+    for name, content in bundle.files.items():
+        write_synced(folder / name, content)
+    write_synced(folder / MANIFEST_FILE, bundle.manifest.to_json().encode())
+    sync_folder(folder)
+
+
+def _swap(fresh: Path, folder: Path, old: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``; if that fails, what was there comes back."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+
+
+def _golden(
+    images: npt.NDArray[np.float32],
+    codes: dict[str, Stored],
+    logits: npt.NDArray[np.float32],
+) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
+    """How far the logits of a golden image may be off, target by target."""
+    tolerances = {
+        "onnxruntime": _LOGITS_TOLERANCE,
+        "tensorrt": _SHARE_OF_LARGEST_LOGIT * float(np.abs(logits).max()),
+    }
+    return {target: tolerances[target] for target in targets}

@@ -1,0 +1,1 @@
+"""Deploy view to ONNX: the patterns of each target, then one pass a file."""

@@ -1,0 +1,1 @@
+"""The trained network is the shipped file: compared step by step."""

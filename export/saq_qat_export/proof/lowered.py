@@ -1,0 +1,98 @@
+"""A run's checkpoint, lowered: deploy view and the ONNX graph of each target."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import fx
+
+from saq_qat.errors import ArtifactError, LegalityError
+from saq_qat.quant.deploy.view import deploy_view
+from saq_qat.quant.plan.legality import judge
+from saq_qat.quant.plan.plan import Plan
+from saq_qat.recipe.schema import TensorRt
+from saq_qat.train.restore import Restored, restore
+from saq_qat_export.graph.onnx_graph import OnnxGraph, export_onnx, export_tensorrt
+from saq_qat_export.proof.tensorrt import TensorRtGraphs
+
+__all__ = ["Lowered", "lower_run"]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A run's checkpoint as trained network, deploy view and ONNX graphs.
+
+    Attributes:
+        targets: those the graphs are for.
+        graph: for ONNX Runtime, the engine of the proof whatever the targets are.
+        tensorrt: for TensorRT, if that is a target.
+        shipped: the graph of each target.
+    """
+
+    restored: Restored
+    network: fx.GraphModule
+    plan: Plan
+    view: fx.GraphModule
+    targets: tuple[str, ...]
+    graph: OnnxGraph
+    tensorrt: TensorRtGraphs | None
+
+    @property
+    def shipped(self) -> dict[str, OnnxGraph]:
+        graphs = {"onnxruntime": self.graph}
+        if self.tensorrt is not None:
+            graphs["tensorrt"] = self.tensorrt.float16 or self.tensorrt.float32
+        return {target: graphs[target] for target in self.targets}
+
+
+def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool = False) -> Lowered:
+    """Restore a run and lower it for its targets.
+
+    Args:
+        tensorrt: for TensorRT too, although the recipe may not name it.
+
+    Raises:
+        ArtifactError: the run is in full precision, or cannot be restored.
+        LegalityError: TensorRT cannot run what was trained.
+    """
+    restored = restore(run, checkpoint)
+    if restored.plan is None or not isinstance(restored.network, fx.GraphModule):
+        raise ArtifactError(
+            f"{run}: export needs a quantized network, and this run was trained in full precision. "
+            "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
+            "weights."
+        )
+    deploy, settings = restored.recipe.deploy, restored.images.preprocessing
+    targets: tuple[str, ...] = deploy.targets or ("onnxruntime",)
+    if tensorrt and "tensorrt" not in targets:
+        targets = (*targets, "tensorrt")
+    plan = _judged_for(targets, restored.plan, restored)
+    view = deploy_view(restored.network, deploy)
+    shape = (settings.channels, settings.image_size, settings.image_size)
+    return Lowered(
+        restored,
+        restored.network,
+        plan,
+        view,
+        targets,
+        export_onnx(view, shape, deploy),
+        _tensorrt_graphs(view, shape, deploy.tensorrt) if "tensorrt" in targets else None,
+    )
+
+
+def _tensorrt_graphs(view: fx.GraphModule, shape: tuple[int, int, int], settings: TensorRt) -> TensorRtGraphs:
+    """In float32 always, for the proof; in float16 too where that is what ships."""
+    halved = export_tensorrt(view, shape, settings) if settings.precision == "float16" else None
+    single = settings.model_copy(update={"precision": "float32"})
+    return TensorRtGraphs(export_tensorrt(view, shape, single), halved, settings.attention)
+
+
+def _judged_for(targets: tuple[str, ...], plan: Plan, restored: Restored) -> Plan:
+    """The plan as training judged it, or judged again for targets that the recipe does not name."""
+    if targets == restored.recipe.deploy.targets or not isinstance(restored.network, fx.GraphModule):
+        return plan
+    judged = judge(plan, restored.network, targets)
+    if judged.errors:
+        listed = "\n".join(f"  {error}" for error in judged.errors)
+        raise LegalityError(f"{restored.run} was not trained for {', '.join(targets)}:\n{listed}")
+    return judged

@@ -1,0 +1,115 @@
+"""Codes as an engine computes them: the same ONNX graph with every code tensor as a further output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
+from saq_qat_export.reference.deploy_view import Stored
+from saq_qat_export.reference.integer_math import Codes, Float32
+
+__all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an engine computed from some images.
+
+    Attributes:
+        codes: stored (zero point included, uint8 or int8), by tensor name.
+        values: float32 results of integer kernels, by tensor name; logits among them if such a kernel writes
+            them.
+    """
+
+    codes: dict[str, Stored]
+    values: dict[str, Float32]
+    logits: Float32
+
+
+def with_code_outputs(graph: OnnxGraph) -> bytes:
+    """The serialised model with its code tensors, then its float results, behind its own outputs."""
+    model = onnx.load_from_string(graph.content)
+    stored = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.value_info}
+    given = {entry.name for entry in model.graph.output}
+    for name in (*graph.code_tensors, *(name for name in graph.float_results if name not in given)):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, stored[name], None))
+    return bytes(model.SerializeToString())
+
+
+class Probe:
+    """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default."""
+
+    def __init__(self, graph: OnnxGraph, *, optimize: bool = True, threads: int = 0) -> None:
+        self._graph = graph
+        self._session = _session(with_code_outputs(graph), optimize=optimize, threads=threads)
+
+    def observe(self, images: Float32) -> Observation:
+        """Codes, float results and logits of float32 images (N, C, H, W)."""
+        names = (OUTPUT, *self._graph.code_tensors, *self._graph.float_results)
+        seen = dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
+        codes, values = (
+            {name: seen[name] for name in some}
+            for some in (self._graph.code_tensors, self._graph.float_results)
+        )
+        return Observation(codes, values, seen[OUTPUT])
+
+    def run(self, images: Float32) -> tuple[dict[str, Stored], Float32]:
+        """Stored codes by tensor name, and logits, of float32 images (N, C, H, W)."""
+        seen = self.observe(images)
+        return seen.codes, seen.logits
+
+
+class TaughtProbe:
+    """A graph for TensorRT on ONNX Runtime, node by node as written, every code tensor cut in two.
+
+    What follows a quantizer reads given codes, and what the quantizer computes is an output: one run compares
+    every tensor, and a difference does not reach the next.
+    """
+
+    def __init__(self, graph: OnnxGraph, *, threads: int = 0) -> None:
+        model = onnx.load_from_string(graph.content)
+        types = {entry.name: entry.type.tensor_type.elem_type for entry in model.graph.value_info}
+        names = set(graph.code_tensors)
+        for node in model.graph.node:
+            node.output[:] = [f"{name}.own" if name in names else name for name in node.output]
+        own = [f"{name}.own" for name in graph.code_tensors]
+        for entries, added in ((model.graph.input, graph.code_tensors), (model.graph.output, own)):
+            entries.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT8, None) for n in added)
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, types[name], None)
+            for name in graph.float_results
+            if name != OUTPUT
+        )
+        del model.graph.value_info[:]
+        self._graph = graph
+        self._session = _session(model.SerializeToString(), optimize=False, threads=threads)
+
+    def run(
+        self, images: Float32, taught: Mapping[str, Codes]
+    ) -> tuple[dict[str, Codes], dict[str, Float32]]:
+        """Codes (int32), and floats where products write them, each computed from ``taught`` codes before it.
+
+        Args:
+            images: float32 (N, C, H, W).
+        """
+        names, floats = self._graph.code_tensors, self._graph.float_results
+        feeds = {name: taught[name].astype(np.int8) for name in names}
+        own = [*(f"{name}.own" for name in names), *floats]
+        results = self._session.run(own, {INPUT: images, **feeds})
+        codes, values = results[: len(names)], results[len(names) :]
+        return (
+            {name: array.astype(np.int32) for name, array in zip(names, codes, strict=True)},
+            dict(zip(floats, values, strict=True)),
+        )
+
+
+def _session(content: bytes, *, optimize: bool, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

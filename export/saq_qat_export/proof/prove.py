@@ -1,0 +1,119 @@
+"""Proves one exported network on a recipe's images: the whole ladder, and how much of it runs as integers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from saq_qat.data.batches import val_batches
+from saq_qat.data.open import ImageData
+from saq_qat.data.sample import sample_validation
+from saq_qat.quant.plan.plan import Plan
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.proof.ladder import (
+    Agreement,
+    Classifier,
+    Rung,
+    agree,
+    agreement_rungs,
+    code_rungs,
+    engine_rung,
+    tie_images,
+)
+from saq_qat_export.proof.lowered import Lowered
+from saq_qat_export.proof.tensorrt import tensorrt_rungs
+from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+
+__all__ = ["KERNEL_RUNG", "Proof", "ProofSize", "prove", "prove_engine"]
+
+KERNEL_RUNG = "convolutions and products on integer kernels"
+"""The rung that counts them."""
+
+_CODE_BATCH = 4
+_TOP1_BATCH = 32
+_ADVERSARIAL_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class ProofSize:
+    """How many validation images to compare codes on, and how many to classify; None takes all."""
+
+    code_images: int = 8
+    top1_images: int | None = 1000
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Outcome of the ladder. ``passed`` speaks of the hard rungs, ``within_thresholds`` of the soft ones."""
+
+    rungs: tuple[Rung, ...]
+    agreement: Agreement
+    kernels: IntegerCount
+
+    @property
+    def passed(self) -> bool:
+        return all(rung.passed for rung in self.rungs if rung.hard)
+
+    @property
+    def within_thresholds(self) -> bool:
+        return all(rung.passed for rung in self.rungs if not rung.hard)
+
+
+def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = lambda _: None) -> Proof:
+    """Climb the ladder with ONNX Runtime as the engine, on a run's own images and thresholds.
+
+    Args:
+        on_step: told in words what is being compared.
+    """
+    view, graph, images = lowered.view, lowered.graph, lowered.restored.images
+    side = images.preprocessing.image_size
+    on_step(f"codes of {size.code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
+    code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
+    adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
+    rungs = code_rungs(view, graph, code_batches, adversarial)
+    if lowered.tensorrt is not None:
+        on_step("the graph for TensorRT, read as integers and evaluated in floats")
+        rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
+    backend = OnnxRuntimeBackend(graph.content)
+    on_step("predictions of fake-quant network, deploy view and engine")
+    agreement = agree(
+        lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
+    )
+    rungs += agreement_rungs(agreement, lowered.restored.recipe.deploy.thresholds)
+    kernels = backend.integer_count()
+    if "onnxruntime" in lowered.targets:
+        rungs.append(_kernel_rung(lowered.plan, kernels))
+    return Proof(tuple(rungs), agreement, kernels)
+
+
+def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Rung:
+    """The last rung: predictions of a TensorRT engine on its GPU, beside those of ONNX Runtime.
+
+    Args:
+        name: of the engine.
+    """
+    reference = _classifier(OnnxRuntimeBackend(lowered.graph.content))
+    batches = _batches(lowered.restored.images, size.top1_images, _TOP1_BATCH)
+    thresholds = lowered.restored.recipe.deploy.thresholds
+    return engine_rung(name, engine, reference, batches, thresholds)
+
+
+def _classifier(backend: OnnxRuntimeBackend) -> Classifier:
+    return lambda images: backend.run({INPUT: images})[OUTPUT]
+
+
+def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return val_batches(sample_validation(images, limit), batch_size=size)
+
+
+def _kernel_rung(plan: Plan, kernels: IntegerCount) -> Rung:
+    planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers) + len(plan.products)
+    return Rung(
+        KERNEL_RUNG,
+        False,
+        kernels.integer >= planned,
+        len(plan.layers) + len(plan.products),
+        max(planned - kernels.integer, 0),
+        f"{kernels.integer}/{kernels.total} in the optimized graph, {planned} planned",
+    )

@@ -1,0 +1,84 @@
+"""The numbers a QDQ file states, beside those of the deploy view it came from: equal bit for bit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import fx
+
+from saq_qat.quant.deploy import ops
+from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
+from saq_qat.quant.trace import graph
+from saq_qat_export.reference.deploy_view import tensor_name
+from saq_qat_export.reference.qdq_reading import QdqReading
+
+__all__ = ["StatedNumbers", "compare_numbers"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StatedNumbers:
+    """Numbers of one kind and place: how many were compared, and how many differ."""
+
+    name: str
+    compared: int
+    differing: int
+
+
+def compare_numbers(view: fx.GraphModule, reading: QdqReading) -> list[StatedNumbers]:
+    """Scales and bounds of every quantizer; weights, scales and biases of every layer that reads codes.
+
+    A number that the file lacks differs, and so does a DequantizeLinear that rescales its codes.
+    """
+    found = [_compare(*triple) for triple in _of_tensors(view, reading)]
+    found += [_compare(*triple) for triple in _of_layers(view, reading)]
+    return found + [StatedNumbers(f"scale of {name}", 1, 1) for name in reading.rescaled]
+
+
+def _compare(name: str, expected: Array, found: Array | None) -> StatedNumbers:
+    if found is None or found.shape != expected.shape:
+        return StatedNumbers(name, expected.size, expected.size)
+    return StatedNumbers(name, expected.size, int(np.count_nonzero(expected != found)))
+
+
+def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str, Array, Array | None]]:
+    for node in view.graph.nodes:
+        module = graph.module_of(view, node)
+        if not isinstance(module, Quantize):
+            continue
+        name = tensor_name(str(node.target))
+        tensor = reading.tensors.get(name)
+        yield f"scale of {name}", module.scale.numpy(), None if tensor is None else np.asarray(tensor.scale)
+        if module.on_grid:
+            continue
+        highest = None if tensor is None else np.array(tensor.range.maximum)
+        yield f"upper bound of {name}", np.array(module.maximum), highest
+        if not _is_never_negative(view, node):
+            lowest = None if tensor is None else np.array(tensor.range.minimum)
+            yield f"lower bound of {name}", np.array(module.minimum), lowest
+
+
+def _is_never_negative(view: fx.GraphModule, quantize: fx.Node) -> bool:
+    """Whether the graph itself keeps values from 0 on, so that a file need not state the bound."""
+    source = quantize.all_input_nodes[0]
+    passes = (ops.GLOBAL_AVERAGE_POOL, ops.DEQUANTIZE)
+    while source.target in passes or graph.is_max_pool(view, source) or graph.is_reshape(view, source):
+        source = source.all_input_nodes[0]
+    module = graph.module_of(view, source)
+    if isinstance(module, Quantize):
+        return module.minimum >= 0
+    return graph.is_nonnegative(view, source)
+
+
+def _of_layers(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str, Array, Array | None]]:
+    for path, module in view.named_modules():
+        if not isinstance(module, IntegerLayer) or module.bias_scale is None:
+            continue
+        layer = reading.layers.get(f"{path}.weight")
+        stated = (None, None, None) if layer is None else (layer.weight, layer.weight_scale, layer.bias)
+        trained = (module.weight, module.weight_scale, module.bias)
+        for kind, expected, found in zip(("weight", "weight scale", "bias"), trained, stated, strict=True):
+            yield f"{kind} of {path}", expected.numpy(), found

@@ -1,0 +1,177 @@
+"""The rungs of a graph for TensorRT: its numbers, its integers, its evaluation in floats.
+
+No engine runs here. What is proved is that the file an engine is built from states the trained integers.
+"""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor, fx
+
+from saq_qat.errors import ArtifactError
+from saq_qat.quant.deploy.integer_modules import Quantize
+from saq_qat.quant.deploy.kernels import LOGITS
+from saq_qat_export.graph.attention import Attention, with_attention
+from saq_qat_export.graph.onnx_graph import OnnxGraph
+from saq_qat_export.proof.comparison import (
+    Producer,
+    TensorComparison,
+    compare_evaluation,
+    count,
+    count_floats,
+    explain,
+    merge,
+    producers,
+)
+from saq_qat_export.proof.probe import Probe, TaughtProbe
+from saq_qat_export.proof.rungs import Rung, exact_rung, tied_rung
+from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
+from saq_qat_export.reference.deploy_view import Stored, run_reference, tensor_name
+from saq_qat_export.reference.integer_math import Codes, Float32
+from saq_qat_export.reference.qdq_reading import QdqReading
+from saq_qat_export.reference.qdq_reference import read_qdq
+
+__all__ = ["TensorRtGraphs", "tensorrt_rungs"]
+
+_NUMBERS = "numbers of the TensorRT graph = deploy view"
+_READ = "TensorRT graph read as integers = integer reference"
+_FLOAT32 = "TensorRT graph in float32 = integer reference"
+_FLOAT16 = "TensorRT graph in float16 = integer reference"
+
+Kinds = dict[str, Producer]
+
+# Trained and random networks differ in 0.2 to 0.8 % of their codes: each scale is off by up to 2^-11.
+_FLOAT16_MISMATCHES = 0.02
+
+
+@dataclass(frozen=True)
+class TensorRtGraphs:
+    """The graph for TensorRT in float32, and in float16 where that is what ships.
+
+    Attributes:
+        attention: what both compute products of two activations in.
+    """
+
+    float32: OnnxGraph
+    float16: OnnxGraph | None = None
+    attention: Attention = "float"
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """Images with the codes that ONNX Runtime's integer kernels computed, and the reference from those.
+
+    taught: stored, zero points included. codes, reference: without zero points. values: float32 results of
+    the reference's products, logits among them. All by tensor name.
+    """
+
+    images: Tensor
+    taught: dict[str, Stored]
+    codes: dict[str, Codes]
+    reference: dict[str, Codes]
+    values: dict[str, Float32]
+
+
+def tensorrt_rungs(
+    view: fx.GraphModule,
+    graph: OnnxGraph,
+    tensorrt: TensorRtGraphs,
+    batches: Iterable[Tensor],
+    adversarial: Tensor,
+) -> list[Rung]:
+    """Compare a graph for TensorRT with the deploy view it came from, and with the integer reference.
+
+    Args:
+        view: float32 deploy view, with every product of codes that ONNX Runtime runs.
+        graph: for ONNX Runtime, whose codes teach every tensor.
+        batches: real images, float32 (N, C, H, W); a few are enough.
+        adversarial: images made of rounding ties, whose ties are not counted; to float16, with other scales
+            and ties, they mean nothing.
+    """
+    zero_points = {tensor_name(n): m.zero_point for n, m in view.named_modules() if isinstance(m, Quantize)}
+    view, probe = with_attention(view, tensorrt.attention), Probe(graph)
+    ties, *lessons = (_lesson(view, probe, zero_points, images) for images in (adversarial, *batches))
+    content = tensorrt.float32.content
+    try:
+        readings = [
+            read_qdq(content, lesson.images.numpy(), lesson.codes, zero_points) for lesson in (ties, *lessons)
+        ]
+    except ArtifactError as error:
+        return [Rung(_NUMBERS, True, False, 0, 0, str(error))]
+    kinds = producers(view)
+    read = [
+        _count_reading(view, kinds, lesson, reading)
+        for lesson, reading in zip((ties, *lessons), readings, strict=True)
+    ]
+    rungs = [_number_rung(compare_numbers(view, readings[0])), exact_rung(_READ, merge(read))]
+    rungs.append(_float32_rung(view, TaughtProbe(tensorrt.float32), ties, lessons))
+    if tensorrt.float16 is not None:
+        rungs.append(_float16_rung(kinds, TaughtProbe(tensorrt.float16), lessons))
+    return rungs
+
+
+def _lesson(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], images: Tensor) -> _Lesson:
+    taught, _ = probe.run(images.numpy())
+    reference = run_reference(view, images.numpy(), taught)
+    codes, own = (
+        {name: array.astype(np.int32) - zero_points[name] for name, array in stored.items()}
+        for stored in (taught, reference.codes)
+    )
+    return _Lesson(images, taught, codes, own, reference.values)
+
+
+def _count_reading(
+    view: fx.GraphModule, kinds: Kinds, lesson: _Lesson, reading: QdqReading
+) -> list[TensorComparison]:
+    codes = _with_lacking(lesson, {name: tensor.codes for name, tensor in reading.tensors.items()})
+    floats, unknown = {LOGITS: reading.logits, **reading.values}, np.float32(np.nan)
+    compared = _count_all(kinds, lesson, codes) + [
+        count_floats(name, own, floats.get(name, np.full(own.shape, unknown)))
+        for name, own in lesson.values.items()
+    ]
+    return explain(compared, view, lesson.images, lesson.taught, lesson.reference, codes)
+
+
+def _count_all(kinds: Kinds, lesson: _Lesson, found: dict[str, Codes]) -> list[TensorComparison]:
+    """Every difference."""
+    return [count(name, kinds[name], codes, found[name]) for name, codes in lesson.reference.items()]
+
+
+def _with_lacking(lesson: _Lesson, found: dict[str, Codes]) -> dict[str, Codes]:
+    """A tensor that a graph lacks differs everywhere."""
+    nowhere = np.iinfo(np.int32).max
+    lacking = {name: np.full(codes.shape, nowhere, np.int32) for name, codes in lesson.reference.items()}
+    return lacking | found
+
+
+def _number_rung(numbers: list[StatedNumbers]) -> Rung:
+    compared, differing = sum(n.compared for n in numbers), sum(n.differing for n in numbers)
+    wrong = (f"first at {n.name}: {n.differing} of {n.compared}" for n in numbers if n.differing)
+    return Rung(_NUMBERS, True, not differing, compared, differing, next(wrong, ""))
+
+
+def _float32_rung(view: fx.GraphModule, probe: TaughtProbe, ties: _Lesson, lessons: list[_Lesson]) -> Rung:
+    wide = copy.deepcopy(view).double()
+
+    def compare(lesson: _Lesson) -> list[TensorComparison]:
+        found, values = probe.run(lesson.images.numpy(), lesson.codes)
+        codes = _with_lacking(lesson, found)
+        return compare_evaluation(
+            wide, lesson.images.double(), lesson.taught, lesson.reference, codes, values
+        )
+
+    uncounted = [replace(tensor, ties=0, tie_values=0) for tensor in compare(ties)]
+    return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True, in_floats=True)
+
+
+def _float16_rung(kinds: Kinds, probe: TaughtProbe, lessons: list[_Lesson]) -> Rung:
+    tensors = merge(
+        _count_all(kinds, lesson, probe.run(lesson.images.numpy(), lesson.codes)[0]) for lesson in lessons
+    )
+    compared, differing = sum(t.compared for t in tensors), sum(t.mismatches for t in tensors)
+    largest = max((t.largest_step for t in tensors), default=0)
+    passed = differing <= _FLOAT16_MISMATCHES * compared and largest <= 1
+    detail = f"{differing} of {compared} codes differ, by at most {largest}"
+    return Rung(_FLOAT16, False, passed, compared, differing, detail, tuple(tensors))

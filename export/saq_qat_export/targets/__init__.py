@@ -1,1 +1,0 @@
-"""What our operators become on each target; ``saq_qat_export.onnx_graph`` puts the graphs together."""

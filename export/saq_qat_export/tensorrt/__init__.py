@@ -1,0 +1,1 @@
+"""Graphs for TensorRT: the rules over our own, the engine of a bundle."""

@@ -1,0 +1,1 @@
+"""Latency to be believed, on a CPU and on a GPU."""

@@ -1,0 +1,1 @@
+"""The folder that ships, read with the standard library: manifest, files, model."""

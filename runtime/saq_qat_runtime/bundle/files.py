@@ -1,0 +1,90 @@
+"""Files of a bundle: plain names, inside the folder, with the bytes whose hash the manifest holds."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.errors import ModelError
+
+__all__ = ["file_sha256", "is_plain_name", "is_sha256", "locate", "read", "read_verified", "sha256", "verify"]
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REMEDY = "Copy the whole bundle again, or export it again."
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is one file name without folders: letters, digits, '.', '_', '-'."""
+    return _PLAIN_NAME.fullmatch(name) is not None
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is 64 lower-case hexadecimal digits."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locate(folder: Path, name: str) -> Path:
+    """Path of the regular file `name` in `folder`.
+
+    Raises ModelError if the name has a folder in it, or the file is missing, not a regular file, or a link
+    that leads out of the folder.
+    """
+    require(is_plain_name(name), f"File name {name!r} of {folder}: must be a plain name without folders.")
+    path = folder / name
+    try:
+        require(path.exists(), f"{path} is missing, though the bundle needs it. {_REMEDY}")
+        root, target = folder.resolve(), path.resolve()
+        regular = target.is_file()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be reached: {error}.") from error
+    require(
+        target.is_relative_to(root), f"{path} links to {target}, outside the bundle. Copy the file into it."
+    )
+    require(regular, f"{path} is not a regular file.")
+    return target
+
+
+def read(folder: Path, name: str) -> bytes:
+    """The bytes of a file, unchecked."""
+    path = locate(folder, name)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
+    """The bytes of a file, checked after they were read, so that what is used is what was checked."""
+    content = read(folder, name)
+    _require_same(folder / name, len(content), sha256(content), size, digest)
+    return content
+
+
+def verify(folder: Path, name: str, digest: str, size: int) -> None:
+    """Raise ModelError unless the file has exactly `size` bytes and the SHA-256 `digest`."""
+    path = locate(folder, name)
+    try:
+        found, actual = path.stat().st_size, file_sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+    _require_same(path, found, actual, size, digest)
+
+
+def _require_same(path: Path, found: int, actual: str, size: int, digest: str) -> None:
+    require(found == size, f"{path} has {found} bytes, the manifest says {size}. {_REMEDY}")
+    rule = (
+        f"{path} was changed after export: its sha256 is {actual[:12]}..., the manifest says {digest[:12]}..."
+    )
+    require(actual == digest, f"{rule} {_REMEDY}")

@@ -1,0 +1,204 @@
+"""What a manifest is made of: frozen records that check themselves; a broken rule raises ModelError."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.files import is_plain_name, is_sha256, sha256
+
+__all__ = [
+    "MANIFEST_FILE",
+    "FileRecord",
+    "Gate",
+    "Golden",
+    "LayerRecord",
+    "Preprocessing",
+    "RecipeRecord",
+    "RungRecord",
+    "ScaleSummary",
+    "Sizes",
+    "TensorRecord",
+    "TensorSpec",
+]
+
+MANIFEST_FILE = "manifest.json"
+_CODE_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of the graph; "N" stands for the batch and may only come first."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | Literal["N"], ...]
+
+    def __post_init__(self) -> None:
+        sizes = self.shape[1:] if self.shape[:1] == ("N",) else self.shape
+        require(
+            all(size != "N" and size > 0 for size in sizes),
+            f"shape {list(self.shape)}: sizes must be positive.",
+        )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to the network's input: resize, centre crop, scale to 0..1, normalise.
+
+    resize: short side in pixels before the centre crop; None resizes straight to a square of `image_size`.
+    """
+
+    image_size: int
+    resize: int | None
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, f"image_size must be positive, got {self.image_size}.")
+        require(self.resize is None or self.resize >= self.image_size, "resize must be at least image_size.")
+        require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}.")
+        require(
+            len(self.mean) == len(self.std) == self.channels,
+            f"mean and std need {self.channels} numbers each.",
+        )
+        require(all(deviation > 0 for deviation in self.std), "std must be positive.")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the bundle: plain name, SHA-256 in hexadecimal, size in bytes."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        require(is_plain_name(self.name), f"file name {self.name!r} must be a plain name without folders.")
+        require(self.name != MANIFEST_FILE, "the manifest cannot list itself.")
+        require(is_sha256(self.sha256), f"sha256 of {self.name} must be 64 hexadecimal digits.")
+        require(self.bytes >= 0, f"bytes of {self.name} must not be negative.")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs with the codes and logits they must give (`inputs`, `logits` in an .npz file).
+
+    logits_tolerance: largest allowed absolute difference of a logit, for each target; 0 demands equality.
+    """
+
+    file: FileRecord
+    logits_tolerance: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for target, tolerance in self.logits_tolerance.items():
+            require(tolerance >= 0, f"logits_tolerance of {target} must not be negative, got {tolerance}.")
+
+
+@dataclass(frozen=True)
+class ScaleSummary:
+    """Scales of one weight: how many (one, or one per output channel), the smallest and the largest."""
+
+    count: int
+    smallest: float
+    largest: float
+
+    def __post_init__(self) -> None:
+        require(
+            self.count >= 1 and 0 < self.smallest <= self.largest, f"scales must be positive, got {self}."
+        )
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One convolution or linear layer.
+
+    Bits, grids and scales are None where it stays in float; `reason` then says why.
+    """
+
+    name: str
+    op: str
+    weight_bits: int | None
+    weight_grid: str | None
+    weight_scale: ScaleSummary | None
+    input_bits: int | None
+    input_grid: str | None
+    integer: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """One quantized tensor: value = scale * (code - zero_point), above the offset that the graph subtracts.
+
+    code_tensor: name of the ONNX tensor that holds its codes.
+    """
+
+    name: str
+    bits: int
+    code_min: int
+    code_max: int
+    zero_point: int
+    dtype: Literal["uint8", "int8"]
+    scale: float
+    code_tensor: str
+    signed: bool
+
+    def __post_init__(self) -> None:
+        lowest, highest = _CODE_LIMITS[self.dtype]
+        legal = lowest <= self.code_min < self.code_max <= highest and lowest <= self.zero_point <= highest
+        require(legal, f"codes {self.code_min}..{self.code_max} of {self.name} do not fit {self.dtype}.")
+        require(self.scale > 0, f"scale of {self.name} must be positive, got {self.scale}.")
+        require(2 <= self.bits <= 8, f"bits of {self.name} must be 2 to 8, got {self.bits}.")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Size of the network in four ways.
+
+    parameters: how many; float_bytes: at 4 bytes each; theoretical_bits: each at its bit-width; file_bytes:
+    of the model file of each target.
+    """
+
+    parameters: int
+    float_bytes: int
+    theoretical_bits: int
+    file_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """One rung of the proof: how many values were compared, and how many differ."""
+
+    name: str
+    hard: bool
+    passed: bool
+    compared: int
+    mismatches: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Result of the proof. A bundle whose gate failed exists only if that was allowed on purpose."""
+
+    passed: bool
+    allowed_failed: bool
+    rungs: tuple[RungRecord, ...]
+
+    def __post_init__(self) -> None:
+        failed = [rung.name for rung in self.rungs if rung.hard and not rung.passed]
+        require(not (self.passed and failed), f"a gate cannot pass with failed hard rungs {failed}.")
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """The resolved recipe as text, with its SHA-256."""
+
+    text: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        require(
+            sha256(self.text.encode(errors="replace")) == self.sha256, "the recipe's text has another sha256."
+        )

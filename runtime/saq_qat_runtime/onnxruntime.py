@@ -1,0 +1,158 @@
+"""ONNX Runtime on the CPU."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.onnx_file import summarize
+from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault
+from saq_qat_runtime.kernels import IntegerCount, count_kernels
+
+__all__ = ["OnnxRuntimeBackend"]
+
+_PROVIDER = "CPUExecutionProvider"
+_ONLY_FATAL = 4  # log severity: what matters is raised, not printed
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+# A number in the file, not a promised shape, sizes their results: 136 bytes can ask for 16 GB.
+_UNBOUNDED = frozenset({"ConstantOfShape", "Expand", "If", "Loop", "Range", "Scan", "Tile"})
+
+
+class OnnxRuntimeBackend:
+    """One model on ONNX Runtime's CPU provider; implements Backend.
+
+    content: a serialized ONNX model with its weights inside.
+    threads: of one run; None leaves it to the engine, which takes the physical cores.
+    Raises ModelError for a model it cannot or will not load, BackendUnavailable where onnxruntime is missing.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, content: bytes, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(
+                f"threads must be at least 1, got {threads}. Leave it out for the engine's choice."
+            )
+        self._onnxruntime = _import_onnxruntime()
+        _refuse_unsafe(content)
+        self._content = content
+        self._threads = threads
+        self._session = self._load(self._options())
+
+    @property
+    def version(self) -> str:
+        """Version of the installed onnxruntime."""
+        return str(self._onnxruntime.__version__)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the model takes; a first dimension without a fixed size is the batch."""
+        return tuple(_spec(argument) for argument in self._session.get_inputs())
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model gives."""
+        return tuple(_spec(argument) for argument in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs by name; see Backend."""
+        state = self._onnxruntime.capi.onnxruntime_pybind11_state
+        names = [argument.name for argument in self._session.get_outputs()]
+        try:
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except (state.InvalidArgument, ValueError) as error:
+            raise InputError(f"ONNX Runtime refused the input: {_one_line(error)}") from error
+        except _failures(self._onnxruntime) as error:
+            raise RuntimeFault(f"ONNX Runtime failed: {_one_line(error)} Load the session again.") from error
+
+    def integer_count(self) -> IntegerCount:
+        """Count integer kernels in the graph that ONNX Runtime makes of the model.
+
+        The model is loaded once more, at the default optimization level, and the optimized graph written to a
+        temporary file that is read and removed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "optimized.onnx"
+            options = self._options()
+            options.optimized_model_filepath = str(path)
+            self._load(options)
+            return count_kernels(summarize(path.read_bytes()).operators)
+
+    def close(self) -> None:
+        """Release the engine's memory; `run` must not be called afterwards."""
+        self._session = None
+        self._content = b""
+
+    def _options(self) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = _ONLY_FATAL
+        options.inter_op_num_threads = 1
+        # Between runs the engine's idle threads would go on spinning, on cores that other sessions need.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return options
+
+    def _load(self, options: Any) -> Any:
+        try:
+            return self._onnxruntime.InferenceSession(self._content, options, providers=[_PROVIDER])
+        except _failures(self._onnxruntime) as error:
+            rule = f"ONNX Runtime {self.version} cannot load the model: {_one_line(error)}"
+            raise ModelError(f"{rule} Export the bundle again, or update onnxruntime.") from error
+
+
+def _import_onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        hint = "Install it: pip install onnxruntime"
+        raise BackendUnavailable(f"Backend 'onnxruntime' cannot be imported: {error}. {hint}") from error
+    if _PROVIDER not in onnxruntime.get_available_providers():
+        raise BackendUnavailable(
+            f"This onnxruntime has no {_PROVIDER}. Install another build: pip install onnxruntime"
+        )
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def _failures(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
+    """What a call into the engine may raise; its own exception classes share no base below Exception."""
+    members = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    own = (member for member in members if isinstance(member, type) and issubclass(member, Exception))
+    return (*own, MemoryError, RuntimeError, ValueError)
+
+
+def _one_line(error: Exception) -> str:
+    """The engine's message as one sentence."""
+    return " ".join(str(error).split()).rstrip(".") + "."
+
+
+def _refuse_unsafe(content: bytes) -> None:
+    summary = summarize(content)
+    require(
+        not summary.external_data,
+        "The model keeps weights in other files; a bundle holds them inside. Export again.",
+    )
+    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
+    found = sorted(_UNBOUNDED & summary.operators.keys())
+    require(
+        not found,
+        f"The model uses {', '.join(found)}, whose results may be of any size; no bundle needs them.",
+    )
+
+
+def _spec(argument: Any) -> TensorSpec:
+    shape: tuple[int | Literal["N"], ...]
+    shape = tuple(size if isinstance(size, int) else "N" for size in argument.shape)
+    return TensorSpec(argument.name, _DTYPES.get(argument.type, argument.type), shape)

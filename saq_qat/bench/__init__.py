@@ -1,0 +1,1 @@
+"""Engines side by side: the bundle and its baselines, measured in one run."""

@@ -1,0 +1,1 @@
+"""The network that ships: BatchNorm folded, integers in place of fake-quant."""

@@ -1,0 +1,158 @@
+"""The modules a deploy view is made of: integers in buffers, float scales beside them."""
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.quant.deploy.fold import FoldedLayer, bias_codes, bias_scale
+from saq_qat.quant.deploy.ops import dequantize_channels, quantize, quantize_int8
+from saq_qat.quant.numerics.layers import QuantConv2d
+from saq_qat.quant.numerics.quantizer import Quantizer
+
+__all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
+
+_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+
+class Quantize(nn.Module):
+    """Float to stored codes: ``code + zero_point``.
+
+    Attributes:
+        scale: 0-dim float32 buffer.
+        minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
+        on_grid: the input lies within these bounds already, so that nothing needs to be clipped.
+        stored: ``int8`` for the second operand of a product, whose kernels are fastest so; its zero point
+            is 0.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        scale: Tensor,
+        *,
+        minimum: int,
+        maximum: int,
+        zero_point: int,
+        bits: int,
+        on_grid: bool = False,
+        stored: Literal["uint8", "int8"] = "uint8",
+    ) -> None:
+        super().__init__()
+        if stored == "int8" and zero_point:
+            raise ValueError(f"codes stored as int8 have zero point 0, not {zero_point}")
+        self.register_buffer("scale", scale.detach().to(torch.float32, copy=True))
+        self.minimum = minimum
+        self.maximum = maximum
+        self.zero_point = zero_point
+        self.bits = bits
+        self.on_grid = on_grid
+        self.stored: Literal["uint8", "int8"] = stored
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.minimum, self.maximum
+        if self.on_grid:
+            low, high = (limit - self.zero_point for limit in _LIMITS[self.stored])
+        if self.stored == "int8":
+            return cast(Tensor, quantize_int8(x, self.scale, low, high))
+        return cast(Tensor, quantize(x, self.scale, self.zero_point, low, high))
+
+    def extra_repr(self) -> str:
+        codes = f"{self.minimum}..{self.maximum}"
+        return f"{self.bits} bits, {codes} as {self.stored}, zero point {self.zero_point}"
+
+
+class IntegerLayer(nn.Module):
+    """Base of layers with int8 weight codes and, behind a quantized input, int32 bias codes.
+
+    Attributes:
+        weight: int8 codes, refined by ``refinement``.
+        weight_scale: float32 (out,).
+        bias: int32 codes (out,) at ``bias_scale``; float32 (out,) where the input is not quantized.
+        bias_scale: float32 (out,), the product of input and weight scale; None where the input is not
+            quantized.
+        grid, bits: of the trained weight.
+        factor: power of two by which the network multiplies what the layer computes; both scales hold it.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor
+    bias_scale: Tensor | None
+
+    def __init__(
+        self, folded: FoldedLayer, input_scale: Tensor | None, quantizer: Quantizer, refinement: int
+    ) -> None:
+        super().__init__()
+        self.bits, self.grid = quantizer.bits, quantizer.grid
+        self.refinement = refinement
+        self.factor = 1.0
+        codes = folded.bias
+        if input_scale is not None:
+            folded, codes = bias_codes(folded, input_scale)
+        self.register_buffer("weight", folded.codes)
+        self.register_buffer("weight_scale", folded.scale)
+        self.register_buffer("bias", codes)
+        self.register_buffer(
+            "bias_scale", None if input_scale is None else bias_scale(input_scale, folded.scale).detach()
+        )
+
+    def float_weight(self) -> Tensor:
+        return cast(Tensor, dequantize_channels(self.weight, self.weight_scale))
+
+    def float_bias(self) -> Tensor:
+        if self.bias_scale is None:
+            return self.bias
+        return cast(Tensor, dequantize_channels(self.bias, self.bias_scale))
+
+
+class IntegerConv2d(IntegerLayer):
+    """Convolution on dequantized integers; deployed, dequantize and convolution are one integer kernel."""
+
+    def __init__(
+        self, layer: QuantConv2d, folded: FoldedLayer, input_scale: Tensor | None, refinement: int
+    ) -> None:
+        super().__init__(folded, input_scale, layer.weight_quantizer, refinement)
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(
+            x, self.float_weight(), self.float_bias(), self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class IntegerLinear(IntegerLayer):
+    """Linear layer on dequantized integers: (N, ..., in) to (N, ..., out).
+
+    Two axes between the reshapes: the integer kernel is a Gemm.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() <= 2:
+            return F.linear(x, self.float_weight(), self.float_bias())
+        rows = F.linear(x.reshape(-1, x.shape[-1]), self.float_weight(), self.float_bias())
+        return rows.reshape(-1, *x.shape[1:-1], rows.shape[-1])
+
+
+class ChannelAffine(nn.Module):
+    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float.
+
+    Args:
+        gain, shift: (C,).
+        dimensions: axes behind the channels: 2 for (N, C, H, W), 0 for (N, C).
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, gain: Tensor, shift: Tensor, dimensions: int = 2) -> None:
+        super().__init__()
+        shape = (-1, *[1] * dimensions)
+        self.register_buffer("gain", gain.float().reshape(shape))
+        self.register_buffer("shift", shift.float().reshape(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(torch.mul(x, self.gain), self.shift)

@@ -1,0 +1,1 @@
+"""The arithmetic of quantizers: grids, codes, gradients, first values."""

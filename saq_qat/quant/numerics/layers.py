@@ -1,0 +1,250 @@
+"""Convolution and linear layers with a quantized weight and a place to perturb it."""
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.errors import LegalityError
+from saq_qat.quant.numerics.functional import offset_in_bias, round_to_step
+from saq_qat.quant.numerics.quantizer import Quantizer
+
+__all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "quant_layers"]
+
+_DEVIATION_FLOOR = 1e-5
+
+
+class QuantLayer(nn.Module):
+    """Base of the layers whose weight is quantized; computes with ``Q(v) + slot``.
+
+    ``v`` is the weight, or the weight minus its mean divided by its deviation over the whole tensor (APoT;
+    statistics carry no gradient). The slot and the shift are how sharpness-aware training perturbs a layer
+    without moving its weight.
+
+    Attributes:
+        weight, bias: the full-precision parameters.
+        slot: plain leaf tensor of the weight's shape added to Q(v), or None. Its ``.grad`` is dL/dQ(v).
+            Neither parameter nor buffer: it is never saved, and distributed training leaves each process its
+            own.
+        shift: plain tensor added before quantization (Case 2), or None.
+        shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are
+            taken anew.
+        channel_gain: buffer (out,) in the deploy stage: gain of the BatchNorm folded into this layer; else
+            None.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    channel_gain: Tensor | None
+
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        weight_quantizer: Quantizer,
+        *,
+        normalize: bool = False,
+        rescale_std: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = cast(nn.Parameter, layer.weight)
+        self.bias = cast(nn.Parameter | None, layer.bias)
+        self.weight_quantizer = weight_quantizer
+        self.normalize = normalize
+        self.rescale_std = rescale_std
+        self.slot: Tensor | None = None
+        self.shift: Tensor | None = None
+        self.shift_space: Literal["normalised", "raw"] = "normalised"
+        self.refinement = 1
+        self.register_buffer("channel_gain", None)
+
+    @property
+    def folded(self) -> bool:
+        """Whether a BatchNorm was folded into this layer (deploy stage)."""
+        return self.channel_gain is not None
+
+    def fold(self, gain: Tensor, bias: Tensor, refinement: int) -> None:
+        """Enter the deploy stage: multiply channels by ``gain``, learn ``bias`` on its grid; both (out,)."""
+        self.channel_gain = gain.to(self.weight.detach())
+        self.bias = nn.Parameter(bias.detach().to(self.weight))
+        self.refinement = refinement
+
+    def integer_bias(self, input_scale: Tensor | None, offset: Tensor | None = None) -> Tensor | None:
+        """The bias, in the deploy stage rounded straight-through to the integer that is deployed.
+
+        Args:
+            offset: 0-dim, of the input. The deployed bias holds it times the sum of the weights, which counts
+                in rounding and is taken off again; perturbed weights change nothing here.
+        """
+        if self.channel_gain is None or self.bias is None or input_scale is None:
+            return self.bias
+        if offset is None:
+            scale, _ = self.channel_scales(self.channel_gain, self.refinement)
+            return round_to_step(self.bias, input_scale * scale)
+        codes, scale = self.stored(self.channel_gain, self.refinement)
+        held = offset_in_bias(offset.detach(), codes, scale)
+        total = (self.bias.detach().double() + held).to(self.bias.dtype)
+        rounded = round_to_step(total, input_scale * scale).double() - held
+        return self.bias + (rounded - self.bias.double()).detach().to(self.bias.dtype)
+
+    @property
+    def pads(self) -> bool:
+        """Whether the input is surrounded by zeros, so that the outputs at its edge sum fewer products."""
+        return False
+
+    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, H', W') for a convolution, (..., in) to (..., out) for a linear layer.
+
+        Padding is code 0: what is padded has no offset, which with all weights goes to the bias.
+
+        Args:
+            input_quantizer: says what zero padding is, where the input has an offset, and places the integer
+                bias in the deploy stage.
+        """
+        weight = self.quantized_weight()
+        if input_quantizer is None:
+            return self.compute(x, weight, self.bias)
+        offset = input_quantizer.offset(x.numel())
+        held = None if offset is None else offset * weight.flatten(1).sum(1)
+        bias = self.integer_bias(input_quantizer.scale, offset)
+        if offset is not None and held is not None and self.pads:
+            x, bias = x - offset, held if bias is None else bias + held
+        return self.compute(x, weight, bias)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer itself, on any weight of its shape."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def stored(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
+        """Weight codes as deployment stores them, and the value of one: floats of the weight's shape, (out,).
+
+        Refined, with the sign of ``gain``, zeros in dead channels; arguments as of ``channel_scales``.
+        """
+        scale, alive = self.channel_scales(gain, refinement)
+        sign = torch.where(alive, gain.sign(), torch.zeros_like(gain))
+        return self.weight_codes() * (refinement * sign).reshape(-1, *[1] * (self.weight.dim() - 1)), scale
+
+    @torch.no_grad()
+    def channel_scales(self, gain: Tensor, refinement: int) -> tuple[Tensor, Tensor]:
+        """Value of one stored code of each channel, (out,) of the weight's dtype, and which channels are
+        alive.
+
+        A channel whose scale underflows is dead: it stores zeros, so any scale does, and it gets the layer's.
+
+        Args:
+            gain: (out,), of the BatchNorm that follows; its sign moves into the codes.
+            refinement: what stored codes are multiplied by.
+        """
+        scale = self.weight_scale()
+        folded = (scale.double() * gain.double().abs()).to(scale.dtype) / refinement
+        alive = folded > torch.finfo(torch.float32).tiny
+        return torch.where(alive, folded, scale / refinement), alive
+
+    def open_slot(self) -> Tensor:
+        """Add a zero slot that collects dL/dQ(v), and return it."""
+        self.slot = torch.zeros_like(self.weight, requires_grad=True)
+        return self.slot
+
+    def close_slot(self) -> None:
+        self.slot = None
+
+    def weight_deviation(self) -> Tensor:
+        """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation and for a constant weight."""
+        if not self.normalize:
+            return self.weight.new_ones(())
+        weight = self.weight.detach()
+        return _deviation(weight - weight.mean())
+
+    def quantizer_input(self) -> Tensor:
+        """v, of the weight's shape, without any shift."""
+        return self._normalised(self.weight)
+
+    def clip_mask(self) -> Tensor:
+        """Bool tensor M of the weight's shape: G_v = G_Q * M (paper Eq. 10)."""
+        return self.weight_quantizer.clip_mask(self.quantizer_input().detach())
+
+    def quantized_weight(self) -> Tensor:
+        """Q(v) + slot, times sigma if ``rescale_std``."""
+        weight: Tensor = self.weight
+        if self.shift is not None and self.shift_space == "raw":
+            weight = weight + self.shift
+        v = self._normalised(weight)
+        if self.shift is not None and self.shift_space == "normalised":
+            v = v + self.shift
+        quantized = cast(Tensor, self.weight_quantizer(v))
+        if self.slot is not None:
+            quantized = quantized + self.slot
+        if self.rescale_std:
+            quantized = quantized * self.weight_deviation()
+        if self.channel_gain is not None:
+            quantized = quantized * self.channel_gain.reshape(-1, *[1] * (quantized.dim() - 1))
+        return quantized
+
+    @torch.no_grad()
+    def weight_codes(self) -> Tensor:
+        """Integer codes of the weight, as floats of its shape."""
+        return self.weight_quantizer.codes(self.quantizer_input())
+
+    @torch.no_grad()
+    def weight_scale(self) -> Tensor:
+        """Value of one code, 0-dim, sigma included where it is multiplied back."""
+        scale = self.weight_quantizer.scale
+        return scale * self.weight_deviation() if self.rescale_std else scale
+
+    def _normalised(self, weight: Tensor) -> Tensor:
+        if not self.normalize:
+            return weight
+        centred = weight - weight.detach().mean()
+        return centred.div_(_deviation(centred.detach()))
+
+
+def _deviation(centred: Tensor) -> Tensor:
+    """Unbiased standard deviation of a tensor of mean zero, a tenth of the time that ``Tensor.std`` takes."""
+    if centred.numel() < 2:
+        return centred.new_ones(())
+    deviation = torch.linalg.vector_norm(centred) / (centred.numel() - 1) ** 0.5
+    return torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
+
+
+class QuantConv2d(QuantLayer):
+    """2-D convolution with a quantized weight (out, in / groups, kH, kW), padded with zeros."""
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        weight_quantizer: Quantizer,
+        *,
+        normalize: bool = False,
+        rescale_std: bool = False,
+    ) -> None:
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise LegalityError(
+                f"Quantized convolutions pad with a number of zeros; got padding={conv.padding!r}, "
+                f"padding_mode={conv.padding_mode!r}. "
+                "Give padding as numbers, or put nn.ZeroPad2d or nn.ReflectionPad2d before the convolution."
+            )
+        super().__init__(conv, weight_quantizer, normalize=normalize, rescale_std=rescale_std)
+        self.stride = cast(tuple[int, int], conv.stride)
+        self.padding = cast(tuple[int, int], conv.padding)
+        self.dilation = cast(tuple[int, int], conv.dilation)
+        self.groups = conv.groups
+
+    @property
+    def pads(self) -> bool:
+        return any(self.padding)
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class QuantLinear(QuantLayer):
+    """Linear layer with a quantized weight (out, in)."""
+
+    def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
+    """Name and layer of every quantized weight, in registration order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}

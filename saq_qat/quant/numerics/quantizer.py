@@ -1,0 +1,171 @@
+"""A quantizer: a grid and the parameters that place it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from saq_qat.quant.numerics.functional import (
+    STEP_FLOOR,
+    clip_bounds,
+    clip_mask,
+    codes,
+    fake_quantize,
+    scale_of,
+    value_of_zero,
+    zero_level,
+)
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.numerics.initialise import GridParameters, Initialisation, initial_parameters
+
+__all__ = ["Quantizer", "observing"]
+
+
+class Quantizer(nn.Module):
+    """Fake-quantizes a tensor of any shape on ``grid``.
+
+    A clip level counts by its magnitude; a step size (``lsq``) that is below ``STEP_FLOOR`` counts as that,
+    and the next forward sets it to that.
+
+    Attributes:
+        alpha: 0-dim parameter; the clip level, or the step size with ``lsq``.
+        beta: 0-dim parameter, the offset that a grid of either kind may have; else None.
+        counts_from_zero: codes are counted from the code of zero, so that zero padding is code 0; needs an
+            offset. The values of the grid stay those of ``beta`` and ``alpha``.
+        initialised: 0-dim bool buffer; false until ``initialise`` ran or a checkpoint was loaded.
+    """
+
+    initialised: Tensor
+    beta: nn.Parameter | None
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        bits: int,
+        offset: bool = False,
+        method: Initialisation = "mse",
+        lsq: bool = False,
+        counts_from_zero: bool = False,
+    ) -> None:
+        super().__init__()
+        if counts_from_zero and not offset:
+            raise ValueError("codes without an offset count from zero anyway")
+        self.grid = grid
+        self.bits = bits
+        self.method = method
+        self.lsq = lsq
+        self.counts_from_zero = counts_from_zero
+        self.alpha = nn.Parameter(torch.ones(()))
+        self.beta = nn.Parameter(torch.zeros(())) if offset else None
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+        self._estimates: list[GridParameters] | None = None
+
+    @property
+    def scale(self) -> Tensor:
+        """Distance of neighbouring integers, 0-dim, without gradient: what export writes."""
+        return scale_of(self._in_use().alpha, self.grid.unit)
+
+    def _in_use(self) -> GridParameters:
+        alpha = self.alpha.detach().clamp_min(STEP_FLOOR) if self.lsq else self.alpha.detach()
+        return GridParameters(alpha, None if self.beta is None else self.beta.detach())
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x`` as floats, without gradient."""
+        beta = self._in_use().beta
+        return codes(x.detach(), self.scale, self.grid, beta, counts_from_zero=self.counts_from_zero)
+
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code: the grid's, less the code of zero where codes count from that."""
+        zero = 0
+        if self.counts_from_zero and self.beta is not None:
+            zero = int(zero_level(self.scale, self.grid, self.beta.detach())[0])
+        return self.grid.minimum - zero, self.grid.maximum - zero
+
+    def offset(self, elements: int = 1) -> Tensor | None:
+        """The value of code 0, 0-dim and differentiable; None where that is 0.
+
+        It is ``beta``, or the value of zero where codes count from that.
+
+        Args:
+            elements: of the tensor that was quantized, by which LSQ scales the gradient of a step.
+        """
+        if self.beta is None or not self.counts_from_zero:
+            return self.beta
+        alpha = torch.where(self.alpha < STEP_FLOOR, STEP_FLOOR, self.alpha) if self.lsq else self.alpha
+        return value_of_zero(alpha, self.beta, self.grid, gradient_scale=self._gradient_scale(elements))
+
+    def _gradient_scale(self, elements: int) -> float:
+        """LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled (the paper)."""
+        return (elements * self.grid.maximum) ** -0.5 if self.lsq else 1.0
+
+    def clip_bounds(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value that is not clipped, 0-dim, without gradient."""
+        alpha, beta = self._in_use()
+        return clip_bounds(alpha, self.grid, beta)
+
+    def clip_mask(self, x: Tensor) -> Tensor:
+        """Bool tensor: where the straight-through gradient passes (paper Eq. 10)."""
+        alpha, beta = self._in_use()
+        return clip_mask(x, alpha, self.grid, beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.alpha.dtype)
+        if self.lsq:
+            # in place, so that the optimizer goes on from the floor and not from where it overshot; as data,
+            # because readers of a shared quantizer have saved the parameter for their gradients
+            self.alpha.data.clamp_(min=STEP_FLOOR)
+        if self._estimates is not None:
+            self._estimates.append(self._estimate(x.detach()))
+            self._set(_mean(self._estimates))
+        return fake_quantize(
+            x,
+            self.alpha,
+            self.grid,
+            beta=self.beta,
+            gradient_scale=self._gradient_scale(x.numel()),
+            counts_from_zero=self.counts_from_zero,
+        )
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Place the grid by ``method`` on a sample of what will be quantized."""
+        self._set(self._estimate(x.to(self.alpha.dtype)))
+
+    def _estimate(self, x: Tensor) -> GridParameters:
+        return initial_parameters(x, self.grid, self.method, offset=self.beta is not None)
+
+    def _set(self, parameters: GridParameters) -> None:
+        self.alpha.data.copy_(parameters.alpha)
+        if self.beta is not None and parameters.beta is not None:
+            self.beta.data.copy_(parameters.beta)
+        self.initialised.fill_(True)
+
+    def observe(self, *, on: bool) -> None:
+        """Place the grid at the mean of the estimates of every tensor met from now on, or stop doing so.
+
+        The mean moves with each tensor, so that quantizers behind this one see what it will pass on.
+        """
+        self._estimates = [] if on else None
+
+    def extra_repr(self) -> str:
+        return f"{self.bits} bits, {self.grid.describe()}"
+
+
+def _mean(estimates: Sequence[GridParameters]) -> GridParameters:
+    alphas = [estimate.alpha for estimate in estimates]
+    betas = [estimate.beta for estimate in estimates if estimate.beta is not None]
+    return GridParameters(torch.stack(alphas).mean(), torch.stack(betas).mean() if betas else None)
+
+
+@contextmanager
+def observing(quantizers: Sequence[Quantizer]) -> Iterator[None]:
+    """Let each quantizer place itself on the tensors it meets in this context."""
+    for quantizer in quantizers:
+        quantizer.observe(on=True)
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.observe(on=False)

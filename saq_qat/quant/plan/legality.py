@@ -1,0 +1,33 @@
+"""What the targets can run: rules over a plan, checked before any GPU hour is spent.
+
+Each rule has an id, a level and a remedy; each target has a module of rules.
+"""
+
+from dataclasses import replace
+
+from torch import fx
+
+from saq_qat.quant.plan import rules_network, rules_onnxruntime, rules_tensorrt
+from saq_qat.quant.plan.plan import Finding, FloatReason, LayerPlan, Plan
+
+__all__ = ["judge"]
+
+
+def judge(plan: Plan, network: fx.GraphModule, targets: tuple[str, ...]) -> Plan:
+    """The plan with, per layer, where and why it would stay float, and with every finding of the rules."""
+    layers = tuple(replace(layer, float_on=_float_on(layer, targets)) for layer in plan.layers)
+    judged = replace(plan, layers=layers, findings=())
+    findings: list[Finding] = rules_network.findings(network) if targets else []
+    if "onnxruntime" in targets:
+        findings += rules_onnxruntime.findings(judged, network)
+    if "tensorrt" in targets:
+        findings += rules_tensorrt.findings(judged)
+    return replace(judged, findings=tuple(findings))
+
+
+def _float_on(layer: LayerPlan, targets: tuple[str, ...]) -> tuple[FloatReason, ...]:
+    reasons = {
+        "onnxruntime": rules_onnxruntime.float_reason(layer),
+        "tensorrt": rules_tensorrt.float_reason(layer),
+    }
+    return tuple(FloatReason(target, reasons[target]) for target in targets if reasons[target])

@@ -1,0 +1,186 @@
+"""Placement: from a traced network and the recipe's policy to a plan, so that what is trained can be
+deployed.
+
+Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups``):
+
+1. Every reader of a group's output states a need: a convolution or linear layer the bits of its input, a
+   product of two tensors (attention) the bits of activations, an average the residual bits, a sum the same if
+   a convolution hands it a term; anything else (it computes in float) nothing.
+2. Where no reader has a need, nothing is quantized, but for convolutions inside the network: their integer
+   kernels write codes, at the residual bits. Those of linear layers may write floats.
+3. One need of all readers: one quantizer right after the group, shared by all.
+4. Several needs, or readers that compute in float beside those with a need, or a need of codes with an
+   offset: where a kernel writes codes, a quantizer of the residual bits after the group, shared by all, and
+   one narrower quantizer per need behind it; a kernel feeds one quantizer. Elsewhere one quantizer per need.
+5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
+   recipe asks for them, start at 0; if one of their readers pads with zeros, they are counted from the code
+   of zero, for all readers alike.
+6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
+   sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
+
+``placement: paper`` quantizes convolution and linear inputs only, each need by a quantizer of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from saq_qat.quant.numerics.grid import weight_grid
+from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
+from saq_qat.quant.plan.policy import layer_policies
+from saq_qat.quant.plan.requirements import Need, Needs
+from saq_qat.quant.trace import graph
+from saq_qat.quant.trace.groups import Group, groups
+from saq_qat.recipe.schema import Quant
+
+__all__ = ["place"]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A reader with a need; ``carrier`` is the node it reads the group's value from."""
+
+    node: fx.Node
+    carrier: fx.Node
+    need: Need
+
+
+def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) -> Plan:
+    """The plan of a traced float network; with several targets, or none yet, what satisfies all of them.
+
+    Raises:
+        LegalityError: a layer is called twice, an override matches nothing, or there is nothing to quantize.
+    """
+    placer = _Placer(network, quant, codes_everywhere=targets != ("tensorrt",))
+    tensors = tuple(placer.tensors())
+    return Plan(tensors, tuple(placer.layers(tensors)), tuple(placer.products()))
+
+
+class _Placer:
+    """Applies the policy to one network; remembers which quantizer each reader ended up with."""
+
+    def __init__(self, network: fx.GraphModule, quant: Quant, *, codes_everywhere: bool) -> None:
+        self.network = network
+        self.quant = quant
+        self.groups = list(groups(network))
+        weighted = [group for group in self.groups if graph.is_weighted(network, group.head)]
+        self.policies = layer_policies(network, quant, weighted)
+        self.weighted = {str(group.head.target): group for group in weighted}
+        self.sources: dict[fx.Node, str] = {}
+        self.codes_everywhere = codes_everywhere
+        self.needs = Needs(network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere)
+
+    def tensors(self) -> Iterator[TensorPlan]:
+        for group in self.groups:
+            is_image = group.head.op == "placeholder"
+            if not graph.is_carrier(self.network, group.head) and (self.quant.quantize_image or not is_image):
+                yield from self._place(group)
+
+    def _place(self, group: Group) -> Iterator[TensorPlan]:
+        name = "image" if group.head.op == "placeholder" else group.output.name
+        readers, all_need = self._readers(group)
+        common = self._common_need(group, readers, all_need=all_need)
+        first: TensorPlan | None = None
+        if common is not None:
+            served = [reader for reader in readers if reader.need.codes == common.codes]
+            first = self._tensor(name, group.output, common, served, shared=True)
+            yield first
+            readers = [reader for reader in readers if reader.need.codes != common.codes]
+        yield from self._place_apart(name, readers, first)
+
+    def _readers(self, group: Group) -> tuple[list[_Reader], bool]:
+        """Readers of the group's value that have a need, and whether every reader has one."""
+        uses = [
+            (_Reader(node, carrier, need) if (need := self.needs.of(node, group)) else None)
+            for node, carrier in graph.uses(self.network, group.output)
+            if not graph.is_shape_query(node)
+        ]
+        readers = [reader for reader in uses if reader is not None]
+        return readers, len(readers) == len(uses)
+
+    def _common_need(self, group: Group, readers: list[_Reader], *, all_need: bool) -> Need | None:
+        """The need that one quantizer right after the group serves; None if each reader gets its own."""
+        if self.quant.placement == "paper":
+            return None
+        needs = {reader.need for reader in readers}
+        writes_codes = self._writes_codes(group.head)
+        kernel_needs_own = writes_codes and self.codes_everywhere and any(need.offset for need in needs)
+        if all_need and len(needs) == 1 and not kernel_needs_own:
+            return next(iter(needs))
+        several = bool(needs) and (writes_codes or (all_need and not any(need.offset for need in needs)))
+        if several or (not needs and self.codes_everywhere and self._is_inner_convolution(group)):
+            return self.needs.residual(group, "residual")
+        return None
+
+    def _writes_codes(self, head: fx.Node) -> bool:
+        tests = (graph.is_convolution, graph.is_global_average)
+        return self.needs.is_convolved_sum(head) or any(test(self.network, head) for test in tests)
+
+    def _is_inner_convolution(self, group: Group) -> bool:
+        return graph.is_convolution(self.network, group.head) and any(
+            reader.op != "output" for reader, _ in graph.uses(self.network, group.output)
+        )
+
+    def _place_apart(
+        self, name: str, readers: list[_Reader], first: TensorPlan | None
+    ) -> Iterator[TensorPlan]:
+        """One quantizer per need and carrier, behind ``first`` where there is one."""
+        places = list(dict.fromkeys((reader.carrier, reader.need) for reader in readers))
+        for index, (carrier, need) in enumerate(places):
+            served = [reader for reader in readers if (reader.carrier, reader.need) == (carrier, need)]
+            suffix = f"_{need.bits}bit" + (f"_{index}" if len(places) > 1 else "")
+            own = name if first is None and len(places) == 1 else name + suffix
+            yield self._tensor(own, carrier, need, served, first=first)
+
+    def _tensor(
+        self,
+        name: str,
+        after: fx.Node,
+        need: Need,
+        served: list[_Reader],
+        *,
+        first: TensorPlan | None = None,
+        shared: bool = False,
+    ) -> TensorPlan:
+        self.sources.update({reader.node: name for reader in served})
+        return TensorPlan(
+            name=name,
+            after=after.name,
+            role=need.role,
+            kind=need.kind,
+            bits=need.bits,
+            grid=need.grid,
+            offset=need.offset,
+            counts_from_zero=need.offset and any(self.needs.pads(reader.node) for reader in served),
+            initialise=self.quant.activation.initialise if need.role in ("input", "operand") else "mse",
+            consumers=tuple(reader.node.name for reader in served),
+            requantizes=None if first is None else first.name,
+            shared=shared,
+        )
+
+    def products(self) -> Iterator[str]:
+        """Products of two tensors that both got codes."""
+        for node in self.network.graph.nodes:
+            if graph.is_product(self.network, node) and node in self.sources:
+                yield node.name
+
+    def layers(self, tensors: tuple[TensorPlan, ...]) -> Iterator[LayerPlan]:
+        first_after = {tensor.after: tensor.name for tensor in reversed(tensors)}
+        for name, group in self.weighted.items():
+            policy = self.policies[name]
+            is_conv = isinstance(self.network.get_submodule(name), nn.Conv2d)
+            wanted = self.quant.normalize_weights
+            normalize = is_conv and (policy.weight_kind != "lsq" if wanted is None else wanted)
+            yield LayerPlan(
+                name=name,
+                op="conv" if is_conv else "linear",
+                kind=policy.weight_kind,
+                bits=policy.weight_bits,
+                grid=weight_grid(policy.weight_kind, policy.weight_bits, paper=self.quant.grid == "paper"),
+                initialise=self.quant.weight.initialise,
+                normalize=normalize,
+                rescale_std=normalize and (self.quant.rescale_std or group.batch_norm is None),
+                input=self.sources.get(group.head),
+                output=first_after.get(group.output.name),
+            )

@@ -1,0 +1,1 @@
+"""A user's network as a graph of named operations."""

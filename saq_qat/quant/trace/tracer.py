@@ -1,0 +1,217 @@
+"""Tracing with torch.fx in both modes: what is one node, and what makes a network untraceable."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from saq_qat.errors import LegalityError, SaqError
+from saq_qat.quant.trace.decompose import decompose_products
+from saq_qat.quant.trace.modes import depends_on_mode
+from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
+
+__all__ = ["ImageTracer", "trace"]
+
+_CONSTANT = "_tensor_constant"
+_NOT_THEIRS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), "<")
+_CUTS = ("chunk", "split", "split_with_sizes")
+
+
+class ImageTracer(fx.Tracer):
+    """Records what a batch of images passes through; whatever else ``forward`` takes keeps its default.
+
+    Recorded whole are, beside the layers of torch.nn, subclasses of LayerNorm, and every module without
+    children whose ``forward`` reads ``training``, such as stochastic depth: traced through, it would stay for
+    ever in the mode it was traced in.
+
+    Attributes:
+        failed_in: path of the innermost module whose forward raised; empty for the network's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed_in: str | None = None
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return (
+            super().is_leaf_module(module, module_qualified_name)
+            or isinstance(module, nn.LayerNorm)
+            or depends_on_mode(module)
+        )
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.failed_in is None:
+                self.failed_in = self.path_of_module(m)
+            raise
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The parts that a tensor is cut into, where the call says how many."""
+        parts = _parts(obj.node)
+        whole: Any = obj
+        return super().iter(obj) if parts is None else iter([whole[index] for index in range(parts)])
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        def forward(self: nn.Module, x: Any) -> Any:
+            return root_fn(self, x)
+
+        return super().create_args_for_root(forward if is_module else root_fn, is_module, concrete_args)
+
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
+    ) -> fx.Node:
+        """Functions and methods are named after the module that calls them, as its layers are."""
+        path = self.scope.module_path
+        if path and kind in ("call_function", "call_method"):
+            name = f"{path}.{name or getattr(target, '__name__', target)}"
+        return super().create_node(kind, target, args, kwargs, name, type_expr)
+
+
+def _parts(node: fx.Node) -> int | None:
+    """How many tensors a chunk into so many, or a split by a list of sizes, gives."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", None)
+    if name not in _CUTS:
+        return None
+    names = ("chunks", "split_size", "split_size_or_sections", "split_sizes")
+    named = next((node.kwargs[given] for given in names if given in node.kwargs), None)
+    by = node.args[1] if len(node.args) > 1 else named
+    if name == "chunk":
+        return by if isinstance(by, int) else None
+    return len(by) if isinstance(by, (list, tuple)) else None
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Symbolic trace of ``model``, sharing its parameters and leaving it as it was.
+
+    It is traced in both modes, which must agree but for what is known to follow the mode: dropouts and
+    BatchNorms that are called as functions become layers, as does every function that computes with the
+    weight of one (``rewrite``). Products of attention become plain ones (``decompose``).
+
+    Raises:
+        LegalityError: the forward pass branches on values or shapes, does something else in training than in
+            evaluation, calls a dropout that is always on, or gives more than one tensor.
+    """
+    evaluating, training = _recorded(model, training=False), _recorded(model, training=True)
+    network = fx.GraphModule(model, evaluating, type(model).__name__)
+    _check_interface(network, type(model).__name__)
+    as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
+    decompose_products(network)
+    network.graph.eliminate_dead_code()
+    network.graph.lint()
+    network.recompile()
+    return network
+
+
+def _recorded(model: nn.Module, *, training: bool) -> fx.Graph:
+    tracer = ImageTracer()
+    try:
+        with _in_mode(model, training):
+            return tracer.trace(model)
+    except SaqError:
+        raise
+    # forward is the user's: handed a stand-in for a tensor, it may raise anything.
+    except Exception as error:
+        where = (f" in {tracer.failed_in}" if tracer.failed_in else "") + _line_of(error)
+        raise LegalityError(
+            "Quantizers are placed on a torch.fx graph, and "
+            f"{type(model).__name__} cannot be traced{where}: {error}. Write forward without branches or "
+            "loops that depend on tensor values or shapes, or mark the part with torch.fx.wrap."
+        ) from error
+
+
+def _line_of(error: Exception) -> str:
+    """Where the network's own code was when it failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno}: {theirs[-1].line})" if theirs else ""
+
+
+@contextmanager
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put the whole model into a mode; afterwards every mode, buffer and attribute is what it was.
+
+    Tracing runs forward with real buffers, and a forward in training may count batches in one.
+    """
+    modes = {module: module.training for module in model.modules()}
+    attributes = set(vars(model))
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()} if training else {}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for name in set(vars(model)) - attributes if training else ():
+            delattr(model, name)
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
+
+
+def _mode_arguments(evaluating: fx.Graph, training: fx.Graph, name: str) -> ModeArguments:
+    """By node of ``evaluating``, the arguments in training of functions that follow the mode, or may.
+
+    Raises:
+        LegalityError: the two graphs differ in more than arguments of functions.
+    """
+    positions = [{node: at for at, node in enumerate(graph.nodes)} for graph in (evaluating, training)]
+    nodes = {at: node for node, at in positions[0].items()}
+    found: ModeArguments = {}
+    for node, other in zip(evaluating.nodes, training.nodes, strict=False):
+        differs = _arguments(node, positions[0]) != _arguments(other, positions[1])
+        if (node.op, _target(node)) != (other.op, _target(other)) or (differs and node.op != "call_function"):
+            raise LegalityError(
+                f"forward must do the same in training as in evaluation, but for layers; {name} calls "
+                f"{other.name} ({_shown(other)}) in training where it calls {node.name} ({_shown(node)}) in "
+                "evaluation, and one graph cannot hold both. Switch it off if the constructor can (auxiliary "
+                "classifiers, for example, by model.arguments), or move what reads `self.training` into a "
+                "module of its own, without children."
+            )
+        if differs or node.target in FOLLOW_MODE:
+            found[node] = fx.map_arg(
+                (other.args, dict(other.kwargs)), lambda argument: nodes[positions[1][argument]]
+            )
+    return found
+
+
+def _target(node: fx.Node) -> object:
+    is_constant = node.op == "get_attr" and str(node.target).startswith(_CONSTANT)
+    return _CONSTANT if is_constant else node.target
+
+
+def _arguments(node: fx.Node, positions: dict[fx.Node, int]) -> object:
+    def position(argument: fx.Node) -> Any:
+        return _At(positions[argument])
+
+    return fx.map_arg((node.args, dict(node.kwargs)), position)
+
+
+@dataclass(frozen=True)
+class _At:
+    """The value of the node at this position."""
+
+    position: int
+
+
+def _shown(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _check_interface(network: fx.GraphModule, name: str) -> None:
+    outputs = network.graph.output_node().args[0]
+    if not isinstance(outputs, fx.Node):
+        raise LegalityError(
+            f"A network gives one tensor, the logits (N, classes); {name} returns {outputs}. "
+            "Wrap it in a module that returns the logits alone."
+        )

@@ -1,0 +1,185 @@
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saq_qat_runtime.bundle.files import sha256
+from saq_qat_runtime.bundle.manifest import FileRecord, Gate, Manifest, RungRecord, TensorRecord, TensorSpec
+from saq_qat_runtime.errors import ModelError
+from tests.runtime.bundles import build_manifest
+
+RECORD = FileRecord("model.onnx", sha256(b""), 0)
+MANIFEST = build_manifest(RECORD, replace(RECORD, name="golden.npz"))
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> str:
+    value = json.loads(MANIFEST.to_json())
+    change(value)
+    return json.dumps(value)
+
+
+def test_survives_its_own_json_and_is_the_same_text_every_time() -> None:
+    text = MANIFEST.to_json()
+    assert Manifest.from_json(text) == MANIFEST
+    assert Manifest.from_json(text).to_json() == text
+
+
+@given(st.floats(min_value=2.0**-100, max_value=2.0**100, width=32))
+def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
+    tensor = replace(MANIFEST.tensors[0], scale=scale)
+    read = Manifest.from_json(replace(MANIFEST, tensors=(tensor,)).to_json())
+    assert np.float32(read.tensors[0].scale) == np.float32(scale)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m.update(extra=1), r"unknown field 'extra'"),
+        (lambda m: m["tensors"][0].update(zero=1), r"tensors\[0\]: unknown field 'zero'"),
+        (lambda m: m.pop("labels"), r"missing field 'labels'"),
+        (lambda m: m["gate"]["rungs"][0].pop("hard"), r"gate.rungs\[0\]: missing field 'hard'"),
+        (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 3"),
+        (lambda m: m.update(schema_version="1"), r"no schema_version"),
+        (lambda m: m["preprocessing"].update(image_size="8"), r"image_size: expected an integer, got '8'"),
+        (lambda m: m["preprocessing"].update(image_size=True), r"image_size: expected an integer, got True"),
+        (lambda m: m["preprocessing"].update(std=[0.2, 0, 0.2]), r"std must be positive"),
+        (lambda m: m["preprocessing"].update(resize=4), r"resize must be at least image_size"),
+        (lambda m: m["preprocessing"].update(image_size=9), r"contradicts preprocessing"),
+        (lambda m: m["tensors"][0].update(dtype="int4"), r"dtype: expected 'uint8' or 'int8', got 'int4'"),
+        (lambda m: m["tensors"][0].update(code_max=256), r"codes 0\.\.256 of x1 do not fit uint8"),
+        (lambda m: m["tensors"][0].update(scale=0), r"scale of x1 must be positive"),
+        (lambda m: m["inputs"][0].update(shape=["N", 3, 8, "M"]), r"shape\[3\]: expected 'N', got 'M'"),
+        (lambda m: m["inputs"][0].update(shape=["N", 3, "N", 8]), r"sizes must be positive"),
+        (lambda m: m.update(labels=["one"]), r"1 labels for outputs"),
+        (lambda m: m.update(models={}), r"a bundle needs a model"),
+        (lambda m: m["golden"]["file"].update(name="../golden.npz"), r"plain name"),
+        (lambda m: m["golden"].update(logits_tolerance=0.0), r"logits_tolerance: expected an object"),
+        (lambda m: m["golden"]["logits_tolerance"].update(onnxruntime=-1), r"of onnxruntime must not be neg"),
+        (
+            lambda m: m["golden"].update(logits_tolerance={}),
+            r"tolerance for \[\], models are \['onnxruntime'\]",
+        ),
+        (lambda m: m["models"]["onnxruntime"].update(sha256="0"), r"64 hexadecimal digits"),
+        (lambda m: m["recipe"].update(text="other"), r"another sha256"),
+        (lambda m: m["gate"]["rungs"][0].update(passed=False), r"cannot pass with failed hard rungs"),
+    ],
+)
+def test_names_what_is_wrong(change: Callable[[dict[str, Any]], object], complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        Manifest.from_json(edited(change))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "\x00",
+        "{",
+        '{"schema_version": NaN}',
+        '{"schema_version": 1, "schema_version": 1}',
+        "[" * 100_000,
+        '{"schema_version": ' + "9" * 5000 + "}",
+        MANIFEST.to_json().replace("0.05", "1e999"),
+    ],
+    ids=["empty", "list", "null", "nul", "open", "nan", "duplicate", "deep", "huge integer", "infinite"],
+)
+def test_refuses_text_that_is_no_manifest(text: str) -> None:
+    with pytest.raises(ModelError):
+        Manifest.from_json(text)
+
+
+@given(st.data())
+def test_any_damage_is_a_model_error_or_a_legal_manifest(data: st.DataObject) -> None:
+    text = MANIFEST.to_json()
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 40)))
+    damaged = text[:start] + data.draw(st.text(max_size=8)) + text[stop:]
+    try:
+        read = Manifest.from_json(damaged)
+    except ModelError:
+        return
+    assert isinstance(read, Manifest)
+
+
+def test_will_not_write_what_it_would_not_read() -> None:
+    with pytest.raises(ModelError, match="cannot be written"):
+        replace(MANIFEST, labels=tuple(np.array(["a"] * 5)), name=np.int64(3)).to_json()  # type: ignore[arg-type]
+    infinite = replace(MANIFEST.tensors[0], scale=float("inf"))
+    with pytest.raises(ModelError, match="cannot be written"):
+        replace(MANIFEST, tensors=(infinite,)).to_json()
+
+
+def test_records_check_themselves() -> None:
+    with pytest.raises(ModelError, match="do not fit int8"):
+        TensorRecord("x", 8, 0, 255, 0, "int8", 1.0, "codes", False)
+    with pytest.raises(ModelError, match="failed hard rungs"):
+        Gate(True, False, (RungRecord("codes", True, False, 10, 1, ""),))
+    with pytest.raises(ModelError, match="sizes must be positive"):
+        TensorSpec("image", "float32", ("N", 0))
+
+
+def test_loads_a_bundle(bundle: Path) -> None:
+    assert Manifest.load(bundle).name == "tiny"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+def test_finds_every_changed_file(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{name} was changed after export"):
+        Manifest.load(bundle)
+    (bundle / name).write_bytes(content[:-1])
+    with pytest.raises(ModelError, match=rf"{name} has \d+ bytes, the manifest says \d+"):
+        Manifest.load(bundle)
+    (bundle / name).unlink()
+    with pytest.raises(ModelError, match=f"{name} is missing"):
+        Manifest.load(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_refuses_links_out_of_the_folder(bundle: Path, tmp_path: Path, name: str) -> None:
+    (bundle / name).rename(tmp_path / "elsewhere")
+    (bundle / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"outside the bundle"):
+        Manifest.load(bundle)
+
+
+def test_accepts_links_within_the_folder_and_a_linked_folder(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "model.onnx").rename(bundle / "blob")
+    (bundle / "model.onnx").symlink_to("blob")
+    (tmp_path / "latest").symlink_to(bundle)
+    assert Manifest.load(tmp_path / "latest").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/etc/hosts", "a/b", "..", "", ".hidden", "a\x00b", "\ud800"]
+)
+def test_refuses_names_that_are_not_plain(name: str) -> None:
+    with pytest.raises(ModelError, match=r"plain name"):
+        replace(RECORD, name=name)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\xef\xbb\xbf{}"], ids=["not text", "byte order mark"])
+def test_refuses_a_manifest_that_is_no_text(bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    with pytest.raises(ModelError, match=re.escape(str(bundle / "manifest.json"))):
+        Manifest.load(bundle)
+
+
+def test_a_folder_or_a_missing_folder_is_no_bundle(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"manifest\.json is missing"):
+        Manifest.load(tmp_path / "nowhere")
+    (bundle / "model.onnx").unlink()
+    (bundle / "model.onnx").mkdir()
+    with pytest.raises(ModelError, match="not a regular file"):
+        Manifest.load(bundle)
