@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from saq_qat.errors import GateError, LegalityError
 from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
+from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
 from saq_qat_export.proof.lowered import Lowered, lower_run
@@ -31,11 +31,13 @@ class Exported:
     """What ``export_run`` wrote, the proof of it, and what the rules of TensorRT say of its graph.
 
     Attributes:
+        choice: the checkpoint that was taken, beside the other one.
         form: of the network in the checkpoint; ``deploy`` after a deploy stage.
     """
 
     folder: Path
     recipe: Recipe
+    choice: Choice
     form: Form
     manifest: Manifest
     proof: Proof
@@ -46,7 +48,7 @@ def export_run(
     run: Path,
     folder: Path,
     *,
-    checkpoint: Literal["last", "best"] = "last",
+    checkpoint: CheckpointName | None = None,
     size: ProofSize | None = None,
     tensorrt: bool = False,
     allow_failed_gate: bool = False,
@@ -55,6 +57,7 @@ def export_run(
     """Write the bundle of a run into ``folder``.
 
     Args:
+        checkpoint: which of the run's; the best of its last stage if left out.
         tensorrt: write a graph for TensorRT too, although the recipe may not name it.
 
     Raises:
@@ -64,7 +67,8 @@ def export_run(
     """
     check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
-    lowered = lower_run(run, checkpoint, tensorrt=tensorrt)
+    choice = choose_checkpoint(run, checkpoint)
+    lowered = lower_run(run, choice.taken.name, tensorrt=tensorrt)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
@@ -73,7 +77,8 @@ def export_run(
     golden = _golden_images(lowered.restored)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
-    return Exported(folder, lowered.restored.recipe, lowered.restored.form, bundle.manifest, proof, findings)
+    restored = lowered.restored
+    return Exported(folder, restored.recipe, choice, restored.form, bundle.manifest, proof, findings)
 
 
 def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding, ...]:

@@ -3,6 +3,8 @@
     SessionError                1   a step failed
     ├── InputError              2   the caller: an array, image or argument breaks a rule (HTTP 400)
     ├── ModelError              3   the artifact: a bundle is missing, damaged, unproved or of another version
+    │   └── VersionError        3   a whole file whose schema_version this package does not read
+    ├── ResultError             1   the measurement: a number is not finite, or it cannot be written
     ├── BackendUnavailable      4   the machine: an engine or library that was asked for is missing
     ├── EngineError             1   the builder: TensorRT could not build an engine of a graph
     ├── RuntimeFault            1   the engine: a run failed; the session refuses further calls (HTTP 503)
@@ -21,8 +23,10 @@ __all__ = [
     "EngineError",
     "InputError",
     "ModelError",
+    "ResultError",
     "RuntimeFault",
     "SessionError",
+    "VersionError",
 ]
 
 
@@ -42,6 +46,14 @@ class ModelError(SessionError):
     """A bundle is missing, damaged, unproved or of another version."""
 
     exit_code = 3
+
+
+class VersionError(ModelError):
+    """A whole file of another schema_version: make it again, or use the package that wrote it."""
+
+
+class ResultError(SessionError):
+    """A measurement cannot become a file: a number in it is not finite, or the disk refuses it."""
 
 
 class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already says that it is an error

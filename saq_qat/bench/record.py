@@ -1,20 +1,15 @@
 """What a latency measurement found, as plain records that are written to and read from JSON."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from saq_qat.bench.gpu_record import GpuBench
 from saq_qat.bench.paired import Ratio
-from saq_qat.errors import ArtifactError
-from saq_qat.train.files import write_whole
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.interleave import Latency, LatencySummary
-from saq_qat_runtime.bundle.decode import decode, parse_json, require
-from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import Sizes
-from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.bundle.result_files import decode_result, read_result, write_result
 from saq_qat_runtime.kernels import IntegerCount
 
 __all__ = [
@@ -26,7 +21,6 @@ __all__ = [
     "Ratio",
     "Samples",
     "Timing",
-    "bundle_digest",
     "read_bench",
     "write_bench",
 ]
@@ -35,7 +29,8 @@ BUNDLE = "bundle, ONNX Runtime"
 FLOAT = "float32, ONNX Runtime"
 STATIC_INT8 = "static int8, ONNX Runtime"
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_FIX = "Run 'saq-qat bench' again."
 
 Samples = Mapping[int, Mapping[str, Latency]]
 """Raw latencies by batch size and contestant."""
@@ -84,7 +79,9 @@ class Bench:
     """A whole measurement, made by one process in one go.
 
     Attributes:
-        created: UTC, ISO 8601. model_sha256: see ``bundle_digest``.
+        created: UTC, ISO 8601.
+        checkpoint_sha256: of the model.safetensors that bundle and baselines have their weights from.
+        bundle_sha256: of the bundle's manifest.json.
         threads: of each engine on the CPU. seconds: of measuring, per batch size and group of contestants.
         timings: on the CPU. gpu: None if no engine ran there.
         not_run: engines that could not take part, each with the reason.
@@ -94,7 +91,8 @@ class Bench:
     schema_version: int
     created: str
     name: str
-    model_sha256: str
+    checkpoint_sha256: str
+    bundle_sha256: str
     gate_passed: bool
     threads: int
     seconds: float
@@ -121,22 +119,25 @@ class Bench:
         return tuple(dict.fromkeys(timing.batch for timing in self.timings))
 
 
-def bundle_digest(manifest: Manifest) -> str:
-    """SHA-256 of the model that stands for a bundle: that for ONNX Runtime, where there is one."""
-    models = manifest.models
-    return next(models[target] for target in ("onnxruntime", *models) if target in models).sha256
-
-
 def write_bench(bench: Bench, samples: Samples, folder: Path) -> Path:
-    """Write ``bench.json`` and give its path; all samples in nanoseconds go to ``samples.json`` beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``bench.json`` and give its path; all samples in nanoseconds go to ``samples.json`` beside it.
+
+    Raises:
+        ResultError: a number is not finite, or a file cannot be written.
+    """
     raw = {
         str(batch): {name: latency.samples for name, latency in by_name.items()}
         for batch, by_name in samples.items()
     }
-    write_whole(folder / "samples.json", json.dumps(raw).encode())
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "created": bench.created,
+        "checkpoint_sha256": bench.checkpoint_sha256,
+        "bundle_sha256": bench.bundle_sha256,
+    }
+    write_result(folder / "samples.json", {**head, "nanoseconds": raw})
     path = folder / "bench.json"
-    write_whole(path, (json.dumps(asdict(bench), indent=2) + "\n").encode())
+    write_result(path, asdict(bench))
     return path
 
 
@@ -144,14 +145,6 @@ def read_bench(path: Path) -> Bench:
     """Read ``bench.json``.
 
     Raises:
-        ArtifactError: it is damaged or of another version.
+        VersionError: it is of another version. ModelError: it is damaged.
     """
-    try:
-        value = parse_json(path.read_text(encoding="utf-8"), path.name)
-        version = value.get("schema_version") if isinstance(value, dict) else None
-        require(version == SCHEMA_VERSION, f"it has schema_version {version}, this reads {SCHEMA_VERSION}.")
-        return decode(Bench, value, path.name)
-    except (OSError, UnicodeDecodeError, ModelError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read as a measurement: {error} Run 'saq-qat bench' again."
-        ) from error
+    return decode_result(Bench, read_result(path, SCHEMA_VERSION, _FIX), path, _FIX)

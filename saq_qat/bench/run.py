@@ -21,14 +21,15 @@ from saq_qat.bench.gpu import golden_difference, measure_engines, too_large
 from saq_qat.bench.gpu_engines import GpuBundle, GpuEntrant, float_engines, open_gpu_bundle
 from saq_qat.bench.gpu_machine import read_gpu_machine
 from saq_qat.bench.gpu_record import GpuBench
-from saq_qat.bench.record import SCHEMA_VERSION, Bench, Samples, Timing, bundle_digest
+from saq_qat.bench.record import SCHEMA_VERSION, Bench, Samples, Timing
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import ArtifactError, SetupError
+from saq_qat.train.choose import checkpoint_with
 from saq_qat.train.restore import Restored, restore
 from saq_qat_runtime.bench.environment import read_environment
 from saq_qat_runtime.bench.interleave import Latency
-from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
 from saq_qat_runtime.promises import read_golden
 from saq_qat_runtime.tensorrt.backend import Machine
 
@@ -65,6 +66,7 @@ class _Subject:
 
     folder: Path
     manifest: Manifest
+    bundle_sha256: str
     entrants: Sequence[Entrant]
     gpu: GpuBundle | None
     gpu_entrants: Sequence[GpuEntrant]
@@ -110,6 +112,8 @@ def bench_run(
 ) -> tuple[Bench, Samples]:
     """Measure a run's bundle, in ``folder``, on its validation images and beside its network in other forms.
 
+    The other forms are of the checkpoint that the bundle was exported from.
+
     Args:
         engine: "auto" takes every engine that the bundle has a model for and that can run here, and notes why
             others did not; any other takes that one alone.
@@ -117,13 +121,14 @@ def bench_run(
         machine: how to reach GPU and engine libraries; this one, if left out.
 
     Raises:
-        ArtifactError: there is no bundle, or the run is in full precision. ModelError: the bundle is damaged.
+        ArtifactError: there is no bundle, the run has its checkpoint no more, or is in full precision.
+        ModelError: the bundle is damaged.
         BackendUnavailable: the engine that was asked for cannot run here. SetupError: none can.
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise ArtifactError(f"{folder}: no bundle to measure. Write it with: saq-qat export {run}")
     manifest = Manifest.load(folder)
-    restored = restore(run)
+    restored = restore(run, checkpoint_with(run, manifest.checkpoint_sha256))
     on_step("loading the bundle")
     sample = sample_validation(restored.images, size.accuracy_images)
     images = next(iter(val_batches(sample, batch_size=max(size.batches))))[0].numpy()
@@ -170,7 +175,8 @@ def _open(
         )
     gpu_entrants = [] if gpu is None else [gpu.entrant]
     notes = (_LATENCY_NOTE, _BITS_NOTE) if gpu is None else (_LATENCY_NOTE, _BITS_NOTE, _GPU_NOTE)
-    return _Subject(folder, manifest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
+    digest = bundle_sha256(folder)
+    return _Subject(folder, manifest, digest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
 
 
 def _with_baselines(subject: _Subject, restored: Restored, size: BenchSize) -> _Subject:
@@ -199,7 +205,8 @@ def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         name=manifest.name,
-        model_sha256=bundle_digest(manifest),
+        checkpoint_sha256=manifest.checkpoint_sha256,
+        bundle_sha256=subject.bundle_sha256,
         gate_passed=manifest.gate.passed,
         threads=size.threads,
         seconds=size.seconds,

@@ -71,12 +71,12 @@ def _bench_latency(
     baselines: bool,
     as_json: bool,
 ) -> None:
-    import json
     from dataclasses import asdict
 
     from saq_qat.bench.record import write_bench
     from saq_qat.bench.run import bench_bundle, bench_run
     from saq_qat.report.bench_text import bench_text
+    from saq_qat_runtime.bundle.result_files import result_json
 
     folder = None if bundle is not None else resolve_run(run)
     with progress("bench") as shown:
@@ -93,7 +93,7 @@ def _bench_latency(
             )
     written = None if folder is None else write_bench(found, samples, folder / "bench")
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(result_json(asdict(found), "bench"), nl=False)
         return
     typer.echo("\n".join(bench_text(found)))
     if written is not None:

@@ -32,8 +32,11 @@ def export(
         Path | None, typer.Option("--output", help="Folder of the bundle; RUN/export if left out.")
     ] = None,
     checkpoint: Annotated[
-        Literal["last", "best"], typer.Option("--checkpoint", help="Which checkpoint of the run.")
-    ] = "last",
+        Literal["last", "best"] | None,
+        typer.Option(
+            "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
+        ),
+    ] = None,
     code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 8,
     top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 1000,
     allow_failed_gate: Annotated[
@@ -97,6 +100,7 @@ def _print(exported: "Exported") -> None:
     from saq_qat.cli.ladder import print_rungs
     from saq_qat_export.proof.remedies import flip_remedy
 
+    typer.echo(str(exported.choice))
     print_rungs(exported.proof)
     remedy = flip_remedy(exported.proof.rungs, biases_learned=exported.form == "deploy")
     if remedy:

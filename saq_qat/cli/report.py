@@ -18,20 +18,17 @@ def report(
     ] = False,
 ) -> None:
     """Print verdict, accuracy, proof, latency and sizes of a run; written to its folder report/ too."""
-    import json
-
     from saq_qat.report.collect import collect
     from saq_qat.report.report_json import report_json
     from saq_qat.report.report_text import report_text
     from saq_qat.train.files import write_whole
+    from saq_qat_runtime.bundle.result_files import result_json, write_result
 
     known = collect(resolve_run(run))
     text = "\n".join(report_text(known, full=full)) + "\n"
-    values = json.dumps(report_json(known), indent=2) + "\n"
-    folder = known.run / "report"
-    folder.mkdir(exist_ok=True)
+    values, folder = report_json(known), known.run / "report"
+    write_result(folder / "report.json", values)
     write_whole(folder / "report.txt", text.encode())
-    write_whole(folder / "report.json", values.encode())
-    typer.echo(values if as_json else text, nl=False)
+    typer.echo(result_json(values, "report.json") if as_json else text, nl=False)
     if not as_json:
         typer.echo(f"\nwrote {folder / 'report.txt'} and report.json")

@@ -1,8 +1,7 @@
 """`saq-qat verify`: the whole ladder of proof for a run, tensor by tensor."""
 
 import hashlib
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +11,7 @@ from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
+    from saq_qat.train.choose import Choice
     from saq_qat_export.proof.ladder import Rung
     from saq_qat_export.proof.lowered import Lowered
     from saq_qat_export.proof.prove import ProofSize
@@ -23,8 +23,12 @@ __all__ = ["verify"]
 def verify(
     run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
     checkpoint: Annotated[
-        Literal["last", "best"], typer.Option("--checkpoint", help="Which checkpoint of the run.")
-    ] = "last",
+        Literal["last", "best"] | None,
+        typer.Option(
+            "--checkpoint",
+            help="Which checkpoint of the run; the one that the bundle was exported from if left out.",
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Folder of the bundle; RUN/export if left out.")
     ] = None,
@@ -36,25 +40,31 @@ def verify(
     Exit code 1 if a rung fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
+    from saq_qat.train.choose import checkpoint_with, choose_checkpoint
     from saq_qat_export.proof.lowered import lower_run
     from saq_qat_export.proof.prove import ProofSize, prove
     from saq_qat_export.proof.remedies import flip_remedy
-    from saq_qat_runtime.bundle.manifest import Manifest
+    from saq_qat_export.proof.verification import Verification, write_verification
+    from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
     folder = resolve_run(run)
     with progress("verify") as shown:
         shown.say(f"verify {folder}")
         shown.advance(note="lowering the checkpoint again")
         place = bundle or folder / "export"
-        manifest = Manifest.load(place)
-        lowered = lower_run(folder, checkpoint, tensorrt="tensorrt" in manifest.models)
-        _check_graphs(place, manifest, lowered, checkpoint)
+        manifest, digest = Manifest.load(place), bundle_sha256(place)
+        asked = checkpoint or checkpoint_with(folder, manifest.checkpoint_sha256)
+        choice = choose_checkpoint(folder, asked)
+        _check_checkpoint(place, manifest, choice)
+        lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
+        _check_graphs(place, manifest, lowered, asked)
         size = ProofSize(code_images, top1_images or None)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
         engines, absent = _engine_rungs(place, lowered, size)
         proof = replace(proof, rungs=(*proof.rungs, *engines))
         shown.advance(note="done")
+    typer.echo(str(choice))
     print_tensors(proof)
     print_flips(proof, manifest.labels)
     typer.echo("")
@@ -62,8 +72,7 @@ def verify(
     for reason in absent:
         typer.echo(reason)
     report = folder / "report" / "verify.json"
-    report.parent.mkdir(exist_ok=True)
-    report.write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
+    write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
     failed = [rung.name for rung in proof.rungs if not rung.passed]
     if failed:
         remedy = flip_remedy(proof.rungs, biases_learned=lowered.restored.form == "deploy")
@@ -91,6 +100,20 @@ def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple
             session.self_test()
             rungs.append(prove_engine(lowered, name, session.run, size))
     return rungs, absent
+
+
+def _check_checkpoint(folder: Path, manifest: "Manifest", choice: "Choice") -> None:
+    """A proof is about the checkpoint that the bundle was exported from, and about no other."""
+    taken, other, exported = choice.taken, choice.other, manifest.checkpoint_sha256
+    if taken.sha256 == exported:
+        return
+    fix = "Export again, or name the run that the bundle was exported from."
+    if other is not None and other.sha256 == exported:
+        fix = f"Verify it with --checkpoint {other.name}."
+    raise ArtifactError(
+        f"{folder}: exported from checkpoint {exported[:12]}..., and checkpoint {taken.name!r} of this run "
+        f"is {taken.sha256[:12]}... (SHA-256 of model.safetensors). {fix}"
+    )
 
 
 def _check_graphs(folder: Path, manifest: "Manifest", lowered: "Lowered", checkpoint: str) -> None:

@@ -65,21 +65,37 @@ def _is_float(epoch: dict[str, Any]) -> bool:
 
 
 def _quantized_rows(known: Collected) -> Iterator[AccuracyRow]:
-    epochs = [line for line in known.log if line.get("event") == "epoch" and not _is_float(line)]
-    last = epochs[-1] if epochs else {}
     if known.proof is None:
-        for form, key in (("fake-quant", "top1"), ("deploy view", "deploy_top1")):
-            source = (
-                "last epoch of the training" if key in last else "not measured: train the quantized stage"
-            )
-            top5 = last.get("top5") if key == "top1" else None
-            yield AccuracyRow(form, last.get(key), top5, None, None, source)
+        yield from _rows_of_checkpoint(known)
         yield _deployed_row(known)
         return
     found = known.proof.agreement
     yield AccuracyRow("fake-quant", found.fake_quant_top1, None, found.images, None, "verify")
     yield AccuracyRow("deploy view", found.view_top1, None, found.images, None, "verify")
     yield AccuracyRow("ONNX Runtime", found.engine_top1, None, found.images, found.flips, "verify")
+
+
+def _rows_of_checkpoint(known: Collected) -> Iterator[AccuracyRow]:
+    """Fake-quant and deploy view of the report's checkpoint, by eval, else by the training that saved it."""
+    found, checkpoint = known.evaluation, known.checkpoint
+    if checkpoint is not None and checkpoint.form == "float":
+        for form in ("fake-quant", "deploy view"):
+            yield AccuracyRow(form, None, None, None, None, "not measured: train the quantized stage")
+    elif found is not None:
+        named = (("fake-quant", found.network), ("deploy view", found.deployed))
+        for form, own in named:
+            if own is not None:
+                yield AccuracyRow(form, own.top1, own.top5, own.count, None, "eval")
+            else:
+                yield AccuracyRow(form, None, None, None, None, "it has none")
+    elif checkpoint is not None:
+        source = f"training, checkpoint {checkpoint.name} (step {checkpoint.step})"
+        for form, top1 in (("fake-quant", checkpoint.top1), ("deploy view", checkpoint.deploy_top1)):
+            missing = "not measured: run saq-qat eval"
+            yield AccuracyRow(form, top1, None, None, None, missing if top1 is None else source)
+    else:
+        for form in ("fake-quant", "deploy view"):
+            yield AccuracyRow(form, None, None, None, None, "not measured: the run has no such checkpoint")
 
 
 def _deployed_row(known: Collected) -> AccuracyRow:

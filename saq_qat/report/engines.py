@@ -69,10 +69,13 @@ def engine_lines(engines: tuple[BuiltFile, ...], bench: Bench | None) -> list[st
     lines: list[str] = []
     for engine in engines:
         record = engine.record
+        if engine.stale:
+            lines.append(f"{_name(record)}: of no use: {engine.stale}")
+            continue
         lines += [
             f"{_name(record)}: {audit_label(record.audit)} convolutions and products ({record.audit.source})",
             f"  {_build(record)}",
-            f"  {f'of no use: {engine.stale}' if engine.stale else _run(record, bench)}",
+            f"  {_run(record, bench)}",
         ]
         lines += [f"  float: {layer.node}: {layer.reason}" for layer in record.audit.missed[:_MISSED_SHOWN]]
     return lines
@@ -115,10 +118,10 @@ def engine_warnings(engines: tuple[BuiltFile, ...]) -> list[str]:
 
 
 def missed_layers(engines: tuple[BuiltFile, ...]) -> list[str]:
-    """Engines in which quantized convolutions or products run in float, each as a sentence."""
+    """Engines of this bundle in which quantized convolutions or products run in float, each as a sentence."""
     return [
         f"{_name(engine.record)} engine: {len(engine.record.audit.missed)} of {engine.record.audit.total} "
         "products are quantized but run in float"
         for engine in engines
-        if engine.record.audit.missed
+        if engine.record.audit.missed and not engine.stale
     ]

@@ -9,7 +9,7 @@ from saq_qat.report.verdict import integer_products, judge_run, missing_steps, r
 
 __all__ = ["report_json"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def report_json(known: Collected) -> dict[str, Any]:
@@ -27,7 +27,10 @@ def report_json(known: Collected) -> dict[str, Any]:
         "graph": None if known.graph is None else asdict(known.graph),
         "warnings": warnings_of(known),
         "not_measured": missing_steps(known),
-        "stale": list(known.stale),
+        "checkpoint_sha256": _checkpoint_sha256(known),
+        "bundle_sha256": known.bundle_sha256,
+        "checkpoint": None if known.checkpoint is None else asdict(known.checkpoint),
+        "set_aside": [asdict(each) for each in known.set_aside],
         "recipe": known.recipe.model_dump(mode="json"),
         "environment": known.environment,
         "epochs": [line for line in known.log if line.get("event") in ("epoch", "end")],
@@ -35,4 +38,12 @@ def report_json(known: Collected) -> dict[str, Any]:
         "proof": None if known.proof is None else asdict(known.proof),
         "engines": [asdict(engine) for engine in known.engines],
         "bench": None if known.bench is None else asdict(known.bench),
+        "evaluation": None if known.evaluation is None else asdict(known.evaluation),
     }
+
+
+def _checkpoint_sha256(known: Collected) -> str | None:
+    """Of the checkpoint that all figures are about: the bundle's, if there is one."""
+    if known.manifest is not None:
+        return known.manifest.checkpoint_sha256
+    return None if known.checkpoint is None else known.checkpoint.sha256

@@ -24,6 +24,7 @@ from saq_qat.report.verdict import (
     warnings_of,
 )
 from saq_qat_export.proof.prove import KERNEL_RUNG
+from saq_qat_runtime.bundle.result_files import short_digest
 
 __all__ = ["report_text"]
 
@@ -40,6 +41,7 @@ def report_text(known: Collected, *, full: bool = False) -> list[str]:
     return [
         str(judge_run(known)),
         f"{known.recipe.name}, run {known.run}",
+        *_subject(known),
         *section("Accuracy", _accuracy(known)),
         *section("Proof", _proof(known)),
         *_latency(known),
@@ -54,6 +56,16 @@ def report_text(known: Collected, *, full: bool = False) -> list[str]:
         *section("Not measured", missing or ["nothing"]),
         *section("Made by", _made_by(known)),
     ]
+
+
+def _subject(known: Collected) -> list[str]:
+    """The artifact that all figures are about."""
+    if known.checkpoint is None:
+        return []
+    digest = short_digest(known.checkpoint.sha256)
+    if known.bundle_sha256 is None:
+        return [f"checkpoint {known.checkpoint}, {digest}"]
+    return [f"bundle {short_digest(known.bundle_sha256)} of checkpoint {known.checkpoint}, {digest}"]
 
 
 def _accuracy(known: Collected) -> list[str]:

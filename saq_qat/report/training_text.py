@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from saq_qat.report.collect import Collected
-from saq_qat.report.text import aligned, percent
+from saq_qat.report.text import NOT_MEASURED, aligned, percent
 
 __all__ = ["training_lines"]
 
@@ -40,7 +40,7 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
     return (
         line["stage"],
         "-" if line["stage"] == "statistics" else str(line["epoch"]),
-        f"{line['loss']:.4f}",
+        NOT_MEASURED if line["loss"] is None else f"{line['loss']:.4f}",
         percent(line.get("top1")),
         percent(line.get("top5")),
         percent(line.get("deploy_top1")),

@@ -12,7 +12,9 @@ from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
 from saq_qat_export.proof.ladder import Rung
 from saq_qat_export.proof.remedies import flip_remedy
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
 from saq_qat_runtime.bundle.records import RungRecord
+from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.kernels import IntegerCount
 
 __all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "remedy_of", "rungs", "warnings_of"]
@@ -46,8 +48,8 @@ def judge_run(known: Collected) -> Verdict:
 
 
 def rungs(known: Collected) -> tuple[Rung | RungRecord, ...]:
-    """Of the newest proof: verify's, else the one that export made."""
-    if known.proof is not None and "verify" not in known.stale:
+    """Of this bundle's newest proof: verify's, else the one that export made."""
+    if known.proof is not None:
         return known.proof.rungs
     return () if known.manifest is None else known.manifest.gate.rungs
 
@@ -71,15 +73,26 @@ def missing_steps(known: Collected) -> list[str]:
     if known.recipe.quant is None:
         return ["the recipe trains in full precision, so there are no integers to deploy"]
     if known.manifest is None:
-        return [f"no bundle yet: saq-qat export {known.run}"]
+        return [_set_aside(known, f"export/{MANIFEST_FILE}") or f"no bundle yet: saq-qat export {known.run}"]
     found = []
-    if known.proof is None or "verify" in known.stale:
-        state = "not verified" if known.proof is None else "verified before the last export"
-        found.append(f"{state}: saq-qat verify {known.run}")
-    if known.bench is None or "bench" in known.stale:
-        state = "latency not measured" if known.bench is None else "latency is that of an older bundle"
-        found.append(f"{state}: saq-qat bench {known.run}")
+    if known.checkpoint is None:
+        digest = short_digest(known.manifest.checkpoint_sha256)
+        found.append(
+            f"the bundle was exported from checkpoint {digest}, which the run does not have: "
+            f"saq-qat export {known.run}"
+        )
+    if known.proof is None:
+        other = _set_aside(known, "report/verify.json")
+        found.append(other or f"not verified: saq-qat verify {known.run}")
+    if known.bench is None:
+        other = _set_aside(known, "bench/bench.json")
+        found.append(other or f"latency not measured: saq-qat bench {known.run}")
     return found
+
+
+def _set_aside(known: Collected, file: str) -> str:
+    """Why the figures of this file are not shown; empty if they are, or if there is no such file."""
+    return next((each.reason for each in known.set_aside if each.file == file), "")
 
 
 def warnings_of(known: Collected) -> list[str]:
@@ -96,6 +109,8 @@ def warnings_of(known: Collected) -> list[str]:
     found.append(
         f"accuracies are those of one training (seed {known.recipe.seed}): small differences may be chance"
     )
+    missing = missing_steps(known)
+    found += [each.reason for each in known.set_aside if each.reason not in missing]
     found += engine_warnings(known.engines)
     return found + ([] if known.bench is None else bench_warnings(known.bench))
 
@@ -114,7 +129,7 @@ def _facts(known: Collected) -> Iterator[str]:
         timings = [known.bench.timing(BUNDLE, batch) for batch in known.bench.batches[:1]]
         yield from (f"batch {timing.batch}: {pace(timing)}" for timing in timings if timing is not None)
         yield from gpu_verdicts(known.bench)[:1]
-    for engine in known.engines:
+    for engine in (each for each in known.engines if not each.stale):
         yield f"{engine.record.flavour} engine {audit_label(engine.record.audit)}"
     count = integer_products(known)
     if count is not None:

@@ -50,6 +50,7 @@ class Checkpoint:
         model: its parameters and buffers by name.
         training: optimizer and method tensors; empty where training does not continue (``best``).
         progress: plain numbers of the epoch so far and of the best epoch.
+        sha256: of its model.safetensors, by which results know it; empty before it is written.
     """
 
     position: Position
@@ -58,6 +59,7 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     training: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -97,7 +99,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     files = {
         "model.safetensors": packed(checkpoint.model),
         "optimizer.safetensors": packed(checkpoint.training),
-        "state.json": json.dumps(state, indent=2).encode(),
+        "state.json": json.dumps(state, indent=2, allow_nan=False).encode(),
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[_HASHES] = json.dumps(hashes, indent=2).encode()
@@ -138,6 +140,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         model=_unpack(folder, "model.safetensors", content),
         training=_unpack(folder, "optimizer.safetensors", content),
         progress=state["progress"],
+        sha256=hashes["model.safetensors"],
     )
 
 

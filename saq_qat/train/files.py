@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saq_qat.errors import SaqError
+from saq_qat_runtime.bundle import result_files
 
 __all__ = ["locked", "sync_folder", "write_synced", "write_whole"]
 
@@ -33,12 +34,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         SaqError: the disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     try:
-        write_synced(temporary, content)
-        temporary.replace(path)
+        result_files.write_whole(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SaqError(
             f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
         ) from error

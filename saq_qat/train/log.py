@@ -1,6 +1,7 @@
 """What a run leaves for people and reports to read: log.jsonl and env.json."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -26,14 +27,14 @@ class RunLog:
         self._path = path
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line. Values that are None are left out."""
+        """Append a line. Values that are None are left out; numbers that are not finite become null."""
         line = {
             "event": event,
             "step": step,
-            **{key: value for key, value in values.items() if value is not None},
+            **{key: _finite(value) for key, value in values.items() if value is not None},
         }
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     @property
     def size(self) -> int:
@@ -46,12 +47,22 @@ class RunLog:
             os.truncate(self._path, size)
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no number for them, and a log must be readable by every parser to its end."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a log; the last may have been cut short by a kill."""
+    """Every whole line of a log; the last may have been cut short by a kill.
+
+    Older logs hold NaN and Infinity, which are read as None.
+    """
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(json.loads(text, parse_constant=lambda _: None))
         except ValueError:
             continue
     return lines

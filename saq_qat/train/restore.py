@@ -26,6 +26,7 @@ class Restored:
         plan: of its quantizers; None for a float network.
         form: float, quantized, or deploy (with BatchNorm folded).
         step: optimizer steps it was trained for.
+        checkpoint_sha256: of the model.safetensors its weights came from.
     """
 
     run: Path
@@ -35,6 +36,7 @@ class Restored:
     images: ImageData
     form: Form
     step: int
+    checkpoint_sha256: str
 
 
 def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
@@ -42,7 +44,7 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
 
     Args:
         which: ``last``, or ``best`` by the top-1 of the deploy view (of the network itself for a float
-        recipe).
+            recipe); ``choose_checkpoint`` says which of them a command takes.
 
     Raises:
         ArtifactError: the folder is no run, or its checkpoint is missing or damaged and so is the one before
@@ -61,4 +63,5 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
     images = open_data(recipe.data, recipe.seed)
     network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
     load_weights(network, checkpoint.model, str(folder))
-    return Restored(run, recipe, network.eval(), plan, images, checkpoint.form, checkpoint.position.step)
+    step = checkpoint.position.step
+    return Restored(run, recipe, network.eval(), plan, images, checkpoint.form, step, checkpoint.sha256)

@@ -1,5 +1,6 @@
 """The training of a recipe, from its first stage to its last, as a plain loop."""
 
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -88,6 +89,9 @@ def _judge_teacher(training: Training) -> None:
 
 def _run_stage(training: Training) -> None:
     stage = training.recipe.train.stages[training.position.stage]
+    if (training.position.epoch, training.position.batch) == (0, 0):
+        # What ships ends the last stage: no epoch of an earlier one may stand in its way.
+        training.best = None
     if not isinstance(stage, StatisticsStage):
         _descend(training, stage)
     elif training.position.epoch == 0:
@@ -123,8 +127,6 @@ def _enter_form(training: Training, form: Form) -> None:
             yield batch.to(device)
 
     network, training.plan = next_form(training.network, training.plan, recipe, training.form, form, images)
-    if training.form == "float":
-        training.best = None
     training.network, training.form = network.to(device), form
     training.write_log("stage", kind=form)
 
@@ -176,7 +178,7 @@ def _save_if_due(training: Training, descent: Descent) -> None:
 
 
 def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -> None:
-    """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if no epoch was better."""
+    """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if it leads its stage."""
     training.processes.average_statistics(training.network)
     found, deployed = evaluate_both(
         training.network, training.plan, training.recipe, training.images, training.processes
@@ -184,7 +186,7 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
     training.accuracy = {
         "top1": found.top1,
         "top5": found.top5,
-        "val_loss": found.loss,
+        "val_loss": found.loss if math.isfinite(found.loss) else None,
         "deploy_top1": None if deployed is None else deployed.top1,
     }
     deciding = found.top1 if deployed is None else deployed.top1

@@ -36,8 +36,8 @@ class Training:
         teacher: whose predictions the loss asks for too, if the recipe names one.
         teacher_accuracy: found once, before the first step.
         loss_sum: of the epoch so far, for its mean.
-        best: top-1 of the checkpoint ``best``, of networks of this form's kind; None before the first.
-        accuracy: what the last evaluation found.
+        best: top-1 of the checkpoint ``best``, of this stage's epochs alone; None before the first.
+        accuracy: what the last evaluation found; None for a loss that is not finite.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
     """
 

@@ -25,7 +25,7 @@ from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
 from saq_qat.report.gpu_text import gpu_tables
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
-from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, EngineError, ModelError
 from saq_qat_runtime.tensorrt.backend import Machine
@@ -151,7 +151,10 @@ def test_a_bundle_is_measured_on_cpu_and_gpu_in_one_go(both: Path, gpu: FakeTens
     assert bench.gpu.machine.name == H100.gpu
     path = write_bench(bench, samples, tmp_path / "bench")
     assert read_bench(path) == bench
-    assert f"{NAME}, with transfers" in json.loads((path.parent / "samples.json").read_text())["3"]
+    assert (
+        f"{NAME}, with transfers"
+        in json.loads((path.parent / "samples.json").read_text())["nanoseconds"]["3"]
+    )
 
 
 def test_without_a_gpu_the_cpu_is_measured_and_the_reason_kept(both: Path) -> None:
@@ -177,7 +180,7 @@ def test_a_bundle_for_tensorrt_alone_is_measured_where_it_runs_and_refused_in_wo
 ) -> None:
     bench, _ = bench_run(gpu_only, gpu_only / "export", QUICK, baselines=False, machine=machine_of(gpu))
     assert bench.gpu is not None and bench.batches == ()
-    assert bench.model_sha256 == Manifest.load(gpu_only / "export").models["tensorrt"].sha256
+    assert bench.bundle_sha256 == bundle_sha256(gpu_only / "export")
     with pytest.raises(SetupError, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, machine=without_gpu())
     with pytest.raises(ModelError, match="onnxruntime"):

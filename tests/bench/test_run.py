@@ -1,13 +1,17 @@
 """A measurement of a real bundle: who took part, what was counted, and that it survives the disk."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from saq_qat.bench.engines import float_network
 from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Bench, Samples, read_bench, write_bench
 from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
 from saq_qat.errors import ArtifactError
+from saq_qat.train.restore import restore
 from saq_qat_runtime.errors import ModelError
 from tests.report.networks import trained_run
 
@@ -62,15 +66,38 @@ def test_a_measurement_survives_the_disk(found: tuple[Bench, Samples], tmp_path:
     path = write_bench(bench, samples, tmp_path / "bench")
     assert read_bench(path) == bench
     raw = json.loads((tmp_path / "bench" / "samples.json").read_text())
-    assert tuple(raw["3"][BUNDLE]) == samples[3][BUNDLE].samples
+    assert tuple(raw["nanoseconds"]["3"][BUNDLE]) == samples[3][BUNDLE].samples
+    for name in ("checkpoint_sha256", "bundle_sha256", "created", "schema_version"):
+        assert raw[name] == getattr(bench, name)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": 1}', "\x00"])
-def test_a_damaged_measurement_is_refused_with_a_remedy(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema_version": 1}', '{"schema_version": 3}', "\x00"])
+def test_a_damaged_or_older_measurement_is_refused_with_the_command_that_makes_it_again(
+    tmp_path: Path, text: str
+) -> None:
     path = tmp_path / "bench.json"
     path.write_text(text)
-    with pytest.raises(ArtifactError, match="Run 'saq-qat bench' again"):
+    with pytest.raises(ModelError, match="Run 'saq-qat bench' again"):
         read_bench(path)
+
+
+def test_a_measurement_bears_the_digests_of_its_checkpoint_and_bundle(
+    exported: Path, found: tuple[Bench, Samples]
+) -> None:
+    bench, _ = found
+    manifest = exported / "export" / "manifest.json"
+    weights = exported / "checkpoints" / "best" / "model.safetensors"
+    assert bench.bundle_sha256 == hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert bench.checkpoint_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_a_bundle_of_a_checkpoint_that_is_gone_is_not_measured_beside_another_network(
+    exported: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(exported, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ArtifactError, match=r"exported from checkpoint .* it has none .*saq-qat export"):
+        bench_run(run, run / "export", QUICK)
 
 
 def test_a_bundle_is_measured_without_its_run(exported: Path) -> None:
@@ -93,8 +120,8 @@ def test_a_run_without_a_bundle_is_told_to_export(tmp_path: Path) -> None:
         bench_bundle(tmp_path, QUICK)
 
 
-def test_a_run_in_full_precision_has_nothing_to_compare(exported: Path, tmp_path: Path) -> None:
+def test_a_run_in_full_precision_has_nothing_to_compare(tmp_path: Path) -> None:
     stage = "train.stages=[{kind: float, epochs: 1, lr: 0.05}]"
     run = trained_run(tmp_path / "float", "quant=null", stage)
     with pytest.raises(ArtifactError, match="full precision"):
-        bench_run(run, exported / "export", QUICK)
+        float_network(restore(run, "best"))

@@ -1,12 +1,17 @@
 """check, export and verify from the command line."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
+from saq_qat_runtime.bundle.files import file_sha256
+from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.session import Session
 from tests.report.networks import RECIPE, trained_run
 
@@ -70,6 +75,7 @@ def test_export_then_verify_prove_the_run_and_the_bundle_serves(
     assert saq_qat("verify", str(run), "--code-images", "2") == 0
     assert "first divergence: none" in capsys.readouterr().out
     proof = json.loads((run / "report" / "verify.json").read_text())
+    assert proof["bundle_sha256"] == file_sha256(run / "export" / "manifest.json")
     assert all(rung["mismatches"] == 0 for rung in proof["rungs"] if rung["hard"])
 
 
@@ -77,7 +83,41 @@ def test_verify_refuses_a_bundle_of_other_integers(saq_qat: SaqQat, run: Path, c
     other = trained_run(run.parent / "other", "seed=1")
     assert saq_qat("export", str(other), "--code-images", "1", "--allow-failed-gate") == 0
     assert saq_qat("verify", str(run), "--bundle", str(other / "export")) == 3
-    assert "its graph model.onnx is not what checkpoint 'last' exports to" in capsys.readouterr().err
+    exported = file_sha256(other / "checkpoints" / "best" / "model.safetensors")
+    own = file_sha256(run / "checkpoints" / "best" / "model.safetensors")
+    message = capsys.readouterr().err
+    assert f"exported from checkpoint {exported[:12]}..." in message and f"best {own[:12]}..." in message
+
+
+def test_the_best_checkpoint_is_exported_verified_and_evaluated_unless_told_otherwise(
+    saq_qat: SaqQat, run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """Of a run whose last epoch is another network than its best."""
+    run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "report"))
+    last = run / "checkpoints" / "last"
+    saved = read_checkpoint(last)
+    state = {name: value * (1.5 if name == "fc.bias" else 1) for name, value in saved.model.items()}
+    write_checkpoint(last, replace(saved, model=state, progress={"accuracy": {"top1": 1.0}}))
+    best, other = (file_sha256(run / "checkpoints" / name / "model.safetensors") for name in ("best", "last"))
+    assert best != other
+    assert saq_qat("export", str(run), "--code-images", "1") == 0
+    assert "; last (step 8) scores: top-1 1.00 %" in capsys.readouterr().out
+    assert Manifest.load(run / "export").checkpoint_sha256 == best
+    assert saq_qat("verify", str(run), "--code-images", "1", "--checkpoint", "last") == 3
+    assert "Verify it with --checkpoint best" in capsys.readouterr().err
+    assert not (run / "report" / "verify.json").exists()
+    second = ("--checkpoint", "last", "--output", str(run / "second"))
+    assert saq_qat("export", str(run), "--code-images", "1", *second) == 0
+    assert saq_qat("verify", str(run), "--code-images", "1", "--bundle", str(run / "second")) == 0
+    assert "checkpoint last (step 8, top-1 1.00 %); best (step 8) scores: deployed" in capsys.readouterr().out
+    proof = json.loads((run / "report" / "verify.json").read_text())
+    assert proof["checkpoint_sha256"] == other
+    assert proof["bundle_sha256"] == file_sha256(run / "second" / "manifest.json")
+    assert saq_qat("report", str(run)) == 0
+    about = f"verify.json is about checkpoint {other[:12]}..., this bundle was exported from {best[:12]}..."
+    assert about in capsys.readouterr().out
+    assert saq_qat("eval", str(run)) == 0
+    assert json.loads((run / "report" / "eval.json").read_text())["checkpoint_sha256"] == best
 
 
 def test_verify_names_a_threshold_that_does_not_hold(

@@ -1,6 +1,7 @@
 """A trained and exported run, and made-up measurements for what only formats them."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,16 @@ from saq_qat.bench.record import (
     Bench,
     Contestant,
     Timing,
+    write_bench,
 )
-from saq_qat_export.proof.prove import ProofSize
+from saq_qat.report.collect import Collected, collect
+from saq_qat_export.proof.ladder import Agreement, Flip, Rung
+from saq_qat_export.proof.prove import Proof, ProofSize
+from saq_qat_export.proof.verification import Verification, write_verification
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bundle.files import file_sha256
 from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.kernels import IntegerCount
 from tests.report.networks import trained_run
@@ -43,7 +49,12 @@ def timing(name: str, batch: int, milliseconds: float) -> Timing:
     return Timing(name, batch, summary, 1000 * batch / milliseconds, over_float, over_int8, ())
 
 
-def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: str = "0" * 64) -> Bench:
+def measured(
+    bundle_ms: float = 10.0,
+    integer: IntegerCount = INTEGER,
+    checkpoint_sha256: str = "0" * 64,
+    bundle_sha256: str = "0" * 64,
+) -> Bench:
     """A measurement in which float32 takes 30 ms and static int8 9 ms."""
     contestants = (
         Contestant(BUNDLE, "onnxruntime 1", "integers", 1000, integer, 90.0),
@@ -59,7 +70,8 @@ def measured(bundle_ms: float = 10.0, integer: IntegerCount = INTEGER, sha256: s
         schema_version=SCHEMA_VERSION,
         created="2026-01-01T00:00:00+00:00",
         name="made-up",
-        model_sha256=sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        bundle_sha256=bundle_sha256,
         gate_passed=True,
         threads=1,
         seconds=1.0,
@@ -84,3 +96,36 @@ def slow_float_bench() -> Bench:
     """A bundle that is slower than float32 and runs no product on integers."""
     slow = measured(60.0, IntegerCount(0, 3, {"Conv": 3}))
     return dataclasses.replace(slow, gate_passed=False)
+
+
+def proof(*, passed: bool = True, flips: int = 1) -> Proof:
+    rung = Rung("integer reference = ONNX Runtime", True, passed, 1000, 0 if passed else 7, "")
+    listed = (Flip(3, 1, 1, 2),) if flips else ()
+    return Proof((rung,), Agreement(40, 90.0, 90.0, 87.5, 0, flips, listed), INTEGER)
+
+
+@pytest.fixture
+def run(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the exported run, free to be changed."""
+    return Path(shutil.copytree(exported, tmp_path / "run"))
+
+
+@pytest.fixture
+def complete(run: Path) -> Collected:
+    """The run, proved and measured."""
+    prove_and_measure(run, *digests(run))
+    return collect(run)
+
+
+def digests(run: Path) -> tuple[str, str]:
+    """Of the checkpoint, and of the bundle."""
+    weights, manifest = run / "checkpoints" / "last" / "model.safetensors", run / "export" / "manifest.json"
+    return file_sha256(weights), file_sha256(manifest)
+
+
+def prove_and_measure(run: Path, checkpoint: str, bundle: str) -> None:
+    """What verify and bench would leave, bearing these digests."""
+    write_verification(
+        Verification("2026-01-01", checkpoint, bundle, proof()), run / "report" / "verify.json"
+    )
+    write_bench(measured(checkpoint_sha256=checkpoint, bundle_sha256=bundle), {}, run / "bench")

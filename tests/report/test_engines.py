@@ -13,7 +13,7 @@ from saq_qat.bench.gpu_record import GpuBench, GpuTiming
 from saq_qat.bench.record import Bench
 from saq_qat.errors import ArtifactError
 from saq_qat.report.collect import collect
-from saq_qat.report.engines import built_engines, engine_lines, engine_warnings
+from saq_qat.report.engines import built_engines, engine_lines, engine_warnings, missed_layers
 from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
 from saq_qat.report.verdict import judge_run
@@ -93,12 +93,14 @@ def test_only_the_engine_that_was_measured_is_called_run(
         (whole(), b"changed", "is not the file it tells of"),
     ],
 )
-def test_an_engine_of_another_model_or_file_is_of_no_use(
+def test_an_engine_of_another_model_or_file_is_of_no_use_and_its_audit_is_not_shown(
     tmp_path: Path, manifest: Manifest, record: EngineRecord, content: bytes, reason: str
 ) -> None:
     write(tmp_path, record, content)
     engines = built_engines(tmp_path, manifest)
-    assert reason in engine_lines(engines, None)[2]
+    (line,) = engine_lines(engines, None)
+    assert reason in line and "int8" not in line
+    assert missed_layers(engines) == []
     assert any(reason in warning and "saq-qat build" in warning for warning in engine_warnings(engines))
 
 

@@ -51,5 +51,6 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
         sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
         gate=Gate(True, False, (rung,)),
         recipe=RecipeRecord(recipe, sha256(recipe.encode())),
+        checkpoint_sha256=sha256(b"model.safetensors"),
         versions={"onnxruntime": ort.__version__},
     )

@@ -84,6 +84,7 @@ def make_bundle(
         sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
         gate=gate_record(proof, allow_failed_gate=allow_failed_gate),
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
+        checkpoint_sha256=restored.checkpoint_sha256,
         versions={name: version(name) for name in _PACKAGES},
     )
     return Bundle(manifest, files)

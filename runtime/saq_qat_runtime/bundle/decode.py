@@ -29,14 +29,17 @@ def require(condition: bool, rule: str) -> None:
         raise ModelError(rule)
 
 
-def parse_json(text: str, where: str) -> object:
-    """Parse `text`; raises ModelError naming `where` for duplicate keys, NaN, Infinity, endless nesting."""
+def parse_json(text: str, where: str, fix: str = "Export the bundle again.") -> object:
+    """Parse `text`; raises ModelError naming `where` for duplicate keys, NaN, Infinity, endless nesting.
+
+    fix: how to get a whole file, told where the text is not JSON.
+    """
     try:
         return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except RecursionError:
         raise ModelError(f"{where} is nested too deeply to be a manifest.") from None
     except ValueError as error:
-        raise ModelError(f"{where} is not valid JSON: {error}. Export the bundle again.") from None
+        raise ModelError(f"{where} is not valid JSON: {error}. {fix}") from None
 
 
 def decode(kind: type[Record], value: object, where: str) -> Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
-from saq_qat_runtime.bundle.files import locate, verify
+from saq_qat_runtime.bundle.files import file_sha256, is_sha256, locate, verify
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
     FileRecord,
@@ -21,7 +21,7 @@ from saq_qat_runtime.bundle.records import (
     TensorRecord,
     TensorSpec,
 )
-from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.errors import ModelError, VersionError
 
 __all__ = [
     "MANIFEST_FILE",
@@ -38,15 +38,19 @@ __all__ = [
     "Sizes",
     "TensorRecord",
     "TensorSpec",
+    "bundle_sha256",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that runtime and report know of a bundle; `models` maps a target to its file."""
+    """Everything that runtime and report know of a bundle.
+
+    models: from a target to its file. checkpoint_sha256: of the model.safetensors it was exported from.
+    """
 
     schema_version: int
     name: str
@@ -62,6 +66,7 @@ class Manifest:
     sizes: Sizes
     gate: Gate
     recipe: RecipeRecord
+    checkpoint_sha256: str
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -76,6 +81,7 @@ class Manifest:
         require(shape == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}.")
         require(logits[-1:] == (len(self.labels),), f"{len(self.labels)} labels for outputs {list(logits)}.")
         require(len(self.models) > 0, "a bundle needs a model.")
+        require(is_sha256(self.checkpoint_sha256), "checkpoint_sha256 must be 64 hexadecimal digits.")
         targets, tolerated = sorted(self.models), sorted(self.golden.logits_tolerance)
         require(targets == tolerated, f"golden has a logits_tolerance for {tolerated}, models are {targets}.")
 
@@ -98,7 +104,8 @@ class Manifest:
         value = parse_json(text, where)
         version = value.get("schema_version") if isinstance(value, dict) else None
         require(type(version) is int, f"{where} has no schema_version; it is not the manifest of a bundle.")
-        require(version == SCHEMA_VERSION, _other_version(where, version))
+        if version != SCHEMA_VERSION:
+            raise VersionError(_other_version(where, version))
         return decode(cls, value, where)
 
     @classmethod
@@ -119,6 +126,15 @@ class Manifest:
     def files(self) -> tuple[FileRecord, ...]:
         """Every file the bundle consists of, the manifest aside."""
         return (*self.models.values(), self.golden.file)
+
+
+def bundle_sha256(folder: Path) -> str:
+    """What results know a bundle by: the SHA-256 of its manifest.json, which holds those of its files."""
+    path = locate(folder, MANIFEST_FILE)
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
 
 
 def _other_version(where: str, version: object) -> str:

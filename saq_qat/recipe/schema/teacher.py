@@ -23,7 +23,8 @@ class Teacher(Section):
         description="Folder of a run whose network teaches, relative to the working directory.",
     )
     checkpoint: Literal["last", "best"] = Field(
-        default="last", description="Which checkpoint of that run; best has the highest top-1 of an epoch."
+        default="last",
+        description="Which checkpoint of that run; best has the highest top-1 of its stage's epochs.",
     )
     model: Model | None = Field(
         default=None,
