@@ -1,10 +1,13 @@
-"""Steps of a build that Enterprise TensorRT takes, on objects that only note what they are told.
+"""Settings of a build on the real TensorRT-RTX; steps that Enterprise takes, on objects that only note.
 
-No TensorRT stands behind them: that the names exist is another test's business, that they work a GPU's.
+That the names exist in Enterprise is another test's business, that they work a GPU's.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,7 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.tensorrt.build.builder import build, configure
 from saq_qat_runtime.tensorrt.build.exchange import BuildFailure, Request
-from saq_qat_runtime.tensorrt.build.journal import Journal
+from saq_qat_runtime.tensorrt.build.journal import Journal, create_logger
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.build.profiles import tensor_specs
 from saq_qat_runtime.tensorrt.build.timing_cache import TimingCache
@@ -85,12 +88,31 @@ def test_an_engine_is_built_strongly_typed_and_listed_by_its_inspector(
     assert answer.compute_capabilities == ()
 
 
-def test_settings_reach_the_library_by_name(library: MagicMock) -> None:
-    config = configured(library)
-    assert config.builder_optimization_level == 5
-    assert config.profiling_verbosity == library.ProfilingVerbosity.DETAILED
-    config.set_memory_pool_limit.assert_called_once_with(library.MemoryPoolType.WORKSPACE, 64 << 20)
-    config.set_flag.assert_not_called()
+def read_back(precision: Any, journal: Path) -> dict[str, Any]:
+    """What the real builder says of its settings."""
+    library: Any = import_module("tensorrt_rtx")
+    with Journal(journal) as notes:
+        builder = library.Builder(create_logger(library, notes))
+        config = builder.create_builder_config()
+        configure(library, config, replace(REQUEST, flavour="tensorrt-rtx", precision=precision))
+        return {
+            "verbosity": config.profiling_verbosity.name,
+            "level": config.builder_optimization_level,
+            "workspace": config.get_memory_pool_limit(library.MemoryPoolType.WORKSPACE),
+            "flags": {
+                name for name, flag in library.BuilderFlag.__members__.items() if config.get_flag(flag)
+            },
+        }
+
+
+def test_settings_reach_the_real_library(tmp_path: Path) -> None:
+    """float32 means float32: TF32, which the library starts with, rounds factors to 10 bits."""
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
+    with ProcessPoolExecutor(1, get_context("spawn")) as child:  # whose end is no matter if it crashes
+        exact, half = (child.submit(read_back, p, tmp_path / p).result(60) for p in ("float32", "float16"))
+    expected = {"verbosity": "DETAILED", "level": 5, "workspace": 64 << 20}
+    assert exact == {**expected, "flags": set()}
+    assert half == {**expected, "flags": {"TF32"}}
 
 
 @pytest.mark.parametrize(
@@ -106,11 +128,6 @@ def test_compatibility_is_set_where_asked_for(
     config.set_flag.assert_called_once_with(library.BuilderFlag.VERSION_COMPATIBLE)
     build(library, request, journal, tmp_path / "engine.plan")
     assert library.Runtime.return_value.engine_host_code_allowed is True
-
-
-def test_float32_means_float32_and_not_a_shorter_format(library: MagicMock) -> None:
-    configured(library).clear_flag.assert_called_once_with(library.BuilderFlag.TF32)
-    configured(library, replace(REQUEST, precision="float16")).clear_flag.assert_not_called()
 
 
 def test_a_builder_that_cannot_be_created_is_a_failure_with_the_librarys_errors(
