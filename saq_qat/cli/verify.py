@@ -63,6 +63,8 @@ def verify(
         shown.advance(note="engines that can run here")
         engines, absent = _engine_rungs(place, lowered, size)
         proof = replace(proof, rungs=(*proof.rungs, *engines))
+        report = folder / "report" / "verify.json"  # before the text, whose reader may leave early
+        write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
         shown.advance(note="done")
     typer.echo(str(choice))
     print_tensors(proof)
@@ -71,8 +73,6 @@ def verify(
     print_rungs(proof)
     for reason in absent:
         typer.echo(reason)
-    report = folder / "report" / "verify.json"
-    write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
     failed = [rung.name for rung in proof.rungs if not rung.passed]
     if failed:
         remedy = flip_remedy(proof.rungs, biases_learned=lowered.restored.form == "deploy")
