@@ -13,7 +13,7 @@ from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.train.log import read_log
-from saq_qat_export.bundle.graph_facts import GraphFacts, read_graph
+from saq_qat_export.bundle.graph_facts import GraphFacts, graph_facts
 from saq_qat_export.proof.prove import Proof
 from saq_qat_runtime.bundle.decode import decode, parse_json
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest
@@ -84,7 +84,7 @@ def collect(run: Path) -> Collected:
 
 def _read_graph(bundle: Path, manifest: Manifest) -> GraphFacts | None:
     model = manifest.models.get("onnxruntime")
-    return None if model is None else read_graph(onnx.load(bundle / model.name))
+    return None if model is None else graph_facts(onnx.load(bundle / model.name))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
 from saq_qat_export.graph.patterns import onnxruntime, tensorrt
+from saq_qat_export.reference.qdq_graph import QdqGraph
 
 __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
@@ -111,7 +112,8 @@ def _finished(model: ir.Model) -> OnnxGraph:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)
-    return OnnxGraph(content, tuple(code_tensors(model)), tuple(float_results(model)))
+    wiring = QdqGraph(proto.graph)
+    return OnnxGraph(content, code_tensors(wiring), float_results(wiring))
 
 
 def _torch_export(
