@@ -63,11 +63,11 @@ MOVES = _with("reshapes", "regroups", "passes", "selects", "repeats", "joins", "
 side of a DequantizeLinear, and the codes of what they write are known from the codes of what they read."""
 
 CROSSED_BY_ONNXRUNTIME = frozenset(
-    {"Dropout", "Expand", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Dropout", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
 """Those of `MOVES` across which ONNX Runtime moves QuantizeLinear and DequantizeLinear, so that a kernel on
-their other side stays an integer one (its QDQPropagationTransformer). Flatten is not among them: behind it or
-before it, sums are computed in float."""
+their other side stays an integer one (its QDQPropagationTransformer). Flatten, Gather and Expand are not
+among them: behind or before one, a sum of codes is computed in float."""
 
 BOUNDS = _with("bounds")
 """May stand between a kernel and the quantizer whose codes it writes: rounding is monotone."""

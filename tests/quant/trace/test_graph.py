@@ -246,3 +246,22 @@ def test_uses_walk_through_carriers_and_name_the_node_that_is_read() -> None:
     found = [(reader.name, carrier.name) for reader, carrier in graph.uses(network, nodes["stem_relu"])]
     assert found == [("conv1", "pool"), ("shortcut", "pool")]
     assert graph.source_of(network, nodes["conv1"]) is nodes["stem_relu"]
+
+
+def test_operations_have_one_name_however_they_are_written() -> None:
+    assert POOLING.names == {"maxpool2d"}
+    assert AVERAGING.names == {"adaptiveavgpool2d", "avgpool2d", "mean"}
+    assert {"reshape", "view", "transpose", "flatten"} < RESHAPING.names
+    assert SELECTING.names == COPYING.names | AVERAGING.names
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.flip(-1), lambda x: x.narrow(2, 0, 1), lambda x: x.select(2, 0), lambda x: torch.flip(x, [2])],
+)
+def test_parts_and_mirrors_of_what_is_never_negative_are_never_negative(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    network = fx.symbolic_trace(Changed(change))
+    (result,) = network.graph.output_node().all_input_nodes
+    assert graph.is_nonnegative(network, result)
