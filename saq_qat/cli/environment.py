@@ -18,7 +18,7 @@ from saq_qat_runtime.tensorrt.build.flavours import FlavourState, available_flav
 from saq_qat_runtime.tensorrt.driver import DriverStatus, driver_status
 
 __all__ = [
-    "Finding",
+    "Examined",
     "driver_finding",
     "examine",
     "flavour_finding",
@@ -41,7 +41,7 @@ _PAIR = "install both from one package index: pip install --force-reinstall torc
 
 
 @dataclass(frozen=True)
-class Finding:
+class Examined:
     """One thing that was looked at; `absent` things are optional, `broken` ones are needed."""
 
     name: str
@@ -50,17 +50,17 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Examined]:
     """Everything the commands need or can use, as found on this machine; takes some seconds."""
     try:
         requirements = [Requirement(text) for text in metadata.requires("saq-qat") or ()]
     except metadata.PackageNotFoundError:
-        return [Finding("saq-qat", "broken", "not installed", "run: pip install -e .")]
+        return [Examined("saq-qat", "broken", "not installed", "run: pip install -e .")]
     with ThreadPoolExecutor() as pool:
         imports = list(pool.map(lambda item: _import_finding(*item), PROBES.items()))
     driver = driver_status()
     return [
-        Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        Examined("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         processor_finding(_processor_text()),
         *package_findings(requirements, installed_version),
         *_pair_findings(installed_version),
@@ -81,7 +81,7 @@ def installed_version(name: str) -> str | None:
 
 def package_findings(
     requirements: list[Requirement], version_of: Callable[[str], str | None]
-) -> Iterator[Finding]:
+) -> Iterator[Examined]:
     """One finding for each package that saq-qat needs, or that one of its extras adds."""
     for requirement in requirements:
         extra = _extra(requirement)
@@ -90,11 +90,11 @@ def package_findings(
         remedy = f"run: pip install 'saq-qat[{extra}]'" if extra else f"run: pip install '{wanted}'"
         name = f"{requirement.name} ({extra})" if extra else requirement.name
         if version is None:
-            yield Finding(name, "absent" if extra else "broken", "not installed", remedy)
+            yield Examined(name, "absent" if extra else "broken", "not installed", remedy)
         elif not requirement.specifier.contains(version, prereleases=True):
-            yield Finding(name, "broken", f"{version}, but {wanted} is needed", remedy)
+            yield Examined(name, "broken", f"{version}, but {wanted} is needed", remedy)
         else:
-            yield Finding(name, "ok", version)
+            yield Examined(name, "ok", version)
 
 
 def _extra(requirement: Requirement) -> str | None:
@@ -102,7 +102,7 @@ def _extra(requirement: Requirement) -> str | None:
     return found.group(1) if found else None
 
 
-def _pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+def _pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Examined]:
     """Whether torchvision was built for this torch; silent if one of them is missing."""
     torch, torchvision = version_of("torch"), version_of("torchvision")
     if torch and torchvision:
@@ -110,18 +110,20 @@ def _pair_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]
         yield pair_finding(torch, torchvision, requirements)
 
 
-def pair_finding(torch: str, torchvision: str, torchvision_requires: list[Requirement]) -> Finding:
+def pair_finding(torch: str, torchvision: str, torchvision_requires: list[Requirement]) -> Examined:
     """Torchvision's compiled operators load only with the torch release that they were built against."""
     name = "torch and torchvision"
     wanted = next((r.specifier for r in torchvision_requires if r.name == "torch"), None)
     if wanted is not None and not wanted.contains(Version(torch).public, prereleases=True):
-        return Finding(name, "broken", f"torchvision {torchvision} needs torch{wanted}, found {torch}", _PAIR)
+        return Examined(
+            name, "broken", f"torchvision {torchvision} needs torch{wanted}, found {torch}", _PAIR
+        )
     labels = [Version(version).local or "none" for version in (torch, torchvision)]
     note = "" if labels[0] == labels[1] else f", but of different builds ({', '.join(labels)})"
-    return Finding(name, "ok", f"{torch} and {torchvision} are a pair{note}")
+    return Examined(name, "ok", f"{torch} and {torchvision} are a pair{note}")
 
 
-def _import_finding(package: str, program: str) -> Finding:
+def _import_finding(package: str, program: str) -> Examined:
     """Import a compiled package in a process of its own, so that a crash is a finding too."""
     name = f"import {package}"
     remedy = _PAIR if package.startswith("torch") else f"run: pip install --force-reinstall {package}"
@@ -134,51 +136,51 @@ def _import_finding(package: str, program: str) -> Finding:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Finding(name, "broken", f"no answer within {PROBE_SECONDS} s", remedy)
+        return Examined(name, "broken", f"no answer within {PROBE_SECONDS} s", remedy)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
-        return Finding(name, "broken", last, remedy)
-    return Finding(name, "ok", done.stdout.strip())
+        return Examined(name, "broken", last, remedy)
+    return Examined(name, "ok", done.stdout.strip())
 
 
-def _engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+def _engine_findings(version_of: Callable[[str], str | None]) -> Iterator[Examined]:
     """Other engines that networks can be compared on, all optional."""
     for engine, install in ENGINES.items():
         version = version_of(engine)
         if version is None:
-            yield Finding(engine, "absent", "not installed (optional)", f"to use it: {install}")
+            yield Examined(engine, "absent", "not installed (optional)", f"to use it: {install}")
         else:
-            yield Finding(engine, "ok", version)
+            yield Examined(engine, "ok", version)
 
 
-def driver_finding(driver: DriverStatus) -> Finding:
+def driver_finding(driver: DriverStatus) -> Examined:
     """The GPU that TensorRT would run on, and its driver."""
     if not driver.usable:
-        return Finding("CUDA driver", "absent", driver.reason)
+        return Examined("CUDA driver", "absent", driver.reason)
     versions = f"supports CUDA {driver.cuda}, version {driver.driver or 'unknown'}"
-    return Finding(
+    return Examined(
         "CUDA driver", "ok", f"{driver.gpu}, compute capability {driver.compute_capability}; {versions}"
     )
 
 
-def flavour_finding(state: FlavourState) -> Finding:
+def flavour_finding(state: FlavourState) -> Examined:
     """What one TensorRT library can do here."""
     if state.version is None:
-        return Finding(state.flavour, "absent", f"{state.reason} (optional)", f"to use it: {state.install}")
+        return Examined(state.flavour, "absent", f"{state.reason} (optional)", f"to use it: {state.install}")
     if state.runs:
-        return Finding(state.flavour, "ok", f"{state.version} builds and runs engines here")
+        return Examined(state.flavour, "ok", f"{state.version} builds and runs engines here")
     if state.builds:
-        return Finding(state.flavour, "ok", f"{state.version} builds engines here; running them takes a GPU")
-    return Finding(state.flavour, "ok", f"{state.version}, which takes a GPU to build and to run engines")
+        return Examined(state.flavour, "ok", f"{state.version} builds engines here; running them takes a GPU")
+    return Examined(state.flavour, "ok", f"{state.version}, which takes a GPU to build and to run engines")
 
 
-def processor_finding(text: str) -> Finding:
+def processor_finding(text: str) -> Examined:
     """Which int8 instructions the processor has, from the text of ``/proc/cpuinfo``."""
     words = set(text.split())
     found = [feature for feature in INT8_FEATURES if feature in words]
     if found:
-        return Finding("processor", "ok", f"int8 dot products: {', '.join(found)}")
-    return Finding(
+        return Examined("processor", "ok", f"int8 dot products: {', '.join(found)}")
+    return Examined(
         "processor", "ok", "no int8 dot-product instructions known; integer kernels run, but slower"
     )
 

@@ -17,7 +17,7 @@ from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.preprocess import Pixels, fit
 
-__all__ = ["Pixels", "fit", "normalise", "read_short_side", "read_square"]
+__all__ = ["Pixels", "fit", "network_input", "read_short_side", "read_square"]
 
 
 def read_square(path: Path, image_size: int, resize: int | None) -> Pixels:
@@ -43,6 +43,6 @@ def _naming(path: Path) -> Iterator[None]:
         raise DataError(f"'{path}' is refused. {error} Or remove the file.") from error
 
 
-def normalise(pixels: Pixels, preprocessing: Preprocessing) -> Tensor:
+def network_input(pixels: Pixels, preprocessing: Preprocessing) -> Tensor:
     """(pixels / 255 - mean) / std in float32 and this order: uint8 [N, H, W, C] -> float32 [N, C, H, W]."""
     return torch.from_numpy(preprocess.normalise(pixels, preprocessing))

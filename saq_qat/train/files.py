@@ -1,30 +1,14 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent: the runtime's, with errors of training; and who holds a folder."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from saq_qat.errors import SaqError
+from saq_qat_runtime.bundle import result_files
+from saq_qat_runtime.bundle.result_files import sync_folder, write_synced
 
 __all__ = ["locked", "sync_folder", "write_synced", "write_whole"]
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk; its mode follows the umask."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -33,12 +17,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         SaqError: the disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     try:
-        write_synced(temporary, content)
-        temporary.replace(path)
+        result_files.write_whole(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SaqError(
             f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
         ) from error

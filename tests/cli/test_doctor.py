@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from saq_qat.cli import environment
 from saq_qat.cli.environment import (
-    Finding,
+    Examined,
     driver_finding,
     flavour_finding,
     package_findings,
@@ -31,10 +31,10 @@ def test_packages_are_ok_absent_or_broken() -> None:
     ]
     installed = {"numpy": "2.4.6", "rich": "12.0"}
     assert list(package_findings(requirements, installed.get)) == [
-        Finding("numpy", "ok", "2.4.6"),
-        Finding("rich", "broken", "12.0, but rich>=13 is needed", "run: pip install 'rich>=13'"),
-        Finding("typer", "broken", "not installed", "run: pip install 'typer>=0.20'"),
-        Finding("jinja2 (report)", "absent", "not installed", "run: pip install 'saq-qat[report]'"),
+        Examined("numpy", "ok", "2.4.6"),
+        Examined("rich", "broken", "12.0, but rich>=13 is needed", "run: pip install 'rich>=13'"),
+        Examined("typer", "broken", "not installed", "run: pip install 'typer>=0.20'"),
+        Examined("jinja2 (report)", "absent", "not installed", "run: pip install 'saq-qat[report]'"),
     ]
 
 
@@ -71,25 +71,25 @@ def test_the_processor_is_described(flags: str, detail: str) -> None:
     [
         (
             FlavourState("tensorrt", None, builds=False, runs=False, reason="not installed"),
-            Finding(
+            Examined(
                 "tensorrt", "absent", "not installed (optional)", "to use it: pip install 'saq-qat[trt]'"
             ),
         ),
         (
             FlavourState("tensorrt", "11.4.0", builds=False, runs=False, reason="no driver"),
-            Finding("tensorrt", "ok", "11.4.0, which takes a GPU to build and to run engines"),
+            Examined("tensorrt", "ok", "11.4.0, which takes a GPU to build and to run engines"),
         ),
         (
             FlavourState("tensorrt", "11.4.0", builds=True, runs=True, reason=""),
-            Finding("tensorrt", "ok", "11.4.0 builds and runs engines here"),
+            Examined("tensorrt", "ok", "11.4.0 builds and runs engines here"),
         ),
         (
             FlavourState("tensorrt-rtx", "1.7.1", builds=True, runs=False, reason="no driver"),
-            Finding("tensorrt-rtx", "ok", "1.7.1 builds engines here; running them takes a GPU"),
+            Examined("tensorrt-rtx", "ok", "1.7.1 builds engines here; running them takes a GPU"),
         ),
     ],
 )
-def test_a_tensorrt_library_is_told_by_what_it_allows_here(state: FlavourState, finding: Finding) -> None:
+def test_a_tensorrt_library_is_told_by_what_it_allows_here(state: FlavourState, finding: Examined) -> None:
     assert flavour_finding(state) == finding
 
 
@@ -99,7 +99,7 @@ def test_the_gpu_is_named_with_its_driver_or_the_reason_why_there_is_none() -> N
     assert (found.state, found.name) == ("ok", "CUDA driver")
     assert found.detail == "NVIDIA L4, compute capability 8.9; supports CUDA 13.0, version 580.65.06"
     absent = driver_finding(DriverStatus(False, "There is no CUDA driver: no file. Get one."))
-    assert absent == Finding("CUDA driver", "absent", "There is no CUDA driver: no file. Get one.")
+    assert absent == Examined("CUDA driver", "absent", "There is no CUDA driver: no file. Get one.")
 
 
 def test_a_package_that_does_not_import_is_broken(
@@ -136,7 +136,7 @@ def test_a_sound_machine_gets_a_table_and_exit_code_0(
     saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        environment, "examine", lambda: [Finding("numpy", "ok", "2"), Finding("x", "absent", "no[rtx]")]
+        environment, "examine", lambda: [Examined("numpy", "ok", "2"), Examined("x", "absent", "no[rtx]")]
     )
     assert saq_qat("doctor") == 0
     assert capsys.readouterr().out.split() == [

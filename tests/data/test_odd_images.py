@@ -9,7 +9,7 @@ import pytest
 from numpy.random import Generator
 from PIL import Image
 
-from saq_qat.data.transforms import normalise, read_square
+from saq_qat.data.transforms import network_input, read_square
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
@@ -131,7 +131,7 @@ def test_training_and_serving_agree(make: Maker, settings: Preprocessing, tmp_pa
                 assert str(refusal.value) in str(error)
             continue
         outcomes.add("accepted")
-        trained = normalise(pixels[None], settings).numpy()
+        trained = network_input(pixels[None], settings).numpy()
         for served in (path, content):
             assert np.array_equal(preprocess(served, settings).view(np.int32), trained.view(np.int32))
     assert make not in REFUSED or outcomes == {"refused"}

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from saq_qat.data.transforms import fit, normalise, read_short_side, read_square
+from saq_qat.data.transforms import fit, network_input, read_short_side, read_square
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.preprocess import PIXEL_LIMIT, preprocess, resize_short_side
@@ -50,7 +50,7 @@ def test_training_and_serving_see_the_bits_that_torch_computes(
     short = None if resize is None else size + resize
     settings, image = Preprocessing(size, short, 3, MEAN, STD), Image.fromarray(noise(height, width))
     square = fit(image, size, short)[None]
-    trained, served, expected = normalise(square, settings), preprocess(image, settings), in_torch(square)
+    trained, served, expected = network_input(square, settings), preprocess(image, settings), in_torch(square)
     assert torch.equal(trained.view(torch.int32), expected.view(torch.int32))
     assert np.array_equal(served.view(np.int32), expected.numpy().view(np.int32))
 
@@ -59,7 +59,7 @@ def test_normalise_divides_subtracts_and_divides_in_float32() -> None:
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     expected = ((levels.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    found = normalise(levels, Preprocessing(16, None, 3, MEAN, STD))
+    found = network_input(levels, Preprocessing(16, None, 3, MEAN, STD))
     assert found.is_contiguous()
     assert np.array_equal(found.numpy().view(np.int32), np.ascontiguousarray(expected).view(np.int32))
 

@@ -22,7 +22,7 @@ from saq_qat_export.graph.passes.bounds import drop_idle_relus
 from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
 from saq_qat_export.graph.passes.constants import fold_into_floats, write_filled_constants
 from saq_qat_export.graph.passes.float16 import to_float16
-from saq_qat_export.graph.passes.names import code_tensors, float_results, name_after_modules
+from saq_qat_export.graph.passes.names import code_tensors, float_tensors, name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
 from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
@@ -113,7 +113,7 @@ def _finished(model: ir.Model) -> OnnxGraph:
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)
     wiring = QdqGraph(proto.graph)
-    return OnnxGraph(content, code_tensors(wiring), float_results(wiring))
+    return OnnxGraph(content, code_tensors(wiring), float_tensors(wiring))
 
 
 def _torch_export(

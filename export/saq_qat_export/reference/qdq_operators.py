@@ -20,7 +20,7 @@ __all__ = [
     "StoredTensor",
     "call",
     "clip",
-    "dequantize",
+    "dequantized",
     "move",
     "storage_type",
 ]
@@ -53,7 +53,7 @@ def storage_type(node: onnx.NodeProto, zero_point: Array | None) -> tuple[int, C
     return offset, CodeRange(int(limits.min) - offset, int(limits.max) - offset)
 
 
-def dequantize(
+def dequantized(
     node: onnx.NodeProto, entry: StoredTensor | Array, scale: Float32, offset: Array | None
 ) -> Value:
     """A DequantizeLinear of codes with one scale, or of constants with one scale per channel."""

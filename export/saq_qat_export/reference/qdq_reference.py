@@ -23,7 +23,7 @@ from saq_qat_export.reference.qdq_operators import (
     StoredTensor,
     call,
     clip,
-    dequantize,
+    dequantized,
     move,
     storage_type,
 )
@@ -173,7 +173,7 @@ class _Interpreter:
         scale = self._array(node.input[1]).astype(np.float32)
         is_activation = isinstance(entry, StoredTensor) and scale.size == 1
         stored = entry if is_activation and isinstance(entry, StoredTensor) else self._array(node.input[0])
-        value = dequantize(node, stored, scale, self._optional(node, 2))
+        value = dequantized(node, stored, scale, self._optional(node, 2))
         if isinstance(stored, StoredTensor) and isinstance(value, CodeTensor):
             same = value.scale == stored.tensor.scale and value.codes is stored.tensor.codes
             self.rescaled += [] if same else [node.output[0]]

@@ -156,8 +156,8 @@ class Ranges(nn.Module):
         ]  # fmt: skip
         any_sign = [
             self.shifted(x), x.clamp(max=1), a.clamp(min=-1) * x, torch.cat([a, x], 1), x.chunk(2, 1)[0],
-            self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1, x.flip(1),
-            torch.add(a, a, alpha=-1), F.elu(x), -a,
+            self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1,
+            torch.add(a, a, alpha=-1), F.elu(x), -a, x.flip(1),
         ]  # fmt: skip
         return nonnegative, any_sign
 

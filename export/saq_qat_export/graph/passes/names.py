@@ -9,7 +9,7 @@ import onnx_ir as ir
 from saq_qat_export.reference.qdq_graph import QdqGraph
 from saq_qat_runtime.operators import RESHAPES
 
-__all__ = ["code_tensors", "copy_scope", "float_results", "name_after_modules"]
+__all__ = ["code_tensors", "copy_scope", "float_tensors", "name_after_modules"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUANTIZERS = "quantizers."
@@ -98,7 +98,7 @@ def code_tensors(graph: QdqGraph) -> tuple[str, ...]:
     return tuple(name for name in written if name.endswith(".codes"))
 
 
-def float_results(graph: QdqGraph) -> tuple[str, ...]:
+def float_tensors(graph: QdqGraph) -> tuple[str, ...]:
     """Names of floats that products of codes write, because no quantizer alone reads them, in graph order."""
     operands = {"Gemm": 1, "MatMul": 2}
     return tuple(

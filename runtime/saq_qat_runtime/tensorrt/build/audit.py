@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from saq_qat_runtime.bundle.onnx_file import INT8, UINT8, UNDEFINED, OnnxGraph, OnnxNode
+from saq_qat_runtime.bundle.onnx_file import INT8, UINT8, UNDEFINED, OnnxNode, ParsedGraph
 from saq_qat_runtime.operators import MOVES, PRODUCTS, carried
 from saq_qat_runtime.tensorrt.build.layers import EngineLayer, EngineLayers
 from saq_qat_runtime.tensorrt.engine_record import Audit, LayerVerdict
@@ -58,7 +58,7 @@ class _Wiring:
         return types[0] if types else UNDEFINED
 
 
-def audit_layers(source: OnnxGraph, engine_layers: EngineLayers) -> Audit:
+def audit_layers(source: ParsedGraph, engine_layers: EngineLayers) -> Audit:
     """Find out which products of the graph are int8 layers of the engine.
 
     A product should be if both its factors come from DequantizeLinear. It is if the layers that compute it

@@ -10,7 +10,7 @@ from typing import Any
 
 from saq_qat_runtime.tensorrt.build.exchange import Answer, BuildFailure, LayerSource, Request
 from saq_qat_runtime.tensorrt.build.journal import Journal, create_logger
-from saq_qat_runtime.tensorrt.build.profiles import RawTensor, batch_profiles, tensor_specs
+from saq_qat_runtime.tensorrt.build.profiles import RawTensor, batch_ranges, tensor_specs
 from saq_qat_runtime.tensorrt.build.timing_cache import TimingCache
 from saq_qat_runtime.tensorrt.engine_record import Profile
 
@@ -32,7 +32,7 @@ def build(library: Any, request: Request, journal: Journal, engine: Path) -> Ans
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parse(library, network, logger, request.source)
     inputs, outputs = _tensors(library, network)
-    profiles = batch_profiles(inputs, request.batch)
+    profiles = batch_ranges(inputs, request.batch)
     specs = tensor_specs("input", inputs), tensor_specs("output", outputs)
     config = builder.create_builder_config()
     configure(library, config, request)

@@ -9,13 +9,13 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.tensorrt.build.exchange import BuildFailure
 from saq_qat_runtime.tensorrt.engine_record import Profile
 
-__all__ = ["RawTensor", "batch_profiles", "tensor_specs"]
+__all__ = ["RawTensor", "batch_ranges", "tensor_specs"]
 
 RawTensor = tuple[str, str, tuple[int, ...]]
 """Name, dtype as NumPy calls it, and shape with -1 for what is dynamic."""
 
 
-def batch_profiles(inputs: Iterable[RawTensor], batch: tuple[int, ...]) -> tuple[Profile, ...]:
+def batch_ranges(inputs: Iterable[RawTensor], batch: tuple[int, ...]) -> tuple[Profile, ...]:
     """A profile for each input whose batch, and nothing else, is dynamic; none for static ones.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any
 import onnx
 import pytest
 
-from saq_qat_runtime.bundle.onnx_file import read_graph
+from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.tensorrt.build.audit import audit_layers
 from saq_qat_runtime.tensorrt.build.layers import EngineLayer, EngineLayers
 from saq_qat_runtime.tensorrt.engine_record import LayerVerdict
@@ -24,7 +24,7 @@ def layer(
 
 
 def verdicts(model: onnx.ModelProto, *layers: EngineLayer) -> tuple[LayerVerdict, ...]:
-    return audit_layers(read_graph(model.SerializeToString()), EngineLayers("build log", layers)).layers
+    return audit_layers(parse_graph(model.SerializeToString()), EngineLayers("build log", layers)).layers
 
 
 def quantized_conv() -> tuple[onnx.ModelProto, str]:

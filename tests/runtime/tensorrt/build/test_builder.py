@@ -18,7 +18,7 @@ from saq_qat_runtime.tensorrt.build.builder import build, configure
 from saq_qat_runtime.tensorrt.build.exchange import BuildFailure, Request
 from saq_qat_runtime.tensorrt.build.journal import Journal
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
-from saq_qat_runtime.tensorrt.build.profiles import batch_profiles, tensor_specs
+from saq_qat_runtime.tensorrt.build.profiles import batch_ranges, tensor_specs
 from saq_qat_runtime.tensorrt.build.timing_cache import TimingCache
 from saq_qat_runtime.tensorrt.engine_record import Profile
 
@@ -184,7 +184,7 @@ def test_kernel_times_that_cannot_be_written_do_not_spoil_the_build(tmp_path: Pa
 
 def test_only_inputs_with_a_dynamic_batch_get_a_profile() -> None:
     inputs = [("image", "float32", (-1, 3, 8, 8)), ("mask", "bool", (4, 4))]
-    assert batch_profiles(inputs, (1, 2, 3)) == (Profile("image", (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)),)
+    assert batch_ranges(inputs, (1, 2, 3)) == (Profile("image", (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)),)
 
 
 def test_an_output_that_is_dynamic_beyond_its_batch_is_refused() -> None:
