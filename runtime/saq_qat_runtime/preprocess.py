@@ -1,4 +1,16 @@
-"""From an image to the network's input, as in evaluation: same resampling, crop and float32 operations."""
+"""From an image to the network's input, for training, evaluation and serving alike: NumPy and Pillow alone.
+
+What an image may be, wherever it comes from:
+
+- BMP, JPEG, PNG, PPM or WebP with 8 bits per channel. A 16-bit colour PNG counts, as Pillow reads the high
+  byte of each channel; 16- and 32-bit greyscale is refused, because Pillow would clip it to white.
+- Upright as its EXIF orientation says. Transparency is dropped, not blended. Greyscale, palettes and CMYK
+  become RGB (or one channel for a network of one).
+- 1 to `PIXEL_LIMIT` pixels, and no more than `LONGEST_ASPECT` times as long as wide: a thin strip is small
+  on disk and huge once its short side is scaled up. One pixel is enough.
+
+Anything else raises InputError, before its pixels are decoded where the header tells.
+"""
 
 import io
 import struct
@@ -17,15 +29,32 @@ from saq_qat_runtime.errors import BackendUnavailable, InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "PIXEL_LIMIT", "ImageLike", "centre_crop", "preprocess", "resized_size"]
+__all__ = [
+    "FORMATS",
+    "LONGEST_ASPECT",
+    "PIXEL_LIMIT",
+    "ImageLike",
+    "Pixels",
+    "centre_crop",
+    "fit",
+    "normalise",
+    "open_upright",
+    "preprocess",
+    "resize_short_side",
+    "resized_size",
+    "upright",
+]
 
-PIXEL_LIMIT = 50_000_000
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+Pixels: TypeAlias = NDArray[np.uint8]
 ImageLike: TypeAlias = "str | PathLike[str] | bytes | NDArray[np.uint8] | Image"
 
+PIXEL_LIMIT = 50_000_000
+LONGEST_ASPECT = 100
+# Other formats could start external programs.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+
 _MODES = {1: "L", 3: "RGB"}
-_DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-# What pillow raises for damaged files, beyond OSError.
+# What Pillow raises for damaged files, beyond OSError.
 _DECODING_ERRORS = (
     EOFError,
     IndexError,
@@ -45,18 +74,63 @@ def preprocess(image: ImageLike, settings: Preprocessing) -> NDArray[np.float32]
     """One image as float32 array (1, channels, image_size, image_size), normalised.
 
     image: a path, the bytes of a file, a PIL image, or a uint8 array (height, width, 1 or 3).
-    Raises InputError for anything that is not an 8-bit image of at most PIXEL_LIMIT pixels.
+    Raises InputError for anything that is not an image as the head of this module describes it.
     """
-    side = settings.image_size
+    side, channels = settings.image_size, settings.channels
     if isinstance(image, np.ndarray):
         pixels = _checked_array(image)
-        if settings.resize is None and pixels.shape == (side, side, settings.channels):
-            return _normalised(pixels, settings)
+        if settings.resize is None and pixels.shape == (side, side, channels):
+            return normalise(pixels[np.newaxis], settings)
         pil = _import_pil().fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        turned = upright(pil, channels)
     else:
-        pil = _opened(image)
-    pil = _upright(pil, _MODES[settings.channels])
-    return _normalised(np.asarray(_fitted(pil, settings)).reshape(side, side, settings.channels), settings)
+        turned = open_upright(image, channels)
+    square = fit(turned, side, settings.resize)
+    return normalise(square.reshape(1, side, side, channels), settings)
+
+
+def open_upright(image: Any, channels: int = 3) -> "Image":
+    """A path, the bytes of a file or a PIL image, decoded and upright in 8-bit RGB (or "L" for one channel).
+
+    Raises InputError for anything else, and as `upright` does.
+    """
+    pil = _import_pil()
+    if isinstance(image, pil.Image):
+        return upright(image, channels)
+    if not isinstance(image, (bytes, bytearray, str, PathLike)):
+        kinds = "a path, bytes, a PIL image or a uint8 array (height, width, 3)"
+        raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
+    try:
+        content = image if isinstance(image, (bytes, bytearray)) else Path(image).read_bytes()
+        opened: Image = pil.open(io.BytesIO(content), formats=FORMATS)
+    except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
+        raise InputError(f"The image is too large: {error} Send a smaller one.") from error
+    except pil.UnidentifiedImageError as error:  # its own message names a buffer by its address
+        raise InputError(f"Not a readable image: it is no {', '.join(FORMATS)} file, or damaged.") from error
+    except _DECODING_ERRORS as error:
+        raise InputError(f"Not a readable image ({', '.join(FORMATS)}): {error}. Copy it again.") from error
+    return upright(opened, channels)
+
+
+def upright(image: "Image", channels: int = 3) -> "Image":
+    """Turned as its EXIF tag says, in the colour mode of the network; transparency is dropped.
+
+    Raises InputError for a size or depth that is refused, before decoding, and for pixels that are damaged.
+    """
+    from PIL import ImageOps
+
+    _check_size(*image.size)
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"The image has more than 8 bits per channel (Pillow mode {image.mode}) and would be clipped to "
+            "white. Convert it to 8 bits."
+        )
+    try:
+        turned = ImageOps.exif_transpose(image)
+        with_alpha = turned.convert("RGBA") if "transparency" in turned.info else turned
+        return with_alpha.convert(_MODES[channels])
+    except _DECODING_ERRORS as error:
+        raise InputError(f"The image cannot be decoded: {error}. The file may be cut short.") from error
 
 
 def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:
@@ -66,79 +140,61 @@ def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:
     return resize * width // height, resize
 
 
+def resize_short_side(image: "Image", size: int) -> "Image":
+    """Scaled (bilinear, antialiased) so that the short side is `size`; InputError beyond PIXEL_LIMIT."""
+    scaled = resized_size(*image.size, size)
+    _check_pixels(*scaled, "after resizing its short side")
+    return image if scaled == image.size else image.resize(scaled, _import_pil().Resampling.BILINEAR)
+
+
 def centre_crop(width: int, height: int, side: int) -> tuple[int, int, int, int]:
     """Left, upper, right and lower edge of the centred square; halves are rounded to even."""
     left, upper = round((width - side) / 2.0), round((height - side) / 2.0)
     return left, upper, left + side, upper + side
 
 
-def _normalised(pixels: NDArray[np.uint8], settings: Preprocessing) -> NDArray[np.float32]:
-    mean, deviation = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    values = (scaled - mean) / deviation
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[np.newaxis])
+def fit(image: "Image", image_size: int, resize: int | None) -> Pixels:
+    """The network's square: short side to `resize` and centre crop, or straight to the square if None.
+
+    Returns uint8 (image_size, image_size, 3), without the last axis for an image of mode "L".
+    """
+    if resize is not None:
+        scaled = resize_short_side(image, resize)
+        image = scaled.crop(centre_crop(*scaled.size, image_size))
+    elif image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), _import_pil().Resampling.BILINEAR)
+    return np.asarray(image)
 
 
-def _fitted(image: "Image", settings: Preprocessing) -> "Image":
-    bilinear, side = _import_pil().Resampling.BILINEAR, settings.image_size
-    if settings.resize is None:
-        return image if image.size == (side, side) else image.resize((side, side), bilinear)
-    size = resized_size(*image.size, settings.resize)
-    _check_pixels(*size, "after resizing its short side")
-    resized = image if size == image.size else image.resize(size, bilinear)
-    return resized.crop(centre_crop(*size, side))
+def normalise(pixels: Pixels, settings: Preprocessing) -> NDArray[np.float32]:
+    """(pixels / 255 - mean) / std in float32 and this order: uint8 (N, H, W, C) -> float32 (N, C, H, W)."""
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
+    planes /= np.float32(255)
+    planes -= np.array(settings.mean, np.float32).reshape(-1, 1, 1)
+    planes /= np.array(settings.std, np.float32).reshape(-1, 1, 1)
+    return planes
 
 
-def _opened(image: Any) -> "Image":
-    """A PIL image whose pixel count was checked before its pixels are decoded."""
-    pil = _import_pil()
-    opened: Image
-    if isinstance(image, pil.Image):
-        opened = image
-        return opened
-    if not isinstance(image, (bytes, bytearray, str, PathLike)):
-        kinds = "a path, bytes, a PIL image or a uint8 array (height, width, 3)"
-        raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
-    try:
-        content = image if isinstance(image, (bytes, bytearray)) else Path(image).read_bytes()
-        opened = pil.open(io.BytesIO(content), formats=FORMATS)
-    except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
-        raise InputError(f"The image is too large: {error} Send a smaller one.") from error
-    except _DECODING_ERRORS as error:
-        raise InputError(f"Not a readable image ({', '.join(FORMATS)}): {error}.") from error
-    return opened
-
-
-def _upright(image: "Image", mode: str) -> "Image":
-    """Turned as its EXIF tag says, in the colour mode of the network; transparency is dropped."""
-    from PIL import ImageOps
-
-    _check_pixels(*image.size, "as sent")
-    if image.mode in _DEEP_MODES:
-        raise InputError(
-            f"The image has more than 8 bits per channel (mode {image.mode}). Convert it to 8 bits."
-        )
-    try:
-        turned = ImageOps.exif_transpose(image)
-        with_alpha = turned.convert("RGBA") if "transparency" in turned.info else turned
-        return with_alpha.convert(mode)
-    except _DECODING_ERRORS as error:
-        raise InputError(f"The image cannot be decoded: {error}. The file may be cut short.") from error
-
-
-def _checked_array(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _checked_array(pixels: NDArray[Any]) -> Pixels:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         found = f"{pixels.dtype} {pixels.shape}"
         rule = "An image array must be uint8 (height, width, 1 or 3)"
         raise InputError(f"{rule}, got {found}. Normalised float arrays go to run(), not to predict().")
-    _check_pixels(pixels.shape[1], pixels.shape[0], "as sent")
+    _check_size(pixels.shape[1], pixels.shape[0])
     return np.ascontiguousarray(pixels)
+
+
+def _check_size(width: int, height: int) -> None:
+    _check_pixels(width, height, "as given")
+    if max(width, height) > LONGEST_ASPECT * min(width, height):
+        raise InputError(f"The image has {width} x {height} pixels, longer than {LONGEST_ASPECT}:1. Crop it.")
 
 
 def _check_pixels(width: int, height: int, when: str) -> None:
     if width * height > PIXEL_LIMIT or 0 in (width, height):
         raise InputError(
-            f"The image has {width} x {height} pixels {when}; from 1 to {PIXEL_LIMIT:,} are allowed."
+            f"The image has {width} x {height} pixels {when}; from 1 to {PIXEL_LIMIT:,} are allowed. "
+            "Scale it down."
         )
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from saq_qat.errors import ArtifactError
 
-__all__ = ["Progress", "newest_run", "progress", "resolve_run", "table"]
+__all__ = ["JobProgress", "newest_run", "progress", "resolve_run", "table"]
 
 LINE_SECONDS = 10.0
 FILE_WIDTH = 200
@@ -24,7 +24,7 @@ _RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _RECIPE_FILE = "resolved.yaml"
 
 
-class Progress(ABC):
+class JobProgress(ABC):
     """A long job's progress on stderr."""
 
     @abstractmethod
@@ -36,7 +36,7 @@ class Progress(ABC):
         """Print a line that stays, above the bar if there is one."""
 
 
-class _Bar(Progress):
+class _Bar(JobProgress):
     def __init__(self, bar: RichProgress, label: str, total: int | None) -> None:
         self._bar = bar
         self._task = bar.add_task(label, total=total, note="")
@@ -52,7 +52,7 @@ class _Bar(Progress):
         self._bar.console.print(line, markup=False, highlight=False)
 
 
-class _Lines(Progress):
+class _Lines(JobProgress):
     def __init__(self, label: str, total: int | None) -> None:
         self._label, self._total = label, total
         self._done, self._note = 0, ""
@@ -80,7 +80,7 @@ class _Lines(Progress):
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Progress]:
+def progress(label: str, total: int | None = None) -> Iterator[JobProgress]:
     """Show on stderr how far a job of ``total`` steps is: a bar on a terminal, else lines now and then."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -12,7 +12,7 @@ from saq_qat.data.augment import Augmentation, augment, numbers_per_sample
 from saq_qat.data.counter import Stream, shuffled, uniforms
 from saq_qat.data.images import Images
 from saq_qat.data.open import ImageData
-from saq_qat.data.transforms import normalise
+from saq_qat.data.transforms import network_input
 from saq_qat.data.workers import prepared_batches
 from saq_qat.errors import DataError, RecipeError
 
@@ -133,4 +133,4 @@ def _normalised(image_data: ImageData, make: _TrainEpoch | _ValPart, batches: ra
     if image_data.workers > 0:
         make.images.preload(image_data.workers)
     for pixels, labels in prepared_batches(make, batches, image_data.workers):
-        yield normalise(pixels.numpy(), image_data.preprocessing), labels
+        yield network_input(pixels.numpy(), image_data.preprocessing), labels

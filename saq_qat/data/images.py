@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saq_qat.data.transforms import Pixels, decode, fit, resize_short_side
+from saq_qat.data.transforms import Pixels, read_short_side, read_square
 
 __all__ = ["FileImages", "Images", "MemoryImages", "ReadShortSide", "ReadSquare"]
 
@@ -61,7 +61,7 @@ class ReadSquare:
     resize: int
 
     def __call__(self, path: Path) -> Pixels:
-        return fit(decode(path), self.image_size, self.resize)
+        return read_square(path, self.image_size, self.resize)
 
     def expected_bytes(self) -> int:
         return 3 * self.image_size**2
@@ -74,7 +74,7 @@ class ReadShortSide:
     resize: int
 
     def __call__(self, path: Path) -> Pixels:
-        return np.asarray(resize_short_side(decode(path), self.resize))
+        return read_short_side(path, self.resize)
 
     def expected_bytes(self) -> int:
         # Photographs are 4:3 on average.

@@ -9,9 +9,9 @@ from saq_qat.data.folder import FolderSplit, find_images
 from saq_qat.data.images import FileImages, Images, MemoryImages, ReadShortSide, ReadSquare
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
 from saq_qat.data.subset import limited
-from saq_qat.data.transforms import Preprocessing
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Synthetic
+from saq_qat_runtime.bundle.records import Preprocessing
 
 __all__ = ["ImageData", "open_data"]
 

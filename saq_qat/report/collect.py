@@ -17,7 +17,7 @@ from saq_qat.report.evaluation import Evaluation, read_evaluation
 from saq_qat.report.subject import SetAside, about, find_checkpoint
 from saq_qat.train.choose import Standing
 from saq_qat.train.log import read_log
-from saq_qat_export.bundle.graph_facts import GraphFacts, read_graph
+from saq_qat_export.bundle.graph_facts import GraphFacts, graph_facts
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.proof.verification import read_verification
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
@@ -121,7 +121,7 @@ def _read(
 
 def _read_graph(bundle: Path, manifest: Manifest) -> GraphFacts | None:
     model = manifest.models.get("onnxruntime")
-    return None if model is None else read_graph(onnx.load(bundle / model.name))
+    return None if model is None else graph_facts(onnx.load(bundle / model.name))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,31 +1,14 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent: the runtime's, with errors of training; and who holds a folder."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
+from saq_qat_runtime.bundle.result_files import sync_folder, write_synced
 
 __all__ = ["locked", "sync_folder", "write_synced", "write_whole"]
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk; its mode follows the umask."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -160,7 +160,9 @@ def test_a_damaged_image_is_named_with_and_without_workers(make_folder: MakeFold
     data = replace(data, val=FileImages(data.val.paths, data.val.labels, data.val.reader, cache_bytes=0))  # type: ignore[attr-defined]  # these are FileImages
     with pytest.raises(DataError) as caught:
         list(val_batches(data, batch_size=1))
-    assert str(caught.value).startswith(f"'{root / 'val' / 'bee' / '1.png'}' is not a readable image")
+    assert str(caught.value).startswith(
+        f"'{root / 'val' / 'bee' / '1.png'}' is refused. Not a readable image"
+    )
     assert "Traceback" not in str(caught.value)
 
 

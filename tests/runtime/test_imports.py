@@ -45,7 +45,7 @@ def lean(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "module",
     [m for m in MODULES if m.startswith(("bundle.", "tensorrt.build."))]
-    + ["tensorrt.engine_record", "tensorrt.driver", "errors", "kernels"],
+    + ["tensorrt.engine_record", "tensorrt.driver", "errors", "kernels", "operators"],
 )
 def test_reads_manifests_with_the_standard_library_alone(module: str) -> None:
     run_isolated(f"import saq_qat_runtime.{module}", PACKAGE.parent)

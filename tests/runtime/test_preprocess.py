@@ -10,7 +10,7 @@ from PIL import Image
 
 from saq_qat_runtime.bundle.manifest import Preprocessing
 from saq_qat_runtime.errors import InputError
-from saq_qat_runtime.preprocess import PIXEL_LIMIT, centre_crop, preprocess, resized_size
+from saq_qat_runtime.preprocess import LONGEST_ASPECT, PIXEL_LIMIT, centre_crop, preprocess, resized_size
 
 SQUARE = Preprocessing(16, None, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 CROPPED = Preprocessing(16, 20, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
@@ -145,10 +145,18 @@ def test_damaged_images_raise_nothing_but_input_errors(kind: str, data: st.DataO
 def test_bombs_are_refused_before_they_are_decoded() -> None:
     side = int(PIXEL_LIMIT**0.5) + 1
     for width, height in ((side, side), (20_000, 20_000)):
-        with pytest.raises(InputError, match=r"too large|pixels as sent"):
+        with pytest.raises(InputError, match=r"too large|pixels as given"):
             preprocess(encoded(Image.new("1", (width, height)), "PNG"), SQUARE)
+
+
+def test_strips_that_would_fill_memory_once_resized_are_refused() -> None:
+    for settings in (SQUARE, CROPPED):
+        with pytest.raises(InputError, match="longer than 100:1"):
+            preprocess(Image.new("RGB", (1, 20_000)), settings)
+        assert preprocess(Image.new("RGB", (1, LONGEST_ASPECT)), settings).shape == (1, 3, 16, 16)
+    large = Preprocessing(16, 1000, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     with pytest.raises(InputError, match="pixels after resizing its short side"):
-        preprocess(Image.new("RGB", (1, 1_000_000)), CROPPED)
+        preprocess(Image.new("RGB", (1, LONGEST_ASPECT)), large)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

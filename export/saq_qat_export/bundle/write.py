@@ -96,7 +96,7 @@ def _interface(images: ImageData) -> tuple[TensorSpec, TensorSpec, Preprocessing
     return (
         TensorSpec(INPUT, "float32", ("N", own.channels, own.image_size, own.image_size)),
         TensorSpec(OUTPUT, "float32", ("N", len(images.classes))),
-        Preprocessing(own.image_size, own.resize, own.channels, own.mean, own.std),
+        own,
     )
 
 

@@ -22,12 +22,13 @@ from saq_qat_export.graph.passes.bounds import drop_idle_relus
 from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
 from saq_qat_export.graph.passes.constants import fold_into_floats, write_filled_constants
 from saq_qat_export.graph.passes.float16 import to_float16
-from saq_qat_export.graph.passes.names import code_tensors, float_results, name_after_modules
+from saq_qat_export.graph.passes.names import code_tensors, float_tensors, name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
 from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
 from saq_qat_export.graph.patterns import onnxruntime, tensorrt
+from saq_qat_export.reference.qdq_graph import QdqGraph
 
 __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
 
@@ -111,7 +112,8 @@ def _finished(model: ir.Model) -> OnnxGraph:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)
-    return OnnxGraph(content, tuple(code_tensors(model)), tuple(float_results(model)))
+    wiring = QdqGraph(proto.graph)
+    return OnnxGraph(content, code_tensors(wiring), float_tensors(wiring))
 
 
 def _torch_export(

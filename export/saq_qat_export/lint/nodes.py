@@ -6,11 +6,11 @@ from saq_qat_export.lint.operators import MOVERS, STANDARD_DOMAINS
 
 __all__ = [
     "consumers",
-    "describe",
     "dimensions",
     "integer",
     "is_standard",
     "moves",
+    "node_label",
     "operand",
     "result",
     "text",
@@ -68,7 +68,7 @@ def dimensions(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return None if shape is None else tuple(size if isinstance(size, int) else None for size in shape)
 
 
-def describe(node: ir.Node) -> str:
+def node_label(node: ir.Node) -> str:
     """Name of the node; its operator and output where it has no name."""
     written = result(node)
     return node.name or f"{node.op_type} writing {written.name if written is not None else 'nothing'}"

@@ -1,39 +1,32 @@
-"""Which operators TensorRT's ONNX parser reads, and how operators treat the values that pass through them.
+"""Which operators TensorRT's ONNX parser reads, and which of them leave codes at their scale.
 
 The supported list follows the parser's own table for TensorRT 11.1 (onnx-tensorrt, docs/operators.md). Names
 stand several to a line, unformatted: one a line would be pages of them.
 """
 
+from saq_qat_runtime.operators import BOUNDS, EFFECTS
+
 __all__ = [
     "ACTIVATIONS",
     "CODE_MOVERS",
     "INTEGER_OPERATORS",
-    "LAYOUT",
     "MOVERS",
     "PLUGIN_DOMAINS",
     "QUANTIZATION_DOMAINS",
     "STANDARD_DOMAINS",
     "SUPPORTED",
-    "WEIGHTED",
 ]
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 QUANTIZATION_DOMAINS = STANDARD_DOMAINS | {"com.microsoft"}
 PLUGIN_DOMAINS = frozenset({"trt", "trt.plugins", "TRT"})
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-# The same numbers in another shape.
-LAYOUT = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-
-# Outputs hold only numbers of the input (or the padding), so that DequantizeLinear may stand on either side.
-MOVERS = LAYOUT | {
-    "Concat", "DepthToSpace", "Dropout", "Expand", "Gather", "MaxPool", "Pad", "Resize", "Slice",
-    "SpaceToDepth", "Split", "Tile",
-}  # fmt: skip
+# Outputs hold only numbers of the input or the padding, so that DequantizeLinear may stand on either side; of
+# Resize, only where its mode says so (nodes.moves).
+MOVERS = frozenset(EFFECTS) - BOUNDS
 
 # What TensorRT also computes on int8 without changing its scale.
-CODE_MOVERS = MOVERS | {"Clip", "Relu"}
+CODE_MOVERS = frozenset(EFFECTS)
 
 ACTIVATIONS = frozenset({
     "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from saq_qat_export.lint.constants import Array, Constants, find_constants
-from saq_qat_export.lint.nodes import consumers, describe, is_standard
+from saq_qat_export.lint.nodes import consumers, is_standard, node_label
 from saq_qat_export.lint.operators import CODE_MOVERS, STANDARD_DOMAINS
 from saq_qat_export.lint.quantization import QuantizationNode, find_quantization
 from saq_qat_export.lint.trace import Origin, downstream, find_origin
@@ -32,7 +32,7 @@ class Violation:
 
     @property
     def where(self) -> str:
-        return self.at if isinstance(self.at, str) else describe(self.at)
+        return self.at if isinstance(self.at, str) else node_label(self.at)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import onnx_ir as ir
 
 from saq_qat_export.lint.constants import Constants
 from saq_qat_export.lint.nodes import dimensions, integer, is_standard, operand
-from saq_qat_export.lint.operators import WEIGHTED
 from saq_qat_export.lint.quantization import QuantizationNode
 from saq_qat_export.lint.trace import Origin, find_origin
+from saq_qat_runtime.operators import PRODUCTS
 
 __all__ = ["WeightPath", "WeightedNode", "find_weighted"]
 
@@ -85,7 +85,7 @@ def find_weighted(
     nodes: Iterable[ir.Node], quantization: dict[ir.Value, QuantizationNode], constants: Constants
 ) -> tuple[WeightedNode, ...]:
     """Every weighted node, in graph order; products of two activations or two constants are none."""
-    found = (_read(node, quantization, constants) for node in nodes if is_standard(node, *WEIGHTED))
+    found = (_read(node, quantization, constants) for node in nodes if is_standard(node, *PRODUCTS))
     return tuple(node for node in found if node is not None)
 
 

@@ -14,6 +14,14 @@ from torch import Tensor, fx
 
 from saq_qat.quant.deploy import ops
 from saq_qat.quant.deploy.integer_modules import ChannelAffine
+from saq_qat.quant.trace.operations import (
+    AVERAGING,
+    CONCATENATING,
+    COPYING,
+    DROPOUT,
+    POOLING,
+    RESHAPING,
+)
 from saq_qat_export.proof.float_operation import FUNCTION, ROUNDING, FloatOperation, accumulated
 from saq_qat_export.proof.row_errors import layer_norm_error, softmax_error
 
@@ -122,29 +130,11 @@ def _smooth(slope: float, *, gated: bool) -> Rule:
     return rule
 
 
-_MOVERS = (
-    *("cat", "chunk", "concat", "expand", "getitem", "split", "squeeze", "stack", "unbind", "unsqueeze"),
-    *(
-        "contiguous",
-        "flatten",
-        "flip",
-        "movedim",
-        "permute",
-        "reshape",
-        "roll",
-        "transpose",
-        "unflatten",
-        "view",
-    ),
-    *("narrow", "pad", "repeat", "select"),
-    *("dropout", "dropout1d", "dropout2d", "identity"),
-    "maxpool2d",
-)
-_MEANS = ("adaptiveavgpool2d", "avgpool2d", "mean")
+_MOVERS = RESHAPING | COPYING | CONCATENATING | POOLING | DROPOUT
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVERS, _moved),
-    **dict.fromkeys(_MEANS, _mean),
+    **dict.fromkeys(_MOVERS.names, _moved),
+    **dict.fromkeys(AVERAGING.names, _mean),
     **dict.fromkeys(("add", "iadd", "sub"), _sum),
     **dict.fromkeys(("mul", "imul"), _scaled),
     **dict.fromkeys(("truediv", "div"), _divided),

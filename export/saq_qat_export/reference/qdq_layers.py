@@ -12,7 +12,14 @@ from saq_qat_export.reference import integer_math as math
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_export.reference.values import Accumulator, ChannelCodes, CodeTensor
 
-__all__ = ["IntegerOperands", "accumulate", "attributes_of", "bias_codes", "operands", "pooling_window"]
+__all__ = [
+    "IntegerOperands",
+    "accumulate",
+    "attributes_of",
+    "operands",
+    "pooling_window",
+    "read_bias_codes",
+]
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,10 @@ def operands(
     if settings.get("transA", 0) or {settings.get("alpha", 1.0), settings.get("beta", 1.0)} != {1.0}:
         raise ArtifactError(f"{node.name}: an integer Gemm has transA = 0 and alpha = beta = 1.")
     scale = weight.channel_scale(len(codes))
-    return IntegerOperands(codes, scale, bias_codes(node.name, bias, x.scale, scale))
+    return IntegerOperands(codes, scale, read_bias_codes(node.name, bias, x.scale, scale))
 
 
-def bias_codes(
+def read_bias_codes(
     layer: str, bias: ChannelCodes | Float32 | None, input_scale: np.float32, weight_scale: Float32
 ) -> Codes:
     """The bias as int32 codes at ``f32(input_scale * weight_scale)``.

@@ -18,17 +18,14 @@ __all__ = [
     "Array",
     "Entry",
     "StoredTensor",
-    "becomes_codes",
     "call",
     "clip",
-    "dequantize",
+    "dequantized",
     "move",
     "storage_type",
-    "unclipped",
 ]
 
 Array = npt.NDArray[Any]
-_BETWEEN = frozenset({"Clip", "Flatten", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def storage_type(node: onnx.NodeProto, zero_point: Array | None) -> tuple[int, C
     return offset, CodeRange(int(limits.min) - offset, int(limits.max) - offset)
 
 
-def dequantize(
+def dequantized(
     node: onnx.NodeProto, entry: StoredTensor | Array, scale: Float32, offset: Array | None
 ) -> Value:
     """A DequantizeLinear of codes with one scale, or of constants with one scale per channel."""
@@ -94,31 +91,6 @@ def move(node: onnx.NodeProto, entry: Entry, change: Callable[[Codes], Codes]) -
             order = attributes_of(node).get("perm", range(codes.ndim)[::-1])
             return ChannelCodes(change(codes), scale, list(order).index(axis))
     return None
-
-
-def becomes_codes(graph: onnx.GraphProto, name: str) -> bool:
-    """Whether a quantizer alone reads a value, through carriers and bounds: kernels then write its codes."""
-    readers = [node for node in graph.node if name in node.input and node.op_type != "Shape"]
-    if len(readers) != 1 or any(result.name == name for result in graph.output):
-        return False
-    (reader,) = readers
-    if reader.op_type in _BETWEEN and reader.input[0] == name:
-        return becomes_codes(graph, reader.output[0])
-    return bool(reader.op_type == "QuantizeLinear")
-
-
-def unclipped(graph: onnx.GraphProto) -> dict[str, str]:
-    """QuantizeLinear outputs that a Clip alone reads, with the name of what the Clip writes."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    quantized = (node.output[0] for node in graph.node if node.op_type == "QuantizeLinear")
-    return {
-        name: readers[name][0].output[0]
-        for name in quantized
-        if [reader.op_type for reader in readers.get(name, [])] == ["Clip"]
-    }
 
 
 def call(node: onnx.NodeProto, inputs: Mapping[str, Array], opsets: Mapping[str, int]) -> list[Any]:

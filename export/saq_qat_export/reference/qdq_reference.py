@@ -15,18 +15,17 @@ from onnx import numpy_helper
 from saq_qat.errors import ArtifactError
 from saq_qat_export.reference import integer_math as math
 from saq_qat_export.reference.integer_math import Codes, Float32
+from saq_qat_export.reference.qdq_graph import QdqGraph
 from saq_qat_export.reference.qdq_layers import IntegerOperands, accumulate, operands, pooling_window
 from saq_qat_export.reference.qdq_operators import (
     Array,
     Entry,
     StoredTensor,
-    becomes_codes,
     call,
     clip,
-    dequantize,
+    dequantized,
     move,
     storage_type,
-    unclipped,
 )
 from saq_qat_export.reference.qdq_reading import QdqReading, QuantizedTensor
 from saq_qat_export.reference.values import (
@@ -41,10 +40,12 @@ from saq_qat_export.reference.values import (
     Value,
     to_codes,
 )
+from saq_qat_runtime.operators import MOVES
 
 __all__ = ["read_qdq"]
 
-_CARRIERS = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+# One input and one output of numbers; a MaxPool of codes is computed here, for its padding.
+_CARRIERS = MOVES - {"Concat", "MaxPool", "Split"}
 
 
 def read_qdq(
@@ -80,8 +81,12 @@ class _Interpreter:
         self.values: dict[str, Entry] = {
             tensor.name: Opaque(numpy_helper.to_array(tensor)) for tensor in self.graph.initializer
         }
-        self.writers = {name: node for node in self.graph.node for name in node.output}
-        self.unclipped = unclipped(self.graph)
+        self.wiring = QdqGraph(self.graph)
+        self.unclipped = {
+            name: clip.output[0]
+            for name in self.wiring.quantizers
+            if (clip := self.wiring.bound_of_codes(name)) is not None
+        }
         self.tensors: dict[str, QuantizedTensor] = {}
         self.floats: dict[str, Float32] = {}
         self.layers: dict[str, IntegerOperands] = {}
@@ -168,7 +173,7 @@ class _Interpreter:
         scale = self._array(node.input[1]).astype(np.float32)
         is_activation = isinstance(entry, StoredTensor) and scale.size == 1
         stored = entry if is_activation and isinstance(entry, StoredTensor) else self._array(node.input[0])
-        value = dequantize(node, stored, scale, self._optional(node, 2))
+        value = dequantized(node, stored, scale, self._optional(node, 2))
         if isinstance(stored, StoredTensor) and isinstance(value, CodeTensor):
             same = value.scale == stored.tensor.scale and value.codes is stored.tensor.codes
             self.rescaled += [] if same else [node.output[0]]
@@ -181,7 +186,7 @@ class _Interpreter:
             sums: Value | None = Accumulator.of_product(a, b)
         else:
             sums = self._convolution(node)
-        if sums is None or becomes_codes(self.graph, node.output[0]):
+        if sums is None or self.wiring.quantizer_behind(node.output[0]) is not None:
             return sums
         self.floats[node.output[0]] = sums.floats()
         return Floats(sums.floats())
@@ -199,8 +204,9 @@ class _Interpreter:
 
     def _weight_name(self, name: str) -> str:
         """The tensor that holds a weight's codes: before its DequantizeLinear and what turns its axes."""
-        while name in self.writers and self.writers[name].op_type in {"DequantizeLinear", "Transpose"}:
-            name = self.writers[name].input[0]
+        turns = {"DequantizeLinear", "Transpose"}
+        while (node := self.wiring.producers.get(name)) is not None and node.op_type in turns:
+            name = node.input[0]
         return name
 
     def _add(self, node: onnx.NodeProto) -> Value | None:

@@ -7,7 +7,16 @@ from pathlib import Path
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["file_sha256", "is_plain_name", "is_sha256", "locate", "read", "read_verified", "sha256", "verify"]
+__all__ = [
+    "check_digest",
+    "file_sha256",
+    "is_plain_name",
+    "is_sha256",
+    "locate",
+    "read",
+    "read_verified",
+    "sha256",
+]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REMEDY = "Copy the whole bundle again, or export it again."
@@ -72,7 +81,7 @@ def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
     return content
 
 
-def verify(folder: Path, name: str, digest: str, size: int) -> None:
+def check_digest(folder: Path, name: str, digest: str, size: int) -> None:
     """Raise ModelError unless the file has exactly `size` bytes and the SHA-256 `digest`."""
     path = locate(folder, name)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
-from saq_qat_runtime.bundle.files import file_sha256, is_sha256, locate, verify
+from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
     FileRecord,
@@ -120,7 +120,7 @@ class Manifest:
         manifest = cls.from_json(text, str(path))
         if verify_files:
             for file in manifest.files():
-                verify(folder, file.name, file.sha256, file.bytes)
+                check_digest(folder, file.name, file.sha256, file.bytes)
         return manifest
 
     def files(self) -> tuple[FileRecord, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["INT8", "UINT8", "UNDEFINED", "OnnxGraph", "OnnxNode", "OnnxSummary", "read_graph", "summarize"]
+__all__ = ["INT8", "UINT8", "UNDEFINED", "OnnxNode", "OnnxSummary", "ParsedGraph", "parse_graph", "summarize"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
@@ -47,14 +47,14 @@ class OnnxNode:
 
 
 @dataclass(frozen=True)
-class OnnxGraph:
+class ParsedGraph:
     """The nodes of a model's graph in order, and the element type of every constant by name."""
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, int]
 
 
-def read_graph(content: bytes) -> OnnxGraph:
+def parse_graph(content: bytes) -> ParsedGraph:
     """Nodes and constants of a serialized ONNX model, subgraphs left out; raises ModelError if it is none."""
     nodes: list[OnnxNode] = []
     constants: dict[str, int] = {}
@@ -73,7 +73,7 @@ def read_graph(content: bytes) -> OnnxGraph:
                 parts = _attribute_parts(value)
                 types = [_element_type(inner) for part, inner in parts if part == _ATTRIBUTE_TENSOR]
                 constants[node.outputs[0]] = types[0] if types else UNDEFINED
-    return OnnxGraph(tuple(nodes), constants)
+    return ParsedGraph(tuple(nodes), constants)
 
 
 def _only_graph(content: bytes) -> memoryview:

@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 from saq_qat_runtime.bundle.decode import decode, parse_json
 from saq_qat_runtime.errors import ModelError, ResultError, VersionError
 
-__all__ = ["decode_result", "read_result", "result_json", "short_digest", "write_result", "write_whole"]
+__all__ = [
+    "decode_result",
+    "read_result",
+    "result_json",
+    "short_digest",
+    "sync_folder",
+    "write_result",
+    "write_synced",
+    "write_whole",
+]
 
 Record = TypeVar("Record")
 
@@ -27,19 +36,24 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, content)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Wait until the new name is on the disk."""
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk; its mode follows the umask."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in ``folder`` are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

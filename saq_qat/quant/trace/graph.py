@@ -20,6 +20,7 @@ from saq_qat.quant.trace.operations import (
     DROPOUT,
     JOINING,
     NONNEGATIVE,
+    POOLING,
     RESHAPING,
     SELECTING,
     Operations,
@@ -106,7 +107,7 @@ def is_add(network: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_max_pool(network: fx.GraphModule, node: fx.Node) -> bool:
-    return _calls(network, node, (nn.MaxPool2d,), (F.max_pool2d, torch.max_pool2d))
+    return _is_one_of(network, node, POOLING)
 
 
 def is_global_average(network: fx.GraphModule, node: fx.Node) -> bool:

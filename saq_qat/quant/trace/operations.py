@@ -9,11 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 
 __all__ = [
+    "AVERAGING",
     "BOUNDED",
     "CLIPPING",
+    "CONCATENATING",
+    "COPYING",
     "DROPOUT",
     "JOINING",
     "NONNEGATIVE",
+    "POOLING",
     "RESHAPING",
     "SELECTING",
     "Operations",
@@ -27,6 +31,18 @@ class Operations:
     modules: tuple[type[nn.Module], ...] = ()
     functions: tuple[Callable[..., object], ...] = ()
     methods: tuple[str, ...] = ()
+
+    def __or__(self, other: "Operations") -> "Operations":
+        return Operations(
+            self.modules + other.modules, self.functions + other.functions, self.methods + other.methods
+        )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """One name for module, function and method of an operation: small letters, no underscores."""
+        types = (kind.__name__ for kind in self.modules)
+        functions = (function.__name__ for function in self.functions)
+        return frozenset(name.replace("_", "").lower() for name in (*types, *functions, *self.methods))
 
 
 RESHAPING = Operations(
@@ -71,22 +87,33 @@ NONNEGATIVE = Operations(
 )
 """Give nothing below zero, whatever they read."""
 
-JOINING = Operations(
+CONCATENATING = Operations((), (torch.cat, torch.concat, torch.stack))
+"""Put tensors side by side."""
+
+JOINING = CONCATENATING | Operations(
     (),
-    (
-        operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul,
-        torch.cat, torch.concat, torch.stack, torch.maximum,
-    ),
+    (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul, torch.maximum),
     ("add", "add_", "mul", "mul_"),
-)  # fmt: skip
+)
 """Sums, products of elements and concatenations: give nothing below zero if no term is."""
 
-SELECTING = Operations(
-    (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
+POOLING = Operations((nn.MaxPool2d,), (F.max_pool2d, torch.max_pool2d))
+"""Give the largest of some values."""
+
+COPYING = Operations(
+    (nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
     (
-        operator.getitem, torch.chunk, torch.split, torch.unbind, torch.mean, torch.roll, F.avg_pool2d,
-        F.adaptive_avg_pool2d, F.pad,
+        operator.getitem, torch.chunk, torch.split, torch.unbind, torch.roll, torch.flip, torch.narrow,
+        torch.select, F.pad,
     ),
-    ("chunk", "split", "unbind", "mean", "roll", "expand", "repeat"),
+    ("chunk", "split", "unbind", "roll", "flip", "narrow", "select", "expand", "repeat"),
 )  # fmt: skip
-"""Give some of the values they read, means or copies of them, or zeros beside them."""
+"""Give some of the values they read, copies of them, or zeros beside them."""
+
+AVERAGING = Operations(
+    (nn.AvgPool2d, nn.AdaptiveAvgPool2d), (torch.mean, F.avg_pool2d, F.adaptive_avg_pool2d), ("mean",)
+)
+"""Give means of some values."""
+
+SELECTING = COPYING | AVERAGING
+"""Give nothing beyond the values they read, but for zeros."""

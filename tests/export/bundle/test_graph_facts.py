@@ -9,7 +9,7 @@ from torch import nn
 
 from saq_qat.quant.network import activation_quantizers
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
-from saq_qat_export.bundle.graph_facts import GraphFacts, read_graph
+from saq_qat_export.bundle.graph_facts import GraphFacts, graph_facts
 from saq_qat_export.bundle.records import tensor_records
 from tests.export.networks import Lowered, lower, policy, smooth_images
 from tests.quant.networks import Attention, Residual
@@ -24,7 +24,7 @@ def lowered(network: type[nn.Module], offset: str = "none", placement: str = "de
 
 
 def facts(found: Lowered) -> GraphFacts:
-    return read_graph(onnx.load_from_string(found.graph.content))
+    return graph_facts(onnx.load_from_string(found.graph.content))
 
 
 def test_a_transformers_float_operations_are_counted_without_unpacked_weights_and_offsets() -> None:

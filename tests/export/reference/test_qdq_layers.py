@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import helper
 
 from saq_qat.errors import ArtifactError
-from saq_qat_export.reference.qdq_layers import bias_codes
+from saq_qat_export.reference.qdq_layers import read_bias_codes
 from saq_qat_export.reference.qdq_reading import QdqReading
 from saq_qat_export.reference.qdq_reference import read_qdq
 from tests.export.onnx_models import Array
@@ -111,7 +111,7 @@ def test_a_float_bias_gives_back_its_integers(
 ) -> None:
     scales = np.full(len(codes), weight_scale, np.float32)
     bias = np.array(codes, np.int32).astype(np.float32) * (input_scale * scales)
-    np.testing.assert_array_equal(bias_codes("layer", bias, input_scale, scales), codes)
+    np.testing.assert_array_equal(read_bias_codes("layer", bias, input_scale, scales), codes)
 
 
 def product(op: str, constants: dict[str, Any], axis: int = 0, **attributes: Any) -> QdqReading:

@@ -13,6 +13,7 @@ from torchvision.ops import StochasticDepth
 from saq_qat.errors import LegalityError
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import groups
+from saq_qat.quant.trace.operations import AVERAGING, COPYING, POOLING, RESHAPING, SELECTING
 from saq_qat.quant.trace.tracer import trace
 from tests.quant.networks import Residual
 
@@ -151,11 +152,12 @@ class Ranges(nn.Module):
             self.gate(x), self.limited(x), x.clamp(min=0), torch.clamp(x, 0, 6), self.gate(x) * a,
             torch.cat([a, self.limited(x)], 1), a.chunk(2, 1)[0], self.pool(a), self.pad(a), F.pad(a, (1, 1)),
             a.mean(1), a.unsqueeze(1).squeeze(1), a + 1, a * 2, F.softplus(x), x.softmax(1),
+            a.flip(1), torch.flip(a, [1]), a.narrow(1, 0, 1), a.select(1, 0),
         ]  # fmt: skip
         any_sign = [
             self.shifted(x), x.clamp(max=1), a.clamp(min=-1) * x, torch.cat([a, x], 1), x.chunk(2, 1)[0],
             self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1,
-            torch.add(a, a, alpha=-1), F.elu(x), -a,
+            torch.add(a, a, alpha=-1), F.elu(x), -a, x.flip(1),
         ]  # fmt: skip
         return nonnegative, any_sign
 
@@ -246,3 +248,10 @@ def test_uses_walk_through_carriers_and_name_the_node_that_is_read() -> None:
     found = [(reader.name, carrier.name) for reader, carrier in graph.uses(network, nodes["stem_relu"])]
     assert found == [("conv1", "pool"), ("shortcut", "pool")]
     assert graph.source_of(network, nodes["conv1"]) is nodes["stem_relu"]
+
+
+def test_operations_have_one_name_however_they_are_written() -> None:
+    assert POOLING.names == {"maxpool2d"}
+    assert AVERAGING.names == {"adaptiveavgpool2d", "avgpool2d", "mean"}
+    assert {"reshape", "view", "transpose", "flatten"} < RESHAPING.names
+    assert SELECTING.names == COPYING.names | AVERAGING.names

@@ -3,21 +3,12 @@
 import numpy as np
 import onnx_ir as ir
 
+from saq_qat_runtime.operators import MOVES
+
 __all__ = ["drop_idle_relus"]
 
-_KEEPS_SIGN = frozenset(
-    {
-        "DequantizeLinear",
-        "Flatten",
-        "GlobalAveragePool",
-        "MaxPool",
-        "QuantizeLinear",
-        "Reshape",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+# Operators with one input of numbers, which hand its sign on.
+_KEEPS_SIGN = (MOVES - {"Concat"}) | {"DequantizeLinear", "GlobalAveragePool", "QuantizeLinear"}
 
 
 def drop_idle_relus(model: ir.Model) -> None:

@@ -5,7 +5,8 @@ Exact either way: a scale for the whole tensor multiplies each element wherever 
 
 import onnx_ir as ir
 
-from saq_qat_export.graph.passes.names import CARRIERS, copy_scope
+from saq_qat_export.graph.passes.names import copy_scope
+from saq_qat_runtime.operators import RESHAPES
 
 __all__ = ["dequantize_before_carriers", "dequantize_behind_carriers"]
 
@@ -20,7 +21,7 @@ def dequantize_before_carriers(model: ir.Model) -> None:
 def _carrier(dequantize: ir.Node) -> ir.Node | None:
     source = dequantize.inputs[0]
     producer = None if source is None else source.producer()
-    return producer if producer is not None and producer.op_type in CARRIERS else None
+    return producer if producer is not None and producer.op_type in RESHAPES else None
 
 
 def _swap(model: ir.Model, dequantize: ir.Node, carrier: ir.Node) -> None:
@@ -45,7 +46,7 @@ def dequantize_behind_carriers(model: ir.Model) -> None:
     """
     moved: dict[tuple[object, ...], ir.Value] = {}
     for node in list(model.graph):
-        source = node.inputs[0] if node.op_type in CARRIERS else None
+        source = node.inputs[0] if node.op_type in RESHAPES else None
         dequantize = None if source is None else source.producer()
         if dequantize is None or not _is_of_codes(dequantize) or node.outputs[0].is_graph_output():
             continue

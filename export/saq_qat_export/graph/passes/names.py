@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["CARRIERS", "code_tensors", "copy_scope", "float_results", "name_after_modules"]
+from saq_qat_export.reference.qdq_graph import QdqGraph
+from saq_qat_runtime.operators import RESHAPES
 
-CARRIERS = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that move elements without changing them."""
+__all__ = ["code_tensors", "copy_scope", "float_tensors", "name_after_modules"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUANTIZERS = "quantizers."
@@ -47,7 +47,7 @@ def _names_of_products(model: ir.Model, products: Sequence[str]) -> dict[ir.Node
 def _is_of_codes(value: ir.Value | None) -> bool:
     """Whether a value is dequantized from computed codes, through carriers."""
     node = None if value is None else value.producer()
-    while node is not None and node.op_type in CARRIERS and node.inputs[0] is not None:
+    while node is not None and node.op_type in RESHAPES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     codes = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
     return codes is not None and codes.producer() is not None
@@ -89,39 +89,22 @@ def _part(node: ir.Node) -> str:
         return "unclipped" if clipped else "codes"
     if node.op_type == "Clip" and source is not None and source.op_type == "QuantizeLinear":
         return "codes"
-    return "moved" if node.op_type in CARRIERS else "bounded"
+    return "moved" if node.op_type in RESHAPES else "bounded"
 
 
-def code_tensors(model: ir.Model) -> list[str]:
+def code_tensors(graph: QdqGraph) -> tuple[str, ...]:
     """Names of the tensors that hold the codes of each quantizer, in graph order."""
-    return [
-        value.name
-        for node in model.graph
-        for value in node.outputs
-        if value.name is not None
-        and value.name.endswith(".codes")
-        and node.op_type in ("QuantizeLinear", "Clip")
-    ]
+    written = (n.output[0] for n in graph.nodes if n.op_type in ("QuantizeLinear", "Clip"))
+    return tuple(name for name in written if name.endswith(".codes"))
 
 
-def float_results(model: ir.Model) -> list[str]:
+def float_tensors(graph: QdqGraph) -> tuple[str, ...]:
     """Names of floats that products of codes write, because no quantizer alone reads them, in graph order."""
     operands = {"Gemm": 1, "MatMul": 2}
-    return [
-        str(node.outputs[0].name)
-        for node in model.graph
+    return tuple(
+        node.output[0]
+        for node in graph.nodes
         if node.op_type in operands
-        and all(map(_is_of_codes, node.inputs[: operands[node.op_type]]))
-        and not _becomes_codes(node.outputs[0])
-    ]
-
-
-def _becomes_codes(value: ir.Value) -> bool:
-    """Whether a quantizer alone reads a value, through carriers."""
-    readers = [use.node for use in value.uses() if use.node.op_type != "Shape"]
-    if len(readers) != 1 or value.is_graph_output():
-        return False
-    (reader,) = readers
-    if reader.op_type in {*CARRIERS, "Clip", "Relu"}:
-        return _becomes_codes(reader.outputs[0])
-    return reader.op_type == "QuantizeLinear"
+        and all(map(graph.reads_activation_codes, node.input[: operands[node.op_type]]))
+        and graph.quantizer_behind(node.output[0]) is None
+    )

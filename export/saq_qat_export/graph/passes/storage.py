@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from saq_qat_export.graph.passes.names import CARRIERS
+from saq_qat_runtime.operators import RESHAPES
 
 __all__ = ["store_uint8_before_int8"]
 
@@ -33,7 +33,7 @@ def _kernel_result(value: ir.Value | None) -> ir.Value | None:
     producer = value.producer()
     if producer is None or producer.op_type in _KERNELS:
         return None if producer is None else value
-    return _kernel_result(producer.inputs[0]) if producer.op_type in CARRIERS else None
+    return _kernel_result(producer.inputs[0]) if producer.op_type in RESHAPES else None
 
 
 def _store(model: ir.Model, value: ir.Value, quantize: ir.Node) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from saq_qat_export.lint.nodes import describe
+from saq_qat_export.lint.nodes import node_label
 from saq_qat_export.lint.operators import (
     INTEGER_OPERATORS,
     PLUGIN_DOMAINS,
@@ -139,4 +139,4 @@ def _repeated_names(graph: ir.Graph) -> Iterator[Violation]:
 
 
 def _written(node: ir.Node) -> str:
-    return next((value.name for value in node.outputs if value.name), describe(node))
+    return next((value.name for value in node.outputs if value.name), node_label(node))

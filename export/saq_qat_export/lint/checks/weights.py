@@ -7,11 +7,11 @@ import onnx_ir as ir
 
 from saq_qat_export.lint.checks.codes import bias_dequantizers
 from saq_qat_export.lint.nodes import dimensions, is_standard, operand
-from saq_qat_export.lint.operators import LAYOUT
 from saq_qat_export.lint.quantization import QuantizationNode, data_type
 from saq_qat_export.lint.settings import LintSettings
 from saq_qat_export.lint.view import GraphView, Violation
 from saq_qat_export.lint.weighted import WeightedNode
+from saq_qat_runtime.operators import RESHAPES
 
 __all__ = ["both_inputs", "channel_axis", "float_bias", "plain_weights", "static_channels"]
 
@@ -116,7 +116,7 @@ def plain_weights(view: GraphView, _: LintSettings) -> Iterator[Violation]:
         path = item.path
         if path.dequantize is None:
             continue
-        foreign = [node for node in path.after if not is_standard(node, *LAYOUT, "Cast")]
+        foreign = [node for node in path.after if not is_standard(node, *RESHAPES, "Cast")]
         if foreign:
             yield Violation(
                 foreign[-1],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from saq_qat_runtime import __version__
 from saq_qat_runtime.bundle.files import file_sha256, is_plain_name, sha256
-from saq_qat_runtime.bundle.onnx_file import read_graph
+from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.bundle.result_files import write_whole
 from saq_qat_runtime.errors import EngineError, ModelError
@@ -88,7 +88,7 @@ def _audit(source: Path, origin: FileRecord, answer: Answer) -> Audit:
     content = source.read_bytes()
     if sha256(content) != origin.sha256:
         raise EngineError(f"{source}: the file was changed while its engine was being built. Build it again.")
-    return audit_layers(read_graph(content), read_layers(answer.layer_source, answer.layers))
+    return audit_layers(parse_graph(content), read_layers(answer.layer_source, answer.layers))
 
 
 def _record(

@@ -1,9 +1,11 @@
 """Verdicts on products of a graph, for lists of layers written by hand."""
 
+from typing import Any
+
 import onnx
 import pytest
 
-from saq_qat_runtime.bundle.onnx_file import read_graph
+from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.tensorrt.build.audit import audit_layers
 from saq_qat_runtime.tensorrt.build.layers import EngineLayer, EngineLayers
 from saq_qat_runtime.tensorrt.engine_record import LayerVerdict
@@ -22,7 +24,7 @@ def layer(
 
 
 def verdicts(model: onnx.ModelProto, *layers: EngineLayer) -> tuple[LayerVerdict, ...]:
-    return audit_layers(read_graph(model.SerializeToString()), EngineLayers("build log", layers)).layers
+    return audit_layers(parse_graph(model.SerializeToString()), EngineLayers("build log", layers)).layers
 
 
 def quantized_conv() -> tuple[onnx.ModelProto, str]:
@@ -117,6 +119,29 @@ def test_carriers_between_dequantize_and_product_change_nothing() -> None:
     product = net.node("MatMul", tokens, weight)
     (verdict,) = verdicts(net.model(product), layer(product, kind="gemm"))
     assert (verdict.expected, verdict.integer) == (True, True)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "DepthToSpace", "Concat"])
+def test_what_tensorrt_moves_before_the_dequantizer_leaves_a_layer_int8(op: str) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "MaxPool": {"kernel_shape": [2, 2]},
+        "DepthToSpace": {"blocksize": 2},
+        "Concat": {"axis": 1},
+    }
+    net = Net()
+    image = net.pair(net.input([2, 16, 8, 8]))
+    moved = net.node(op, *[image] * (2 if op == "Concat" else 1), **settings[op])
+    conv = net.node("Conv", moved, net.weight(16, {"DepthToSpace": 4, "Concat": 32}.get(op, 16), 3, 3))
+    (verdict,) = verdicts(net.model(conv), layer(conv))
+    assert (verdict.expected, verdict.integer) == (True, True)
+
+
+def test_a_concat_with_one_float_input_is_not_expected_to_be_int8() -> None:
+    net = Net()
+    image = net.input([2, 16, 8, 8])
+    conv = net.node("Conv", net.node("Concat", net.pair(image), image, axis=1), net.weight(16, 32, 3, 3))
+    (verdict,) = verdicts(net.model(conv), layer(conv, inputs=("Float",)))
+    assert not verdict.expected
 
 
 def test_other_quantized_types_are_not_expected_to_be_int8() -> None:
