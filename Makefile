@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow format
+.PHONY: help quickstart test test-slow portability format
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -21,6 +21,7 @@ help:
 	@echo "make quickstart   environment; then train, export, verify, bench and report a 4-bit network on real images"
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
+	@echo "make portability  environment; then codes of a CNN and a ViT under emulated CPUs (needs qemu-user)"
 	@echo "make format       rewrite the code in the house style"
 	@echo
 	@echo "The environment is .venv in this folder, made once from constraints.txt (PYTHON=$(PYTHON), 3.11 or later)."
@@ -47,6 +48,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(call step,Run the slow tests,$(PYTEST) -m slow)
+
+portability: $(STAMP)
+	$(call step,Compare codes under emulated CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)
 
 format: $(STAMP)
 	$(call step,Format,$(BIN)/ruff format .)

@@ -16,6 +16,7 @@ from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
+from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
 from saq_qat_export.tensorrt.own_graphs import lint_graph
@@ -62,13 +63,14 @@ def export_run(
 
     Raises:
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
-        LegalityError, GateError: the graph for TensorRT breaks a rule, or a hard rung failed, and
+        LegalityError, GateError: a graph breaks a rule of its target, or a hard rung failed, and
             ``allow_failed_gate`` is false; nothing is written.
     """
     check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
     choice = choose_checkpoint(run, checkpoint)
     lowered = lower_run(run, choice.taken.name, tensorrt=tensorrt)
+    _check_pairs(lowered, allow_failed_gate=allow_failed_gate)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
@@ -79,6 +81,18 @@ def export_run(
     write_bundle(bundle, folder)
     restored = lowered.restored
     return Exported(folder, restored.recipe, choice, restored.form, bundle.manifest, proof, findings)
+
+
+def _check_pairs(lowered: Lowered, *, allow_failed_gate: bool) -> None:
+    """ORT005 over the file itself, unless the recipe is for CPUs with VNNI alone."""
+    graph = lowered.shipped.get("onnxruntime")
+    if graph is None or allow_failed_gate or lowered.restored.recipe.deploy.onnxruntime.cpu == "vnni":
+        return
+    if graph.over_pair_bound:
+        listed = "\n".join(f"  {pair_finding(product)}" for product in graph.over_pair_bound)
+        raise LegalityError(
+            f"The graph for ONNX Runtime breaks its rules, so no bundle was written:\n{listed}"
+        )
 
 
 def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding, ...]:

@@ -107,7 +107,9 @@ def _open(
         content = read_verified(folder, source.name, source.sha256, source.bytes)
     else:
         content = read(folder, source.name)
-    return OpenedBundle(OnnxRuntimeBackend(content, threads=threads), target, source, threads)
+    exact_pairs = bool(manifest.cpu.over_pair_bound)
+    engine = OnnxRuntimeBackend(content, threads=threads, exact_pairs=exact_pairs)
+    return OpenedBundle(engine, target, source, threads)
 
 
 def _open_engine(folder: Path, source: FileRecord, library: EngineLibrary, machine: Machine) -> OpenedBundle:

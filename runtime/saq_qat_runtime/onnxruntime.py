@@ -14,7 +14,10 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault
 from saq_qat_runtime.kernels import IntegerCount, count_kernels
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["EXACT_PAIRS", "OnnxRuntimeBackend"]
+
+EXACT_PAIRS = "session.x64quantprecision"
+"""Option of ONNX Runtime: int8 weights become uint8 on x86 CPUs whose kernels would saturate."""
 
 _PROVIDER = "CPUExecutionProvider"
 _ONLY_FATAL = 4  # log severity: what matters is raised, not printed
@@ -35,12 +38,14 @@ class OnnxRuntimeBackend:
 
     content: a serialized ONNX model with its weights inside.
     threads: of one run; None leaves it to the engine, which takes the physical cores.
+    exact_pairs: ask for kernels that add pairs of products without saturating, for a model over the pair
+    bound; slower on x86 CPUs without VNNI, and nothing else anywhere.
     Raises ModelError for a model it cannot or will not load, BackendUnavailable where onnxruntime is missing.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, content: bytes, *, threads: int | None = None) -> None:
+    def __init__(self, content: bytes, *, threads: int | None = None, exact_pairs: bool = False) -> None:
         if threads is not None and threads < 1:
             raise InputError(
                 f"threads must be at least 1, got {threads}. Leave it out for the engine's choice."
@@ -49,6 +54,7 @@ class OnnxRuntimeBackend:
         _refuse_unsafe(content)
         self._content = content
         self._threads = threads
+        self._exact_pairs = exact_pairs
         self._session = self._load(self._options())
 
     @property
@@ -101,6 +107,8 @@ class OnnxRuntimeBackend:
         options.inter_op_num_threads = 1
         # Between runs the engine's idle threads would go on spinning, on cores that other sessions need.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._exact_pairs:
+            options.add_session_config_entry(EXACT_PAIRS, "1")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         return options

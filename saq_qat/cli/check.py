@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.errors import LegalityError, RecipeError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
     from saq_qat.quant.plan.plan import Finding, Plan
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
+class _Target(StrEnum):
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+
+
 def check(
-    file: Annotated[Path, typer.Argument(help="A recipe, or an ONNX file (.onnx) for TensorRT.")],
+    file: Annotated[Path, typer.Argument(help="A recipe, or an ONNX file (.onnx) of whatever origin.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to set for this check.")
     ] = None,
@@ -35,6 +42,10 @@ def check(
             "--batch", metavar="MIN OPT MAX", help="Batch sizes an ONNX file with a dynamic batch shall run."
         ),
     ] = (1, 8, 32),
+    target: Annotated[
+        _Target | None,
+        typer.Option("--target", help="Judge an ONNX file for this target alone; for all if left out."),
+    ] = None,
     build: Annotated[
         bool, typer.Option("--build", help="Build the ONNX file as well, and see which layers become int8.")
     ] = False,
@@ -44,21 +55,56 @@ def check(
 ) -> None:
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
-    With an ONNX file: hold its quantization against the rules of TensorRT. Exit code 2 if a target cannot
-    run it. Weights are not loaded and nothing is trained.
+    With an ONNX file: hold its quantization against the rules of TensorRT, and its integer products against
+    what x86 CPUs without VNNI add without saturating (ORT005). Exit code 2 if a target cannot run it. Weights
+    of a recipe are not loaded and nothing is trained.
     """
     if file.suffix == ".onnx":
         if overrides:
             raise RecipeError(f"An ONNX file has no values to set; got {' '.join(overrides)}.")
-        _check_graph(file, batch, build=build)
+        _check_graph(file, batch, target, build=build)
     else:
         _check_recipe(file, overrides or [], classes, full=full)
 
 
-def _check_graph(file: Path, batch: tuple[int, int, int], *, build: bool) -> None:
-    from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint_model, read_model
+def _check_graph(file: Path, batch: tuple[int, int, int], target: "_Target | None", *, build: bool) -> None:
+    from saq_qat_export.lint import read_model
 
     model = read_model(file)
+    findings: tuple[Finding, ...] = ()
+    if target != _Target.onnxruntime:
+        findings += _tensorrt_findings(file, model, batch, build=build)
+    if target != _Target.tensorrt:
+        findings += _pair_findings(file, is_asked_for=target is not None)
+    _refuse(file, findings)
+
+
+def _pair_findings(file: Path, *, is_asked_for: bool) -> "tuple[Finding, ...]":
+    """Rule ORT005; of a file for TensorRT, unless asked for, no more than that it is none for CPUs."""
+    import onnx
+
+    from saq_qat_export.lint.pair_bound import integer_products, is_for_tensorrt, pair_finding
+
+    model = onnx.load(file)
+    products = integer_products(model)
+    over = [product for product in products if product.exceeds]
+    where = f"{len(over)} of {len(products)} integer products exceed the pair bound"
+    if over and not is_asked_for and is_for_tensorrt(products, model):
+        typer.echo(
+            f"{file}: int8 codes throughout, so for TensorRT; on x86 CPUs {where} (--target onnxruntime)."
+        )
+        return ()
+    findings = tuple(pair_finding(product) for product in over)
+    print_findings(findings)
+    typer.echo(f"{file}: {where} for target onnxruntime.")
+    return findings
+
+
+def _tensorrt_findings(
+    file: Path, model: "ir.Model", batch: tuple[int, int, int], *, build: bool
+) -> "tuple[Finding, ...]":
+    from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint_model
+
     profiles = batch_profiles(model, *batch)
     findings = lint_model(model, LintSettings(profiles=profiles))
     if build:
@@ -72,7 +118,7 @@ def _check_graph(file: Path, batch: tuple[int, int, int], *, build: bool) -> Non
     if not has_quantization(model):
         typer.echo("The file has no quantized tensor: TensorRT runs it in float.")
     typer.echo(f"{file}: {count_levels(findings)} for target tensorrt.")
-    _refuse(file, findings)
+    return findings
 
 
 def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, ...]":
@@ -100,7 +146,8 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full
 
     model = _untrained(recipe, classes)
     check_statistics(recipe, model)
-    _, plan = plan_network(model, recipe.quant, recipe.deploy.targets)
+    deploy = recipe.deploy
+    _, plan = plan_network(model, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu)
     integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in plan_lines(plan, integer_attention=integer_attention, fold=not full, width=width):

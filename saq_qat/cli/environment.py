@@ -36,7 +36,12 @@ PROBES = {
 }
 ENGINES = {"openvino": "pip install openvino"}
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+VNNI_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 PROBE_SECONDS = 120
+_NO_DOT_PRODUCTS = (
+    "no int8 dot-product instructions known: integer kernels are slower; they give the trained codes, but in "
+    "plain sessions not those of bundles exported with deploy.onnxruntime.cpu: vnni"
+)
 _PAIR = "install both from one package index: pip install --force-reinstall torch torchvision"
 
 
@@ -177,14 +182,24 @@ def flavour_finding(state: FlavourState) -> Diagnosis:
 
 
 def processor_finding(text: str) -> Diagnosis:
-    """Which int8 instructions the processor has, from the text of ``/proc/cpuinfo``."""
+    """The class of the processor and what integer kernels do on it, from the text of ``/proc/cpuinfo``."""
     words = set(text.split())
-    found = [feature for feature in INT8_FEATURES if feature in words]
-    if found:
-        return Diagnosis("processor", "ok", f"int8 dot products: {', '.join(found)}")
-    return Diagnosis(
-        "processor", "ok", "no int8 dot-product instructions known; integer kernels run, but slower"
-    )
+    found = ", ".join(feature for feature in INT8_FEATURES if feature in words)
+    if words & VNNI_FEATURES:
+        detail = (
+            f"x86 with VNNI; int8 dot products: {found}; every bundle gives the trained codes at full speed"
+        )
+    elif found:
+        detail = f"ARM with int8 dot products: {found}; sums and averages round otherwise than on x86"
+    elif "avx2" in words:
+        detail = f"x86 with AVX2, without VNNI; {_NO_DOT_PRODUCTS}"
+    elif words & {"sse4_1", "sse4_2"}:
+        detail = f"x86 with SSE, without AVX2; {_NO_DOT_PRODUCTS}"
+    else:
+        detail = (
+            "of a class not known; no int8 dot-product instructions known; integer kernels run, but slower"
+        )
+    return Diagnosis("processor", "ok", detail)
 
 
 def _processor_text() -> str:

@@ -18,31 +18,38 @@ from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.trace.graph import is_carrier, module_of
 from saq_qat.quant.trace.inputs import hand_quantizer
 from saq_qat.quant.trace.tracer import trace
-from saq_qat.recipe.schema import Quant
+from saq_qat.recipe.schema import Cpu, Quant
 
 __all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
 
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
 
-def plan_network(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
+def plan_network(
+    model: nn.Module, quant: Quant, targets: tuple[str, ...], *, cpu: Cpu = "any"
+) -> tuple[fx.GraphModule, Plan]:
     """The traced float network and its judged plan; nothing is changed and no finding raises.
+
+    Args:
+        cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
 
     Raises:
         LegalityError: the model cannot be traced, or the policy cannot be applied to it.
     """
     network = trace(model)
-    return network, judge(place(network, quant, targets), network, targets)
+    return network, judge(place(network, quant, targets, cpu=cpu), network, targets, cpu=cpu)
 
 
-def quantize(model: nn.Module, quant: Quant, targets: tuple[str, ...]) -> tuple[fx.GraphModule, Plan]:
+def quantize(
+    model: nn.Module, quant: Quant, targets: tuple[str, ...], *, cpu: Cpu = "any"
+) -> tuple[fx.GraphModule, Plan]:
     """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet
     calibrated.
 
     Raises:
         LegalityError: a target cannot run what the plan asks for; the message lists every error.
     """
-    network, plan = plan_network(model, quant, targets)
+    network, plan = plan_network(model, quant, targets, cpu=cpu)
     if plan.errors:
         raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
     insert_quantizers(network, plan)

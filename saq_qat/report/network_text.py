@@ -5,7 +5,14 @@ from saq_qat.report.collect import Collected
 from saq_qat.report.text import NOT_MEASURED
 from saq_qat_runtime.bundle.records import LayerRecord, TensorRecord
 
-__all__ = ["layer_lines", "tensor_lines"]
+__all__ = ["cpu_lines", "layer_lines", "tensor_lines"]
+
+
+def cpu_lines(known: Collected) -> list[str]:
+    """On which CPUs any session gives the trained codes; nothing without a bundle for CPUs."""
+    if known.manifest is None or "onnxruntime" not in known.manifest.models:
+        return []
+    return ["", f"CPUs: {known.manifest.cpu.elsewhere}"]
 
 
 def layer_lines(known: Collected, *, fold: bool = True) -> list[str]:

@@ -12,7 +12,7 @@ from saq_qat.report.bench_text import (
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import engine_lines
 from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines
-from saq_qat.report.network_text import layer_lines, tensor_lines
+from saq_qat.report.network_text import cpu_lines, layer_lines, tensor_lines
 from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import (
@@ -50,7 +50,7 @@ def report_text(known: Collected, *, full: bool = False) -> list[str]:
         *_engines(known),
         *section("Size", ["no bundle yet"] if known.manifest is None else size_lines(known.manifest.sizes)),
         *section("Training", training_lines(known)),
-        *section("Layers", layer_lines(known, fold=not full)),
+        *section("Layers", [*layer_lines(known, fold=not full), *cpu_lines(known)]),
         *section("Activations", tensor_lines(known, fold=not full)),
         *section("Warnings", warnings_of(known)),
         *section("Not measured", missing or ["nothing"]),

@@ -53,7 +53,7 @@ def network_in_form(recipe: Recipe, classes: int, form: Form) -> tuple[nn.Module
 def _quantized(network: nn.Module, recipe: Recipe) -> tuple[fx.GraphModule, Plan]:
     if recipe.quant is None:
         raise RecipeError("A quantized stage needs the section quant, which is missing or null.")
-    return quantize(network, recipe.quant, recipe.deploy.targets)
+    return quantize(network, recipe.quant, recipe.deploy.targets, cpu=recipe.deploy.onnxruntime.cpu)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

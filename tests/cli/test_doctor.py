@@ -56,9 +56,10 @@ def test_torch_and_torchvision_must_be_a_pair(torch: str, torchvision: str, stat
 @pytest.mark.parametrize(
     ("flags", "detail"),
     [
-        ("flags : avx2 avx512_vnni\n", "int8 dot products: avx512_vnni"),
+        ("flags : avx2 avx512_vnni\n", "x86 with VNNI; int8 dot products: avx512_vnni"),
         ("Features : asimddp i8mm\n", "int8 dot products: asimddp, i8mm"),
-        ("flags : avx2\n", "no int8 dot-product instructions known"),
+        ("flags : avx2\n", "AVX2, without VNNI; no int8 dot-product instructions known"),
+        ("flags : sse4_1 sse4_2\n", "x86 with SSE, without AVX2"),
         ("", "no int8 dot-product instructions known"),
     ],
 )

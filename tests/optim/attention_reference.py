@@ -112,6 +112,11 @@ class Reference:
             root = (second / (1 - 0.999**time)) ** 0.5
             self.values[name] = value - self.lr * (first / (1 - 0.9**time)) / (root + 1e-8)
 
+    def _edges(self) -> dict[str, Grid]:
+        """Weights of 8 bits are narrower behind codes of 8 bits with a sign."""
+        first = Grid(-63, 63) if self.integer_image else Grid(-127, 127)
+        return {LAYERS[0]: first, LAYERS[-1]: Grid(-63, 63)}
+
     def _pass(
         self, values: Values, images: Tensor, labels: Tensor, epsilon: Values
     ) -> tuple[float, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
@@ -120,7 +125,7 @@ class Reference:
         weight, v, q = {}, {}, {}
         for layer in LAYERS:
             v[layer] = leaves[f"{layer}.weight"] * 1.0
-            grid = Grid(-127, 127) if layer in (LAYERS[0], LAYERS[-1]) else SIGNED
+            grid = self._edges().get(layer, SIGNED)
             before = epsilon.get(layer, 0.0) if self.case == 2 else 0.0
             q[layer] = on_grid(v[layer] + before, leaves[f"{layer}.weight_quantizer.alpha"], grid)
             weight[layer] = q[layer] + (epsilon.get(layer, 0.0) if self.case != 2 else 0.0)

@@ -8,6 +8,7 @@ import onnxruntime as ort
 from saq_qat_runtime.bundle.files import sha256
 from saq_qat_runtime.bundle.manifest import (
     SCHEMA_VERSION,
+    CpuRecord,
     FileRecord,
     Gate,
     Golden,
@@ -49,6 +50,7 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
         layers=(layer,),
         tensors=(tensor,),
         sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
+        cpu=CpuRecord("any", (), "the same codes on every CPU, in any session"),
         gate=Gate(True, False, (rung,)),
         recipe=RecipeRecord(recipe, sha256(recipe.encode())),
         checkpoint_sha256=sha256(b"model.safetensors"),

@@ -3,6 +3,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 
 from saq_qat_runtime.backend import Backend
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError
-from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.onnxruntime import EXACT_PAIRS, OnnxRuntimeBackend
 from saq_qat_runtime.session import Session
 from tests.runtime.networks import LABELS, SIDE, constant, float_network, images, model_of, quantized_network
 
@@ -154,7 +155,7 @@ FUZZ = """
 import random, resource, sys
 import numpy as np
 from saq_qat_runtime.errors import SessionError
-from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.onnxruntime import EXACT_PAIRS, OnnxRuntimeBackend
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 original, image, outcomes = open(sys.argv[1], "rb").read(), np.zeros((1, 3, 8, 8), np.float32), set()
 for seed in range(int(sys.argv[2])):
@@ -178,3 +179,16 @@ def test_damaged_models_raise_nothing_but_session_errors(network_bytes: bytes, t
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert {"ran", "ModelError"} <= set(done.stdout.split())
+
+
+def test_exact_kernels_are_asked_for_where_a_model_needs_them_and_nowhere_else(network_bytes: bytes) -> None:
+    for exact in (False, True):
+        options = OnnxRuntimeBackend(network_bytes, threads=1, exact_pairs=exact)._options()
+        assert _entry(options) == ("1" if exact else "")
+
+
+def _entry(options: Any) -> str:
+    try:
+        return str(options.get_session_config_entry(EXACT_PAIRS))
+    except RuntimeError:
+        return ""

@@ -5,11 +5,22 @@ from torch import Tensor, fx
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
 from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
+from saq_qat.recipe.schema import Cpu
+from saq_qat_export.lint.pair_bound import IntegerProduct
+from saq_qat_export.proof.ladder import PAIR_RUNG
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import tensor_name
-from saq_qat_runtime.bundle.manifest import Gate, LayerRecord, RungRecord, ScaleSummary, Sizes, TensorRecord
+from saq_qat_runtime.bundle.manifest import (
+    CpuRecord,
+    Gate,
+    LayerRecord,
+    RungRecord,
+    ScaleSummary,
+    Sizes,
+    TensorRecord,
+)
 
-__all__ = ["gate_record", "layer_records", "sizes_of", "tensor_records"]
+__all__ = ["cpu_record", "gate_record", "layer_records", "sizes_of", "tensor_records"]
 
 
 def layer_records(plan: Plan, view: fx.GraphModule) -> tuple[LayerRecord, ...]:
@@ -72,6 +83,25 @@ def sizes_of(view: fx.GraphModule, file_bytes: dict[str, int]) -> Sizes:
             own = sum(t.numel() for t in (*module.parameters(), *module.buffers()))
             parameters, bits = parameters + own, bits + 32 * own
     return Sizes(parameters, 4 * parameters, bits, file_bytes)
+
+
+def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof) -> CpuRecord:
+    """On which CPUs plain sessions give the trained codes, and what they give elsewhere.
+
+    Args:
+        cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
+        over_bound: integer products of the file for ONNX Runtime that exceed the pair bound.
+    """
+    names = tuple(product.name for product in over_bound)
+    if not names:
+        return CpuRecord(cpu, (), "the same codes on every CPU, in any session")
+    emulated = next((rung for rung in proof.rungs if rung.name == PAIR_RUNG), None)
+    counted = "" if emulated is None else f": {emulated.mismatches:,} of {emulated.compared:,} in the proof"
+    return CpuRecord(
+        cpu, names,
+        f"plain sessions of ONNX Runtime on x86 CPUs without VNNI give other codes{counted}; "
+        "Session gives the trained codes there too, more slowly",
+    )  # fmt: skip
 
 
 def gate_record(proof: Proof, *, allow_failed_gate: bool) -> Gate:

@@ -16,15 +16,16 @@ from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
-from saq_qat_export.bundle.records import gate_record, layer_records, sizes_of, tensor_records
+from saq_qat_export.bundle.golden import golden_codes
+from saq_qat_export.bundle.records import cpu_record, gate_record, layer_records, sizes_of, tensor_records
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.proof.lowered import Lowered
-from saq_qat_export.proof.probe import Probe
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_runtime.bundle.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
+    CpuRecord,
     FileRecord,
     Golden,
     Manifest,
@@ -60,7 +61,7 @@ def make_bundle(
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
     """
     restored, view = lowered.restored, lowered.view
-    codes, logits = Probe(lowered.graph).run(golden_images)
+    codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
     files[_GOLDEN_FILE] = _golden(golden_images, codes, logits)
     records = {
@@ -82,12 +83,19 @@ def make_bundle(
         layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
         sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
+        cpu=_cpu_record(lowered, proof),
         gate=gate_record(proof, allow_failed_gate=allow_failed_gate),
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
         checkpoint_sha256=restored.checkpoint_sha256,
         versions={name: version(name) for name in _PACKAGES},
     )
     return Bundle(manifest, files)
+
+
+def _cpu_record(lowered: Lowered, proof: Proof) -> CpuRecord:
+    graph = lowered.shipped.get("onnxruntime")
+    cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
+    return cpu_record(cpu, () if graph is None else graph.over_pair_bound, proof)
 
 
 def _interface(images: ImageData) -> tuple[TensorSpec, TensorSpec, Preprocessing]:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import onnx
@@ -28,6 +29,7 @@ from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
 from saq_qat_export.graph.patterns import onnxruntime, tensorrt
+from saq_qat_export.lint.pair_bound import IntegerProduct, integer_products
 from saq_qat_export.reference.qdq_graph import QdqGraph
 
 __all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
@@ -49,6 +51,12 @@ class OnnxGraph:
     content: bytes
     code_tensors: tuple[str, ...]
     float_results: tuple[str, ...] = ()
+
+    @cached_property
+    def over_pair_bound(self) -> tuple[IntegerProduct, ...]:
+        """Integer products that kernels of x86 CPUs without VNNI may saturate at (rule ORT005)."""
+        products = integer_products(onnx.load_from_string(self.content))
+        return tuple(product for product in products if product.exceeds)
 
 
 def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy: Deploy) -> OnnxGraph:

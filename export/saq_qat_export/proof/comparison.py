@@ -28,6 +28,7 @@ __all__ = [
     "Producer",
     "TensorComparison",
     "compare_evaluation",
+    "compare_pairs",
     "compare_reference",
     "compare_view",
     "count",
@@ -96,6 +97,20 @@ def compare_reference(
         for name, kind in producers(view).items()
     ]
     return explain(found, view, torch.from_numpy(images), engine.codes, own.codes, engine.codes)
+
+
+def compare_pairs(view: fx.GraphModule, images: npt.NDArray[np.float32]) -> list[TensorComparison]:
+    """Codes by exact sums against codes by sums of saturating pairs, each from its own codes before it.
+
+    What differs is what plain sessions on x86 CPUs without VNNI get wrong.
+    """
+    exact, paired = (run_reference(view, images, saturating=saturating) for saturating in (False, True))
+    return [
+        count(name, kind, exact.codes[name], paired.codes[name])
+        if name in exact.codes
+        else count_floats(name, exact.values[name], paired.values[name])
+        for name, kind in producers(view).items()
+    ]
 
 
 def explain(

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.quant.deploy.integer_modules import Quantize
-from saq_qat.recipe.schema import Thresholds
+from saq_qat.recipe.schema import Cpu, Thresholds
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.comparison import compare_reference, compare_view, merge
+from saq_qat_export.proof.comparison import compare_pairs, compare_reference, compare_view, merge
 from saq_qat_export.proof.probe import Probe
 from saq_qat_export.proof.rungs import Rung, exact_rung, tied_rung
 
 __all__ = [
     "FAKE_QUANT_RUNG",
+    "PAIR_RUNG",
     "Agreement",
     "Classifier",
     "Flip",
@@ -31,6 +32,7 @@ __all__ = [
     "agreement_rungs",
     "code_rungs",
     "engine_rung",
+    "pair_rung",
     "tie_images",
 ]
 
@@ -40,6 +42,9 @@ Classifier = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 FAKE_QUANT_RUNG = "top-1 of fake-quant network = ONNX Runtime"
 """The rung that counts answers which deployment changes."""
+
+PAIR_RUNG = "saturating pairs of products = integer reference"
+"""The rung that emulates x86 CPUs without VNNI."""
 
 _FLOAT32_MISMATCHES = 1e-5
 _FLIPS_LISTED = 50
@@ -120,6 +125,25 @@ def code_rungs(
             in_floats=True,
         ),
     ]
+
+
+def pair_rung(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu) -> Rung:
+    """The codes of CPUs that add pairs of products in saturating int16, emulated, against the exact ones.
+
+    Hard, and not one may differ; for a recipe for CPUs with VNNI alone, what differs is what plain sessions
+    elsewhere get wrong, and is only told.
+
+    Args:
+        batches: float32 images (N, C, H, W).
+    """
+    tensors = merge(compare_pairs(view, images.numpy()) for images in batches)
+    compared, differing = sum(t.compared for t in tensors), sum(t.mismatches for t in tensors)
+    first = [f"first at {t.name}: {t.mismatches} of {t.compared}" for t in tensors if t.mismatches][:1]
+    where = "on x86 CPUs without VNNI, plain sessions give other codes" if differing else ""
+    detail = "; ".join([*first, *([where] if where else [])])
+    is_hard = cpu == "any"
+    passed = differing == 0 or not is_hard
+    return Rung(PAIR_RUNG, is_hard, passed, compared, differing, detail, tuple(tensors))
 
 
 @torch.no_grad()

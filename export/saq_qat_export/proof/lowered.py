@@ -91,7 +91,8 @@ def _judged_for(targets: tuple[str, ...], plan: Plan, restored: Restored) -> Pla
     """The plan as training judged it, or judged again for targets that the recipe does not name."""
     if targets == restored.recipe.deploy.targets or not isinstance(restored.network, fx.GraphModule):
         return plan
-    judged = judge(plan, restored.network, targets)
+    cpu = restored.recipe.deploy.onnxruntime.cpu
+    judged = judge(plan, restored.network, targets, cpu=cpu)
     if judged.errors:
         listed = "\n".join(f"  {error}" for error in judged.errors)
         raise LegalityError(f"{restored.run} was not trained for {', '.join(targets)}:\n{listed}")

@@ -10,6 +10,7 @@ import onnxruntime
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
 from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_export.reference.integer_math import Codes, Float32
+from saq_qat_runtime.onnxruntime import EXACT_PAIRS
 
 __all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
 
@@ -40,11 +41,19 @@ def with_code_outputs(graph: OnnxGraph) -> bytes:
 
 
 class Probe:
-    """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default."""
+    """An ONNX Runtime session on the CPU that also returns codes; optimized as in production by default.
+
+    For a graph over the pair bound, the kernels are the exact ones that a bundle's session asks for.
+    """
 
     def __init__(self, graph: OnnxGraph, *, optimize: bool = True, threads: int = 0) -> None:
         self._graph = graph
-        self._session = _session(with_code_outputs(graph), optimize=optimize, threads=threads)
+        self._session = _session(
+            with_code_outputs(graph),
+            optimize=optimize,
+            threads=threads,
+            exact_pairs=bool(graph.over_pair_bound),
+        )
 
     def observe(self, images: Float32) -> Observation:
         """Codes, float results and logits of float32 images (N, C, H, W)."""
@@ -106,8 +115,12 @@ class TaughtProbe:
         )
 
 
-def _session(content: bytes, *, optimize: bool, threads: int) -> onnxruntime.InferenceSession:
+def _session(
+    content: bytes, *, optimize: bool, threads: int, exact_pairs: bool = False
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if exact_pairs:
+        options.add_session_config_entry(EXACT_PAIRS, "1")
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     if not optimize:

@@ -18,6 +18,7 @@ from saq_qat_export.proof.ladder import (
     agreement_rungs,
     code_rungs,
     engine_rung,
+    pair_rung,
     tie_images,
 )
 from saq_qat_export.proof.lowered import Lowered
@@ -72,10 +73,14 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
     code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
     adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
     rungs = code_rungs(view, graph, code_batches, adversarial)
+    if "onnxruntime" in lowered.targets:
+        on_step("codes of CPUs that add products in saturating pairs")
+        cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
+        rungs.append(pair_rung(view, [*code_batches, adversarial], cpu=cpu))
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
         rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
-    backend = OnnxRuntimeBackend(graph.content)
+    backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
     on_step("predictions of fake-quant network, deploy view and engine")
     agreement = agree(
         lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
@@ -93,7 +98,9 @@ def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSiz
     Args:
         name: of the engine.
     """
-    reference = _classifier(OnnxRuntimeBackend(lowered.graph.content))
+    graph = lowered.graph
+    backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
+    reference = _classifier(backend)
     batches = _batches(lowered.restored.images, size.top1_images, _TOP1_BATCH)
     thresholds = lowered.restored.recipe.deploy.thresholds
     return engine_rung(name, engine, reference, batches, thresholds)

@@ -20,6 +20,7 @@ from saq_qat.quant.deploy.kernels import float_results, is_integer_product, quan
 from saq_qat.quant.trace import graph
 from saq_qat_export.reference import integer_math as math
 from saq_qat_export.reference.integer_math import CodeRange, Float32
+from saq_qat_export.reference.saturating_pairs import conv_saturation, saturation
 from saq_qat_export.reference.values import (
     Accumulator,
     Array,
@@ -58,23 +59,27 @@ def tensor_name(quantizer: str) -> str:
     return quantizer.removeprefix("quantizers.") + ".codes"
 
 
-def run_reference(view: fx.GraphModule, images: Float32, taught: StoredCodes | None = None) -> Reference:
+def run_reference(
+    view: fx.GraphModule, images: Float32, taught: StoredCodes | None = None, *, saturating: bool = False
+) -> Reference:
     """Interpret ``view`` on float32 images (N, C, H, W).
 
     Args:
         taught: stored codes by tensor name that later layers read in place of the reference's own (teacher
             forcing), so that one difference is counted where it arises and not again behind it.
+        saturating: add pairs of uint8 by int8 products as x86 CPUs without VNNI do, instead of exactly.
 
     Raises:
         ArtifactError: an accumulator leaves int32.
     """
-    return _Interpreter(view, taught or {}).run(images)
+    return _Interpreter(view, taught or {}, saturating=saturating).run(images)
 
 
 class _Interpreter:
-    def __init__(self, view: fx.GraphModule, taught: StoredCodes) -> None:
+    def __init__(self, view: fx.GraphModule, taught: StoredCodes, *, saturating: bool) -> None:
         self.view = view
         self.taught = taught
+        self.saturating = saturating
         self.values: dict[fx.Node, Value | Opaque] = {}
         self.codes: dict[str, Stored] = {}
         self.named = float_results(view)
@@ -119,9 +124,9 @@ class _Interpreter:
         if len(codes) != len(operands):
             return self._float_call(node)
         if isinstance(module, IntegerLayer):
-            sums = _accumulate(module, codes[0])
+            sums = _accumulate(module, codes[0], saturating=self.saturating)
         else:
-            sums = Accumulator.of_product(*codes)
+            sums = _multiply(*codes, saturating=self.saturating)
         if quantizer_behind(self.view, node) is not None:
             return sums
         if node in self.named:
@@ -137,7 +142,7 @@ class _Interpreter:
         if isinstance(first, Accumulator):
             return self._float_call(node)
         if isinstance(module, IntegerConv2d) and module.bias_scale is not None:
-            return _accumulate(module, first)
+            return _accumulate(module, first, saturating=self.saturating)
         if node.target is ops.GLOBAL_AVERAGE_POOL:
             return Mean(first)
         if graph.is_add(self.view, node):
@@ -160,7 +165,7 @@ class _Interpreter:
         if name in self.taught:
             taught = self.taught[name].reshape(codes.shape)
             codes = taught.astype(np.int32) - module.zero_point
-        return CodeTensor(codes, scale, module.zero_point)
+        return CodeTensor(codes, scale, module.zero_point, module.stored)
 
     def _float_call(self, node: fx.Node) -> Floats | Opaque:
         """A float operation, by torch in float32 on the dequantized values."""
@@ -184,10 +189,24 @@ class _Interpreter:
         return torch.from_numpy(np.ascontiguousarray(value.floats()))
 
 
-def _accumulate(module: IntegerLayer, x: CodeTensor) -> Accumulator:
+def _accumulate(module: IntegerLayer, x: CodeTensor, *, saturating: bool) -> Accumulator:
     weight, bias, scale = module.weight.numpy(), module.bias.numpy(), module.weight_scale.numpy()
+    stored = x.codes + x.zero_point
     if isinstance(module, IntegerConv2d):
         window = math.Window(module.stride, module.padding, module.dilation, module.groups)
         sums = math.accumulate_conv(x.codes, weight, bias, window)
+        if saturating:
+            sums = sums + conv_saturation(stored, x.zero_point, weight, window)
         return Accumulator.of_channels(sums, x.scale, scale, axis=1)
-    return Accumulator.of_channels(math.accumulate_linear(x.codes, weight, bias), x.scale, scale, axis=-1)
+    sums = math.accumulate_linear(x.codes, weight, bias)
+    if saturating:
+        rows = saturation(stored.reshape(-1, stored.shape[-1]), weight.T)
+        sums = sums + rows.reshape(sums.shape)
+    return Accumulator.of_channels(sums, x.scale, scale, axis=-1)
+
+
+def _multiply(a: CodeTensor, b: CodeTensor, *, saturating: bool) -> Accumulator:
+    sums = Accumulator.of_product(a, b)
+    if saturating and b.dtype == "int8":
+        sums = sums.plus(saturation(a.codes + a.zero_point, b.codes))
+    return sums

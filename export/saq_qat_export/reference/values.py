@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class CodeTensor(math.Stored):
     """Codes without zero point, and how they are stored."""
+
+    dtype: Literal["uint8", "int8"] = "uint8"
 
     def floats(self) -> Float32:
         return cast(Float32, self.codes.astype(np.float32) * self.scale)
@@ -84,6 +86,10 @@ class Accumulator:
     def of_product(cls, a: "CodeTensor", b: "CodeTensor") -> "Accumulator":
         """Matrix products of codes, axes before the last two broadcast."""
         return cls(math.accumulate_product(a.codes, b.codes), np.asarray(a.scale * b.scale, np.float32))
+
+    def plus(self, values: Codes) -> "Accumulator":
+        """Other sums of the same grid added."""
+        return replace(self, values=self.values + values)
 
     def floats(self) -> Float32:
         return math.scale_accumulator(self.values, self.grid)

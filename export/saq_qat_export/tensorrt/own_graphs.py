@@ -34,7 +34,8 @@ def lint_planned(model: nn.Module, recipe: Recipe, quant: Quant) -> tuple[Findin
     """
     size = recipe.data.image_size
     images = torch.randn(2, _CHANNELS, size, size, generator=torch.Generator().manual_seed(0))
-    network, _ = quantize(model, quant, recipe.deploy.targets)
+    deploy = recipe.deploy
+    network, _ = quantize(model, quant, deploy.targets, cpu=deploy.onnxruntime.cpu)
     calibrate(network, [images])
     view = deploy_view(network.eval(), recipe.deploy)
     settings = recipe.deploy.tensorrt

@@ -9,6 +9,7 @@ from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
+    CpuRecord,
     FileRecord,
     Gate,
     Golden,
@@ -26,6 +27,7 @@ from saq_qat_runtime.errors import ModelError, VersionError
 __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
+    "CpuRecord",
     "FileRecord",
     "Gate",
     "Golden",
@@ -64,6 +66,7 @@ class Manifest:
     layers: tuple[LayerRecord, ...]
     tensors: tuple[TensorRecord, ...]
     sizes: Sizes
+    cpu: CpuRecord
     gate: Gate
     recipe: RecipeRecord
     checkpoint_sha256: str

@@ -8,6 +8,7 @@ from saq_qat_runtime.bundle.files import is_plain_name, is_sha256, sha256
 
 __all__ = [
     "MANIFEST_FILE",
+    "CpuRecord",
     "FileRecord",
     "Gate",
     "Golden",
@@ -189,6 +190,20 @@ class Gate:
     def __post_init__(self) -> None:
         failed = [rung.name for rung in self.rungs if rung.hard and not rung.passed]
         require(not (self.passed and failed), f"a gate cannot pass with failed hard rungs {failed}.")
+
+
+@dataclass(frozen=True)
+class CpuRecord:
+    """On which CPUs any session of ONNX Runtime gives the trained codes; all of them, for most bundles.
+
+    cpu: "any", or "vnni" where the recipe asks for no more. over_pair_bound: integer products whose pairs may
+    leave int16, where kernels of x86 CPUs without VNNI saturate; a Session then asks for exact kernels.
+    elsewhere: what plain sessions on such CPUs give, in words.
+    """
+
+    cpu: Literal["any", "vnni"]
+    over_pair_bound: tuple[str, ...]
+    elsewhere: str
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from saq_qat.quant.deploy.integer_modules import (
     Quantize,
 )
 from saq_qat.quant.deploy.ops import DEQUANTIZE, GLOBAL_AVERAGE_POOL
+from saq_qat.quant.numerics.grid import exceeds_pair_bound
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import groups
-from saq_qat.quant.trace.inputs import quantizer_before
+from saq_qat.quant.trace.inputs import quantizer_before, quantizer_before_factor
 
 __all__ = ["lower"]
 
@@ -141,7 +142,7 @@ class _Lowering:
             minimum = max(minimum, 0)
             maximum = min(maximum, int(torch.round(bound / scale).clamp_max(maximum)))
         path = str(node.target)
-        stored: Literal["uint8", "int8"] = "int8" if self._is_second_operand(node, maximum) else "uint8"
+        stored = self._storage(node, minimum, maximum)
         self.quantizers[path] = Quantize(
             scale,
             minimum=minimum,
@@ -159,9 +160,19 @@ class _Lowering:
         # An average feeds its quantizer directly, or it would be no integer kernel.
         self.codes[node] = (self.graph.call_function(torch.flatten, (codes, 1)) if flattens else codes, path)
 
-    def _is_second_operand(self, node: fx.Node, maximum: int) -> bool:
-        """Kernels multiply uint8 by int8 faster than uint8 by uint8."""
-        return maximum <= _INT8_MAX and graph.is_second_operand(self.network, node)
+    def _storage(self, node: fx.Node, minimum: int, maximum: int) -> Literal["uint8", "int8"]:
+        """As int8 where it is the second factor of products: kernels multiply uint8 by int8 fastest.
+
+        Not where such pairs of products may leave int16, which kernels of CPUs without VNNI saturate at:
+        those of uint8 by uint8 are exact everywhere.
+        """
+        if maximum > _INT8_MAX or not graph.is_second_operand(self.network, node):
+            return "uint8"
+        first_factors = (
+            quantizer_before_factor(self.network, reader, 0) for reader, _ in graph.uses(self.network, node)
+        )
+        largest = max((first.grid.largest_stored for first in first_factors if first is not None), default=0)
+        return "uint8" if exceeds_pair_bound(largest, max(-minimum, maximum)) else "int8"
 
     def _minus_offset(self, node: fx.Node, path: str, value: fx.Node, offset: Tensor) -> fx.Node:
         name = f"{node.name}_offset"

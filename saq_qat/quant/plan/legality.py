@@ -9,17 +9,22 @@ from torch import fx
 
 from saq_qat.quant.plan import rules_network, rules_onnxruntime, rules_tensorrt
 from saq_qat.quant.plan.plan import Finding, FloatReason, LayerPlan, Plan
+from saq_qat.recipe.schema import Cpu
 
 __all__ = ["judge"]
 
 
-def judge(plan: Plan, network: fx.GraphModule, targets: tuple[str, ...]) -> Plan:
-    """The plan with, per layer, where and why it would stay float, and with every finding of the rules."""
+def judge(plan: Plan, network: fx.GraphModule, targets: tuple[str, ...], *, cpu: Cpu = "any") -> Plan:
+    """The plan with, per layer, where and why it would stay float, and with every finding of the rules.
+
+    Args:
+        cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
+    """
     layers = tuple(replace(layer, float_on=_float_on(layer, targets)) for layer in plan.layers)
     judged = replace(plan, layers=layers, findings=())
     findings: list[Finding] = rules_network.findings(network) if targets else []
     if "onnxruntime" in targets:
-        findings += rules_onnxruntime.findings(judged, network)
+        findings += rules_onnxruntime.findings(judged, network, cpu)
     if "tensorrt" in targets:
         findings += rules_tensorrt.findings(judged)
     return replace(judged, findings=tuple(findings))

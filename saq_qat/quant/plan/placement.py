@@ -18,6 +18,9 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
 6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
    sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
 
+7. Weights behind 8-bit signed codes are at most -63..63, so that kernels of every CPU give the same codes;
+   not where TensorRT is the only target, or CPUs with VNNI are all there are.
+
 ``placement: paper`` quantizes convolution and linear inputs only, each need by a quantizer of its own.
 """
 
@@ -32,7 +35,7 @@ from saq_qat.quant.plan.policy import layer_policies
 from saq_qat.quant.plan.requirements import Need, Needs
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group, groups
-from saq_qat.recipe.schema import Quant
+from saq_qat.recipe.schema import Cpu, Quant
 
 __all__ = ["place"]
 
@@ -46,13 +49,17 @@ class _Reader:
     need: Need
 
 
-def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) -> Plan:
+def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), *, cpu: Cpu = "any") -> Plan:
     """The plan of a traced float network; with several targets, or none yet, what satisfies all of them.
+
+    Args:
+        cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
 
     Raises:
         LegalityError: a layer is called twice, an override matches nothing, or there is nothing to quantize.
     """
-    placer = _Placer(network, quant, codes_everywhere=targets != ("tensorrt",))
+    on_cpus = targets != ("tensorrt",)
+    placer = _Placer(network, quant, codes_everywhere=on_cpus, bound_pairs=on_cpus and cpu == "any")
     tensors = tuple(placer.tensors())
     return Plan(tensors, tuple(placer.layers(tensors)), tuple(placer.products()))
 
@@ -60,7 +67,9 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = ()) 
 class _Placer:
     """Applies the policy to one network; remembers which quantizer each reader ended up with."""
 
-    def __init__(self, network: fx.GraphModule, quant: Quant, *, codes_everywhere: bool) -> None:
+    def __init__(
+        self, network: fx.GraphModule, quant: Quant, *, codes_everywhere: bool, bound_pairs: bool
+    ) -> None:
         self.network = network
         self.quant = quant
         self.groups = list(groups(network))
@@ -69,6 +78,7 @@ class _Placer:
         self.weighted = {str(group.head.target): group for group in weighted}
         self.sources: dict[fx.Node, str] = {}
         self.codes_everywhere = codes_everywhere
+        self.bound_pairs = bound_pairs
         self.needs = Needs(network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere)
 
     def tensors(self) -> Iterator[TensorPlan]:
@@ -167,20 +177,27 @@ class _Placer:
 
     def layers(self, tensors: tuple[TensorPlan, ...]) -> Iterator[LayerPlan]:
         first_after = {tensor.after: tensor.name for tensor in reversed(tensors)}
+        largest = {tensor.name: tensor.grid.largest_stored for tensor in tensors if self.bound_pairs}
         for name, group in self.weighted.items():
             policy = self.policies[name]
             is_conv = isinstance(self.network.get_submodule(name), nn.Conv2d)
             wanted = self.quant.normalize_weights
             normalize = is_conv and (policy.weight_kind != "lsq" if wanted is None else wanted)
+            source = self.sources.get(group.head)
             yield LayerPlan(
                 name=name,
                 op="conv" if is_conv else "linear",
                 kind=policy.weight_kind,
                 bits=policy.weight_bits,
-                grid=weight_grid(policy.weight_kind, policy.weight_bits, paper=self.quant.grid == "paper"),
+                grid=weight_grid(
+                    policy.weight_kind,
+                    policy.weight_bits,
+                    paper=self.quant.grid == "paper",
+                    largest_input=None if source is None else largest.get(source),
+                ),
                 initialise=self.quant.weight.initialise,
                 normalize=normalize,
                 rescale_std=normalize and (self.quant.rescale_std or group.batch_norm is None),
-                input=self.sources.get(group.head),
+                input=source,
                 output=first_after.get(group.output.name),
             )

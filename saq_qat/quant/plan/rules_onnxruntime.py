@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from saq_qat.quant.numerics.grid import INT16_MAX
+from saq_qat.quant.numerics.grid import INT16_MAX, exceeds_pair_bound
 from saq_qat.quant.plan.float_operations import WHY_FLOAT, float_operations
 from saq_qat.quant.plan.plan import Finding, LayerPlan, Plan, TensorPlan
+from saq_qat.recipe.schema import Cpu
 
 __all__ = ["findings", "float_reason"]
 
@@ -23,12 +24,12 @@ def float_reason(layer: LayerPlan) -> str:
     return ""
 
 
-def findings(plan: Plan, network: fx.GraphModule) -> list[Finding]:
+def findings(plan: Plan, network: fx.GraphModule, cpu: Cpu) -> list[Finding]:
     """What the rules say of a plan, in its order."""
     tensors = {tensor.name: tensor for tensor in plan.tensors}
     return [
         *(finding for tensor in plan.tensors for finding in _tensor_findings(tensor)),
-        *(finding for layer in plan.layers for finding in _layer_findings(layer, tensors)),
+        *(finding for layer in plan.layers for finding in _layer_findings(layer, tensors, cpu)),
         *_network_findings(plan, network),
     ]
 
@@ -44,7 +45,7 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
         )
 
 
-def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterator[Finding]:
+def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan], cpu: Cpu) -> Iterator[Finding]:
     if not layer.fits_int8:
         yield Finding(
             "ORT003", "error", layer.name,
@@ -59,13 +60,27 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
             "Set quant.placement: deploy and quant.quantize_image: true for integer kernels throughout.",
         )  # fmt: skip
         return
-    largest = tensors[str(layer.input)].grid.largest_stored
-    if 2 * largest * layer.grid.maximum > INT16_MAX:
+    yield from _pair_findings(layer, tensors[str(layer.input)], cpu)
+
+
+def _pair_findings(layer: LayerPlan, source: TensorPlan, cpu: Cpu) -> Iterator[Finding]:
+    """ORT005: an error, but for a recipe for CPUs with VNNI alone."""
+    largest, weight = source.grid.largest_stored, max(-layer.grid.minimum, layer.grid.maximum)
+    if not layer.fits_int8 or not exceeds_pair_bound(largest, weight):
+        return
+    broken = f"2 * {largest} * {weight} (largest stored input, largest weight code) exceeds {INT16_MAX}: x86 "
+    broken += "CPUs without VNNI add pairs of products in saturating int16 and give other codes"
+    if cpu == "any":
+        yield Finding(
+            "ORT005", "error", layer.name, f"{broken}.",
+            "Set quant.grid: deploy, give this layer fewer weight bits by an override, or deploy on CPUs "
+            "with VNNI alone (deploy.onnxruntime.cpu: vnni).",
+        )  # fmt: skip
+    else:
         yield Finding(
             "ORT005", "warning", layer.name,
-            f"2 * {largest} * {layer.grid.maximum} exceeds {INT16_MAX}: x86 CPUs without VNNI may saturate "
-            "and give other codes.",
-            "Deploy on CPUs with VNNI, or give this layer 6-bit weights by an override.",
+            f"{broken} in plain sessions; Session asks the engine for exact kernels, slower ones.",
+            "Set deploy.onnxruntime.cpu: any for the same codes everywhere.",
         )  # fmt: skip
 
 

@@ -5,12 +5,24 @@ from torch import fx
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 
-__all__ = ["hand_quantizer", "quantizer_before"]
+__all__ = ["hand_quantizer", "quantizer_before", "quantizer_before_factor"]
 
 
 def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
     """The quantizer whose codes a node reads, through carriers; None for a float input."""
-    module = graph.module_of(network, graph.source_of(network, node))
+    return _quantizer_of(network, graph.source_of(network, node))
+
+
+def quantizer_before_factor(network: fx.GraphModule, product: fx.Node, index: int) -> Quantizer | None:
+    """The same for one factor (0 or 1) of a product of two tensors; None also for a reader of shapes."""
+    if not graph.is_product(network, product):
+        return None
+    factor = product.args[index]
+    return _quantizer_of(network, graph.value_of(network, factor)) if isinstance(factor, fx.Node) else None
+
+
+def _quantizer_of(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    module = graph.module_of(network, node)
     return module if isinstance(module, Quantizer) else None
 
 

@@ -6,7 +6,7 @@ description that editors show (`saq-qat schema`).
 
 from saq_qat.recipe.schema.base import Bits, Section
 from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, Synthetic
-from saq_qat.recipe.schema.deploy import Deploy, Target, Thresholds
+from saq_qat.recipe.schema.deploy import Cpu, Deploy, OnnxRuntime, Target, Thresholds
 from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
 from saq_qat.recipe.schema.model import Model
 from saq_qat.recipe.schema.optimizer import AdamW, Optimizer, Sgd
@@ -30,6 +30,7 @@ __all__ = [
     "BatchRange",
     "Bits",
     "Cifar",
+    "Cpu",
     "Data",
     "Deploy",
     "DeployStage",
@@ -39,6 +40,7 @@ __all__ = [
     "FloatStage",
     "ImageFolder",
     "Model",
+    "OnnxRuntime",
     "Optimizer",
     "Override",
     "Plain",

@@ -8,9 +8,21 @@ from pydantic import Field
 from saq_qat.recipe.schema.base import BrokenRule, NonNegative, Section
 from saq_qat.recipe.schema.tensorrt import TensorRt
 
-__all__ = ["Deploy", "Target", "Thresholds"]
+__all__ = ["Cpu", "Deploy", "OnnxRuntime", "Target", "Thresholds"]
 
+Cpu = Literal["any", "vnni"]
 Target = Literal["onnxruntime", "tensorrt"]
+
+
+class OnnxRuntime(Section):
+    """On which CPUs the file for ONNX Runtime gives the trained codes."""
+
+    cpu: Cpu = Field(
+        default="any",
+        description="any: the same codes on every CPU, in every session; 8-bit weights behind 8-bit signed "
+        "activations are -63..63. vnni: they keep -127..127, one bit more; plain sessions on x86 CPUs "
+        "without VNNI then give other codes, and Session asks the engine for exact, slower kernels there.",
+    )
 
 
 class Thresholds(Section):
@@ -41,6 +53,9 @@ class Deploy(Section):
     )
     thresholds: Thresholds = Field(
         default=Thresholds(), description="What deployment may cost before the gate fails."
+    )
+    onnxruntime: OnnxRuntime = Field(
+        default=OnnxRuntime(), description="On which CPUs the file for ONNX Runtime gives the trained codes."
     )
     tensorrt: TensorRt = Field(default=TensorRt(), description="How a TensorRT engine is built.")
 

@@ -1,9 +1,10 @@
 """Grids: the legal codes of every kind and width."""
 
+import numpy as np
 import pytest
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.numerics.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.numerics.grid import Grid, activation_grid, exceeds_pair_bound, weight_grid
 
 BITS = range(2, 9)
 
@@ -29,6 +30,42 @@ def test_deployed_weights_fit_int8_with_either_sign(kind: str, bits: int) -> Non
 def test_the_papers_eight_bit_weights_stay_available(kind: str, minimum: int, maximum: int) -> None:
     grid = weight_grid(kind, 8, paper=True)
     assert (grid.minimum, grid.maximum, grid.levels) == (minimum, maximum, 256)
+
+
+@pytest.mark.parametrize(("first", "second"), [(127, 129), (127, 128), (255, 64), (254, 64)])
+def test_pairs_at_the_bound_fit_int16(first: int, second: int) -> None:
+    assert not exceeds_pair_bound(first, second)
+    assert 2 * first * second <= np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize(("first", "second"), [(127, 130), (128, 128), (255, 65), (255, 127)])
+def test_pairs_beyond_the_bound_do_not(first: int, second: int) -> None:
+    assert exceeds_pair_bound(first, second)
+    assert 2 * first * second > np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("activation_kind", ["saq", "symmetric", "lsq"])
+@pytest.mark.parametrize("weight_kind", ["saq", "symmetric", "lsq"])
+@pytest.mark.parametrize("activation_bits", BITS)
+@pytest.mark.parametrize("weight_bits", BITS)
+def test_no_pair_of_kinds_and_bits_exceeds_the_pair_bound(
+    weight_kind: str, weight_bits: int, activation_kind: str, activation_bits: int, signed: bool
+) -> None:
+    largest = activation_grid(activation_kind, activation_bits, signed=signed).largest_stored
+    free = weight_grid(weight_kind, weight_bits)
+    grid = weight_grid(weight_kind, weight_bits, largest_input=largest)
+    assert 2 * largest * max(-grid.minimum, grid.maximum) <= np.iinfo(np.int16).max
+    if 2 * largest * max(-free.minimum, free.maximum) <= np.iinfo(np.int16).max:
+        assert grid == free
+    else:
+        assert (grid.minimum, grid.maximum, grid.step) == (-63, 63, 1)
+        assert (largest, weight_bits in (7, 8)) == (255, True)
+
+
+def test_weights_of_the_paper_stay_as_they_are_behind_any_codes() -> None:
+    assert weight_grid("saq", 7, paper=True, largest_input=255).maximum == 127
+    assert weight_grid("symmetric", 8, paper=True, largest_input=255).maximum == 63
 
 
 @pytest.mark.parametrize("bits", BITS)

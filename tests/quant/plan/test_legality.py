@@ -8,6 +8,8 @@ from torch import nn
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.network import plan_network, quantize
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.plan.legality import judge
 from saq_qat.quant.plan.plan import Finding, Plan
 from saq_qat.recipe.schema import Override, Quant
 from tests.quant.networks import TARGETS, BranchAndConcat, Residual, policy
@@ -22,16 +24,17 @@ def found(plan: Plan, rule: str) -> list[Finding]:
 
 
 NO_IMAGE = policy(quantize_image=False)
+SEVEN_BITS_OF_THE_PAPER = policy(grid="paper", overrides=(Override(match="stem", weight_bits=7),))
 BROKEN: dict[str, tuple[Literal["error", "warning", "note"], str, Quant]] = {
     "ORT003": ("error", "stem", policy(grid="paper")),
     "ORT004": ("warning", "stem", NO_IMAGE),
-    "ORT005": ("warning", "stem", policy()),
+    "ORT005": ("error", "stem", SEVEN_BITS_OF_THE_PAPER),
     "ORT006": ("note", "network", policy()),
 }
 KEPT = {
     "ORT003": policy(),
     "ORT004": policy(),
-    "ORT005": policy(overrides=(Override(match="stem", weight_bits=6),)),
+    "ORT005": policy(overrides=(Override(match="stem", weight_bits=7),)),
     "ORT006": policy(8),
 }
 
@@ -48,10 +51,23 @@ def test_a_plan_that_keeps_a_rule_hears_nothing_of_it(rule: str) -> None:
     assert found(plan_of(KEPT[rule]), rule) == []
 
 
-def test_codes_of_more_than_eight_bits_break_ort002() -> None:
-    from saq_qat.quant.numerics.grid import Grid
-    from saq_qat.quant.plan.legality import judge
+def test_a_recipe_for_cpus_with_vnni_keeps_its_weights_and_is_told_what_others_give() -> None:
+    network, plan = plan_network(Residual(), policy(), TARGETS, cpu="vnni")
+    assert [layer.grid.describe() for layer in plan.layers if layer.name == "stem"] == ["-127..127"]
+    (finding,) = found(plan, "ORT005")
+    assert (finding.level, finding.where) == ("warning", "stem")
+    assert "2 * 255 * 127" in finding.message
+    (refused,) = found(judge(plan, network, TARGETS), "ORT005")
+    assert refused.level == "error"
 
+
+def test_tensorrt_alone_needs_no_pair_bound() -> None:
+    plan = plan_of(policy(), targets=("tensorrt",))
+    assert {layer.grid.describe() for layer in plan.layers if layer.bits == 8} == {"-127..127"}
+    assert found(plan, "ORT005") == []
+
+
+def test_codes_of_more_than_eight_bits_break_ort002() -> None:
     network, plan = plan_network(Residual(), policy(), ())
     wide = replace(plan.tensors[0], grid=Grid(0, 256, unit=256))
     assert found(judge(replace(plan, tensors=(wide, *plan.tensors[1:])), network, TARGETS), "ORT002")

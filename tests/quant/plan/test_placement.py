@@ -56,7 +56,7 @@ def test_layers_know_their_grid_their_input_and_their_output() -> None:
         for layer in plan_of(Residual()).layers
     ]
     assert layers == [
-        ("stem", "conv", "-127..127", True, "image", "stem_relu"),
+        ("stem", "conv", "-63..63", True, "image", "stem_relu"),
         ("conv1", "conv", "-15..15 odd", True, "stem_relu", "relu1"),
         ("conv2", "conv", "-15..15 odd", True, "relu1", "bn2"),
         ("shortcut", "conv", "-15..15 odd", True, "stem_relu", "shortcut_bn"),

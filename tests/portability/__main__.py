@@ -1,0 +1,90 @@
+"""The same codes on every CPU: networks in plain sessions under emulated processors (`make portability`).
+
+usage: python -m tests.portability [FOLDER ...]
+
+Each FOLDER is a bundle; without any, ResNet-20 and a Vision Transformer of random weights, 4 and 8 bits, are
+written first. Exit code 1 if a code differs, 4 without an emulator. The emulator is QEMU's user mode (package
+qemu-user); ARM64 needs a Python of that architecture with numpy, onnx and onnxruntime besides, whose command
+the variable ARM64_PYTHON holds, such as "qemu-aarch64 -cpu neoverse-n1 -L ROOT ROOT/usr/bin/python3".
+
+On CPUs whose float operations round otherwise (no fused multiply-add, or another architecture), softmax, GELU
+and the sums of residuals may turn a code that lies at a rounding tie; one in 100,000 is allowed there.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.portability.golden_folders import write_folders
+
+_SCRIPT = Path(__file__).with_name("plain_codes.py")
+_X86 = "qemu-x86_64"
+_SECONDS = 1800
+_TIES = 1e-5
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A processor, the command of a Python on it, and the share of codes that ties may turn there."""
+
+    name: str
+    python: tuple[str, ...]
+    allowed: float = 0.0
+
+
+def cpus() -> Iterator[Cpu]:
+    """This machine, then the emulated ones that can be had; the others are named with the reason."""
+    yield Cpu("this machine", (sys.executable,))
+    emulator = shutil.which(_X86)
+    if emulator is None:
+        print(f"{_X86} is not installed (apt-get install qemu-user): no CPU but this one can be tried.")
+        raise SystemExit(4)
+    yield Cpu("Haswell: AVX2 without VNNI", (emulator, "-cpu", "Haswell", sys.executable))
+    yield Cpu("Nehalem: SSE 4.2", (emulator, "-cpu", "Nehalem", sys.executable), _TIES)
+    if arm := os.environ.get("ARM64_PYTHON"):
+        yield Cpu("ARM64", tuple(shlex.split(arm)), _TIES)
+    else:
+        print("ARM64 is left out: ARM64_PYTHON names no Python of that architecture.")
+
+
+def is_wrong(cpu: Cpu, folder: Path) -> bool:
+    """Whether more codes of a folder differ on a CPU than may; says how many do."""
+    done = subprocess.run(
+        [*cpu.python, str(_SCRIPT), str(folder)],
+        capture_output=True, text=True, timeout=_SECONDS, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SystemExit(f"{cpu.name}: {' '.join(cpu.python)} ended with {done.returncode}: {last}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    first = f", first in {found['first']}" if found["differ"] else ""
+    print(
+        f"{cpu.name:28} {folder.name:18} {found['differ']:>9,} of {found['compared']:,} codes differ{first}; "
+        f"logits by at most {found['largest_logit_difference']:.3g}",
+        flush=True,
+    )
+    return bool(found["differ"] > cpu.allowed * found["compared"])
+
+
+def main() -> int:
+    """Every folder on every CPU."""
+    available = list(cpus())
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(name) for name in sys.argv[1:]] or list(write_folders(Path(scratch)))
+        wrong = [
+            f"{folder.name} on {cpu.name}" for folder in folders for cpu in available if is_wrong(cpu, folder)
+        ]
+    print(f"Other codes: {', '.join(wrong)}." if wrong else "The trained codes on every CPU.")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
