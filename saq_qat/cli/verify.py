@@ -1,6 +1,5 @@
 """`saq-qat verify`: the whole ladder of proof for a run, tensor by tensor."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,13 +34,15 @@ def verify(
     code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 16,
     top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 0,
 ) -> None:
-    """Compare fake-quant network, deploy view, integer reference and the bundle's graph, code by code.
+    """Compare checkpoint, fake-quant network, deploy view, integer reference and the bundle's graphs: every
+    number and every code.
 
-    Exit code 1 if a rung fails, 3 if the bundle is damaged or belongs to another checkpoint.
+    Exit code 1 if a comparison fails, 3 if the bundle is damaged.
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
     from saq_qat_export.proof.lowered import lower_run
+    from saq_qat_export.proof.numbers.prove import with_contents
     from saq_qat_export.proof.prove import ProofSize, prove
     from saq_qat_export.proof.remedies import flip_remedy
     from saq_qat_export.proof.verification import Verification, write_verification
@@ -50,14 +51,16 @@ def verify(
     folder = resolve_run(run)
     with progress("verify") as shown:
         shown.say(f"verify {folder}")
-        shown.advance(note="lowering the checkpoint again")
         place = bundle or folder / "export"
         manifest, digest = Manifest.load(place), bundle_sha256(place)
         asked = checkpoint or checkpoint_with(folder, manifest.checkpoint_sha256)
         choice = choose_checkpoint(folder, asked)
         _check_checkpoint(place, manifest, choice)
+        shown.advance(note="every number of the bundle's graphs, beside the checkpoint's")
+        contents = _check_numbers(place, manifest, folder / "checkpoints" / asked)
+        shown.advance(note="lowering the checkpoint again")
         lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
-        _check_graphs(place, manifest, lowered, asked)
+        lowered = with_contents(lowered, contents)
         size = ProofSize(code_images, top1_images or None)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
@@ -116,14 +119,22 @@ def _check_checkpoint(folder: Path, manifest: "Manifest", choice: "Choice") -> N
     )
 
 
-def _check_graphs(folder: Path, manifest: "Manifest", lowered: "Lowered", checkpoint: str) -> None:
-    """The bundle's graphs must be, byte for byte, what the checkpoint exports to: one proof serves both."""
-    for target, model in manifest.models.items():
-        graph = lowered.shipped.get(target)
-        if graph is None or model.sha256 != hashlib.sha256(graph.content).hexdigest():
-            torch = manifest.versions.get("torch", "?")
-            raise ArtifactError(
-                f"{folder}: its graph {model.name} is not what checkpoint {checkpoint!r} exports to with "
-                f"these packages; it was made by {manifest.created_by} with torch {torch}. "
-                "Export again, or name the checkpoint it was made from."
-            )
+def _check_numbers(folder: Path, manifest: "Manifest", checkpoint: Path) -> dict[str, bytes]:
+    """The bundle's graphs by target, which must state the numbers of the checkpoint, whatever wrote them."""
+    from saq_qat.train.checkpoint import newest_checkpoint
+    from saq_qat_export.proof.numbers.prove import compare_contents, describe_differences
+    from saq_qat_runtime.bundle.files import read_verified
+
+    found = newest_checkpoint(checkpoint)
+    if found is None or found.folder is None:
+        raise ArtifactError(f"{checkpoint}: no such checkpoint; the training has not saved one yet.")
+    models = manifest.models
+    contents = {t: read_verified(folder, m.name, m.sha256, m.bytes) for t, m in models.items()}
+    numbers = compare_contents(contents, found.folder)
+    wrong = [describe_differences(models[t].name, n) for t, n in numbers.items() if n.differences]
+    if wrong:
+        raise GateError(
+            f"{folder}: its numbers are not those of {found.folder}.\n" + "\n".join(wrong) + f"\nThe bundle "
+            f"was made by {manifest.created_by}. Export again, or name the checkpoint it was made from."
+        )
+    return contents

@@ -16,11 +16,11 @@ from saq_qat.quant.plan.legality import judge
 from saq_qat.quant.plan.placement import place
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.trace.graph import is_carrier, module_of
-from saq_qat.quant.trace.inputs import hand_quantizer
+from saq_qat.quant.trace.inputs import activation_quantizers, hand_quantizer
 from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Cpu, Quant
 
-__all__ = ["activation_quantizers", "calibrate", "insert_quantizers", "plan_network", "quantize"]
+__all__ = ["calibrate", "insert_quantizers", "plan_network", "quantize"]
 
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
@@ -137,12 +137,6 @@ def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
         method=tensor.initialise,
         lsq=tensor.kind == "lsq",
     )
-
-
-def activation_quantizers(network: fx.GraphModule) -> dict[str, Quantizer]:
-    """Plan name and quantizer of every activation, in graph order."""
-    modules = network.get_submodule("quantizers").named_children()
-    return {name: module for name, module in modules if isinstance(module, Quantizer)}
 
 
 @torch.no_grad()

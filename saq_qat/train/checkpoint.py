@@ -5,7 +5,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
 from saq_qat.train.files import sync_folder, write_synced
 
 __all__ = [
+    "RECORDS_FILE",
     "Checkpoint",
     "Form",
+    "FormatError",
     "Position",
     "newest_checkpoint",
     "packed",
@@ -26,9 +29,17 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT = 1
+FORMAT = 2
+RECORDS_FILE = "records.json"
+"""Of the quantizers, layers and other numbers of a quantized network; absent for one in full precision."""
+
+_WITHOUT_RECORDS = 1
 Form = Literal["float", "quantized", "deploy"]
 _HASHES = "sha256.json"
+
+
+class FormatError(ArtifactError):
+    """A checkpoint of a format that this version does not read; it is not damaged, and must stay."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Checkpoint:
         training: optimizer and method tensors; empty where training does not continue (``best``).
         progress: plain numbers of the epoch so far and of the best epoch.
         sha256: of its model.safetensors, by which results know it; empty before it is written.
+        records: of its quantizers; None in full precision.
+        folder: where it was read; None before it was written.
     """
 
     position: Position
@@ -60,6 +73,8 @@ class Checkpoint:
     training: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    records: NetworkRecords | None = None
+    folder: Path | None = None
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -101,6 +116,10 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "optimizer.safetensors": packed(checkpoint.training),
         "state.json": json.dumps(state, indent=2, allow_nan=False).encode(),
     }
+    if checkpoint.records is not None:
+        files[RECORDS_FILE] = json.dumps(
+            records_to_json(checkpoint.records), indent=1, allow_nan=False
+        ).encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[_HASHES] = json.dumps(hashes, indent=2).encode()
     for name, content in files.items():
@@ -118,22 +137,20 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint whose every file has the hash it was written with; tensors on the CPU.
 
     Raises:
-        ArtifactError: it is missing, damaged (naming the file), or written by a newer version.
+        ArtifactError: it is missing or damaged (naming the file).
+        FormatError: a newer version wrote it, or one that kept no records of a quantized network.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such checkpoint.")
+    _check_format(folder)
     hashes = _parse(folder, _HASHES, _read(folder, _HASHES))
+    names = ["state.json", "model.safetensors", "optimizer.safetensors"]
     content = {
         name: _checked(folder, name, hashes)
-        for name in ("state.json", "model.safetensors", "optimizer.safetensors")
+        for name in (*names, *([RECORDS_FILE] if RECORDS_FILE in hashes else []))
     }
     state = _parse(folder, "state.json", content["state.json"])
-    if state.get("format") != FORMAT:
-        raise ArtifactError(
-            f"{folder}: a checkpoint of format {state.get('format')}; this saq-qat reads format {FORMAT}. "
-            "Use the version that wrote it."
-        )
-    return Checkpoint(
+    checkpoint = Checkpoint(
         position=Position(**state["position"]),
         form=state["form"],
         world_size=state["world_size"],
@@ -141,7 +158,34 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         training=_unpack(folder, "optimizer.safetensors", content),
         progress=state["progress"],
         sha256=hashes["model.safetensors"],
+        folder=folder,
     )
+    if RECORDS_FILE not in content:
+        return checkpoint
+    records = _parse(folder, RECORDS_FILE, content[RECORDS_FILE])
+    return replace(checkpoint, records=records_from_json(records, str(folder / RECORDS_FILE)))
+
+
+def _check_format(folder: Path) -> None:
+    """Refuse other formats before any hash is compared: another format may keep other files."""
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+    except (OSError, ValueError):
+        return  # damaged, which the hashes will name
+    found = state.get("format") if isinstance(state, dict) else None
+    if found == FORMAT or not isinstance(found, int):
+        return
+    if found > FORMAT:
+        raise FormatError(
+            f"{folder}: a checkpoint of format {found}; this saq-qat reads formats up to {FORMAT}. "
+            "Use the version that wrote it."
+        )
+    if found != _WITHOUT_RECORDS or state.get("form") != "float":
+        raise FormatError(
+            f"{folder}: a quantized network in a checkpoint of format {found}, which has no records of what "
+            f"was trained ({RECORDS_FILE}); nothing exported from it could be proved. Train again, or export "
+            "with the version that wrote it."
+        )
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -149,6 +193,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 
     Raises:
         ArtifactError: neither is whole.
+        FormatError: another version wrote one of them; that is no damage, and going on would overwrite it.
     """
     previous = _beside(folder, "previous")
     if not folder.is_dir():
@@ -156,6 +201,8 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         return read_checkpoint(previous) if previous.is_dir() else None
     try:
         return read_checkpoint(folder)
+    except FormatError:
+        raise
     except ArtifactError as error:
         if not previous.is_dir():
             raise

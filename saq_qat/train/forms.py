@@ -6,13 +6,17 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
+from saq_qat.quant.deploy.recorded import fill_records, plan_records
 from saq_qat.quant.deploy.view import fold_batch_norm
 from saq_qat.quant.network import calibrate, quantize
 from saq_qat.quant.plan.plan import Plan
+from saq_qat.quant.plan.records import NetworkRecords, differences
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.checkpoint import Form
+from saq_qat.train.checkpoint import Checkpoint, Form
 
-__all__ = ["load_weights", "network_in_form", "next_form"]
+__all__ = ["check_records", "load_weights", "network_in_form", "next_form", "records_of"]
+
+_LISTED = 12
 
 
 def next_form(
@@ -69,3 +73,38 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
             f"{where}: the weights do not fit the network of the recipe beside them: {error} "
             "The model's code may have changed since."
         ) from error
+
+
+def records_of(network: nn.Module, plan: Plan | None, recipe: Recipe) -> NetworkRecords | None:
+    """What a checkpoint stores of a network beside its weights; None in full precision."""
+    if plan is None or not isinstance(network, fx.GraphModule):
+        return None
+    return fill_records(plan_records(network, plan, refine_bias=recipe.deploy.refine_bias), network)
+
+
+def check_records(
+    network: nn.Module, plan: Plan | None, recipe: Recipe, checkpoint: Checkpoint
+) -> NetworkRecords | None:
+    """The records a network was trained with, which those that its recipe gives today must equal.
+
+    Raises:
+        ArtifactError: they differ; the message shows both where they do.
+    """
+    if plan is None or not isinstance(network, fx.GraphModule):
+        return None
+    if checkpoint.records is None:
+        raise ArtifactError(
+            f"{checkpoint.folder}: a quantized network without records of what was trained. "
+            "Train again, or export with the version that wrote it."
+        )
+    planned = plan_records(network, plan, refine_bias=recipe.deploy.refine_bias)
+    found = differences(checkpoint.records, planned)
+    if found:
+        more = [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+        listed = "\n".join([*(f"  {line}" for line in found[:_LISTED]), *more])
+        raise ArtifactError(
+            f"{checkpoint.folder}: this recipe is planned otherwise today than when the network was trained, "
+            f"so it would be another network:\n{listed}\n"
+            "Use the version of saq-qat and of the model's code that trained it, or train again."
+        )
+    return checkpoint.records

@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import fx, nn
 
 from saq_qat.data.open import ImageData, open_data
 from saq_qat.errors import ArtifactError
+from saq_qat.quant.deploy.recorded import take_up_statistics
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form, newest_checkpoint
 from saq_qat.train.folder import RESOLVED
-from saq_qat.train.forms import load_weights, network_in_form
+from saq_qat.train.forms import check_records, load_weights, network_in_form
 
 __all__ = ["Restored", "restore"]
 
@@ -27,6 +28,7 @@ class Restored:
         form: float, quantized, or deploy (with BatchNorm folded).
         step: optimizer steps it was trained for.
         checkpoint_sha256: of the model.safetensors its weights came from.
+        checkpoint: the folder it was read from.
     """
 
     run: Path
@@ -37,6 +39,7 @@ class Restored:
     form: Form
     step: int
     checkpoint_sha256: str
+    checkpoint: Path
 
 
 def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
@@ -62,6 +65,18 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
         raise ArtifactError(f"{folder}: no such checkpoint; the training has not saved one yet.")
     images = open_data(recipe.data, recipe.seed)
     network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
+    records = check_records(network, plan, recipe, checkpoint)
     load_weights(network, checkpoint.model, str(folder))
-    step = checkpoint.position.step
-    return Restored(run, recipe, network.eval(), plan, images, checkpoint.form, step, checkpoint.sha256)
+    if records is not None and isinstance(network, fx.GraphModule):
+        take_up_statistics(network, records)
+    return Restored(
+        run,
+        recipe,
+        network.eval(),
+        plan,
+        images,
+        checkpoint.form,
+        checkpoint.position.step,
+        checkpoint.sha256,
+        checkpoint.folder or folder,
+    )

@@ -19,7 +19,7 @@ from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
-from saq_qat.train.forms import load_weights, network_in_form
+from saq_qat.train.forms import check_records, load_weights, network_in_form, records_of
 from saq_qat.train.log import RunLog, environment
 from saq_qat.train.progress import OnProgress, TeacherAccuracy
 from saq_qat.train.stop import Stop, TrainingStoppedError
@@ -108,7 +108,13 @@ class Training:
             "teacher": self.teacher.sha256 if self.teacher is not None else None,
         }
         checkpoint = Checkpoint(
-            self.position, self.form, self.processes.world_size, self.network.state_dict(), training, progress
+            self.position,
+            self.form,
+            self.processes.world_size,
+            self.network.state_dict(),
+            training,
+            progress,
+            records=records_of(self.network, self.plan, self.recipe),
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
 
@@ -156,6 +162,7 @@ def begin_or_resume(
     else:
         _check_same_surroundings(checkpoint, folder, processes, teacher)
         network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
+        check_records(network, plan, recipe, checkpoint)
         load_weights(network, checkpoint.model, str(folder))
     network = network.to(processes.device)
     training = Training(

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from saq_qat.models.vit import vit_micro
 from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
 from saq_qat.optim.passes import Objective
-from saq_qat.quant.network import activation_quantizers, calibrate, quantize
+from saq_qat.quant.network import calibrate, quantize
+from saq_qat.quant.trace.inputs import activation_quantizers
 from saq_qat.recipe.schema import ActivationQuantizer, AdamW, EfficientTraining, Quant, Saq, WeightQuantizer
 from tests.optim.attention_reference import LAYERS, Reference
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError
-from saq_qat.quant.network import activation_quantizers, calibrate, plan_network, quantize
+from saq_qat.quant.network import calibrate, plan_network, quantize
 from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
+from saq_qat.quant.trace.inputs import activation_quantizers
 from saq_qat.recipe.schema import Override
 from tests.quant.networks import TARGETS, BranchAndConcat, Gated, NoNorm, Residual, images, policy
 

@@ -1,5 +1,8 @@
 import errno
+import hashlib
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,16 +10,48 @@ import torch
 from pytest import MonkeyPatch
 
 from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.quant.plan.records import (
+    BatchNormRecord,
+    CodesRecord,
+    FloatRecord,
+    LayerRecord,
+    NetworkRecords,
+    QuantizerRecord,
+    WindowRecord,
+    records_from_json,
+    records_to_json,
+)
 from saq_qat.train import checkpoint as module
 from saq_qat.train.checkpoint import (
     Checkpoint,
+    FormatError,
     Position,
     newest_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
 
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "sha256.json")
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "records.json", "sha256.json")
+
+_IMAGE = QuantizerRecord(
+    "image", "image", "saq", 8, CodesRecord(-128, 127, 127), None, ("conv",), "a", scale=0.1
+)
+_WEIGHT = QuantizerRecord(
+    "conv", "weight", "saq", 4, CodesRecord(-15, 15, 15, 2), 0, ("conv",), "b", scale=1 / 3
+)
+RECORDS = NetworkRecords(
+    (_IMAGE,),
+    (
+        LayerRecord(
+            "conv", "conv", _WEIGHT, "weight", None, WindowRecord((1, 2), (0, 1), (1, 1), 3), True, False,
+            BatchNormRecord("bn", 1e-5, True), None, "image", 8, mean=0.25, deviation=0.1,
+        ),
+    ),
+    (BatchNormRecord("last", 1e-3, False),),
+    (FloatRecord("norm", "LayerNorm", ("norm.weight",), (1e-6,)),),
+    {"pool": "image"},
+)  # fmt: skip
+"""Of no network; every kind of field."""
 
 
 def make(step: int) -> Checkpoint:
@@ -27,6 +62,7 @@ def make(step: int) -> Checkpoint:
         {"weight": torch.arange(6.0).reshape(2, 3).t(), "initialised": torch.tensor(True)},
         {"optimizer/momentum_buffer/weight": torch.full((3, 2), float(step))},
         {"best": 91.25, "accuracy": {"top1": 1 / 3, "deploy_top1": None}},
+        records=RECORDS,
     )
 
 
@@ -35,6 +71,7 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
     read = read_checkpoint(tmp_path / "last")
     assert (read.position, read.form, read.world_size) == (make(7).position, "quantized", 1)
     assert read.progress == make(7).progress
+    assert (read.records, read.folder) == (RECORDS, tmp_path / "last")
     for name, tensor in make(7).model.items():
         assert torch.equal(read.model[name], tensor) and read.model[name].dtype == tensor.dtype
     assert torch.equal(read.training["optimizer/momentum_buffer/weight"], torch.full((3, 2), 7.0))
@@ -116,12 +153,58 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_half_written(
     assert read_checkpoint(tmp_path / "last").position.step == 1
 
 
-def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FORMAT", 2)
+def of_format(folder: Path, number: int, form: str = "quantized") -> None:
+    """Let the checkpoint say it is of another format; with hashes that fit, as its writer would."""
+    state = json.loads((folder / "state.json").read_bytes()) | {"format": number, "form": form}
+    (folder / "state.json").write_text(json.dumps(state))
+    hashes = json.loads((folder / "sha256.json").read_bytes())
+    hashes["state.json"] = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()
+    (folder / "sha256.json").write_text(json.dumps(hashes))
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "last", make(1))
-    monkeypatch.undo()
-    with pytest.raises(ArtifactError, match="format 2; this saq-qat reads format 1"):
+    of_format(tmp_path / "last", 3)
+    with pytest.raises(FormatError, match="format 3; this saq-qat reads formats up to 2"):
         read_checkpoint(tmp_path / "last")
+
+
+@pytest.mark.parametrize("newer", [["last"], ["last.previous"], ["last", "last.previous"]])
+def test_a_newer_format_is_never_taken_for_damage(tmp_path: Path, newer: list[str]) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path / "last", make(step))
+    for name in newer:
+        of_format(tmp_path / name, 3)
+    if "last" not in newer:
+        (tmp_path / "last" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FormatError, match="format 3"):
+        newest_checkpoint(tmp_path / "last")
+
+
+def test_a_newer_format_whose_files_nobody_knows_is_refused_too(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "last", make(1))
+    write_checkpoint(tmp_path / "last", make(2))
+    (tmp_path / "last" / "sha256.json").unlink()
+    (tmp_path / "last" / "state.json").write_text('{"format": 7}')
+    with pytest.raises(FormatError, match="format 7"):
+        newest_checkpoint(tmp_path / "last")
+
+
+def test_without_records_a_float_network_is_read_and_a_quantized_one_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "last", replace(make(1), records=None))
+    of_format(tmp_path / "last", 1, "float")
+    assert read_checkpoint(tmp_path / "last").records is None
+    of_format(tmp_path / "last", 1)
+    with pytest.raises(FormatError, match=r"no records of what was trained.*Train again"):
+        read_checkpoint(tmp_path / "last")
+
+
+@pytest.mark.parametrize("field", ["clip_level_name", "codes"])
+def test_records_that_lack_a_field_are_refused_by_name(tmp_path: Path, field: str) -> None:
+    value = json.loads(json.dumps(records_to_json(RECORDS)))
+    del value["quantizers"][0][field]
+    with pytest.raises(ArtifactError, match=field):
+        records_from_json(value, "records.json")
 
 
 def test_files_honour_the_umask(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from saq_qat_export.graph.patterns import onnxruntime, tensorrt
 from saq_qat_export.lint.pair_bound import IntegerProduct, integer_products
 from saq_qat_export.reference.qdq_graph import QdqGraph
 
-__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt"]
+__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_onnx", "export_tensorrt", "read_onnx"]
 
 INPUT, OUTPUT = "image", LOGITS
 _PACKED_LEVELS = 16
@@ -119,8 +119,12 @@ def _finished(model: ir.Model) -> OnnxGraph:
     _stamp(model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
-    content = proto.SerializeToString(deterministic=True)
-    wiring = QdqGraph(proto.graph)
+    return read_onnx(proto.SerializeToString(deterministic=True))
+
+
+def read_onnx(content: bytes) -> OnnxGraph:
+    """A serialised model, whoever wrote it, with the names of its tensors."""
+    wiring = QdqGraph(onnx.load_model_from_string(content).graph)
     return OnnxGraph(content, code_tensors(wiring), float_tensors(wiring))
 
 

@@ -22,6 +22,7 @@ from saq_qat_export.proof.ladder import (
     tie_images,
 )
 from saq_qat_export.proof.lowered import Lowered
+from saq_qat_export.proof.numbers.prove import compare_numbers_of
 from saq_qat_export.proof.tensorrt import tensorrt_rungs
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
@@ -80,6 +81,8 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
         rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
+    on_step("every number of the graphs that ship, beside the checkpoint's")
+    rungs += compare_numbers_of(lowered)
     backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
     on_step("predictions of fake-quant network, deploy view and engine")
     agreement = agree(

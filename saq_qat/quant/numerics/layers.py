@@ -56,6 +56,7 @@ class QuantLayer(nn.Module):
         self.shift: Tensor | None = None
         self.shift_space: Literal["normalised", "raw"] = "normalised"
         self.refinement = 1
+        self._trained: tuple[Tensor, Tensor] | None = None
         self.register_buffer("channel_gain", None)
 
     @property
@@ -151,10 +152,24 @@ class QuantLayer(nn.Module):
 
     def weight_deviation(self) -> Tensor:
         """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation and for a constant weight."""
-        if not self.normalize:
-            return self.weight.new_ones(())
+        return self.weight_statistics()[1]
+
+    def weight_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the normalisation, 0-dim; 0 and 1 without it."""
         weight = self.weight.detach()
-        return _deviation(weight - weight.mean())
+        if not self.normalize:
+            return weight.new_zeros(()), weight.new_ones(())
+        if self._trained is not None:
+            return self._trained
+        mean = weight.mean()
+        return mean, _deviation(weight - mean)
+
+    def set_statistics(self, mean: float, deviation: float) -> None:
+        """Use these for the weight as it is, instead of taking them anew; a shifted weight still has its own.
+
+        For a network that is not trained on: they are those of the weight it was saved with.
+        """
+        self._trained = self.weight.new_tensor(mean), self.weight.new_tensor(deviation)
 
     def quantizer_input(self) -> Tensor:
         """v, of the weight's shape, without any shift."""
@@ -195,6 +210,9 @@ class QuantLayer(nn.Module):
     def _normalised(self, weight: Tensor) -> Tensor:
         if not self.normalize:
             return weight
+        if self._trained is not None and weight is self.weight:
+            mean, deviation = self._trained
+            return (weight - mean).div_(deviation)
         centred = weight - weight.detach().mean()
         return centred.div_(_deviation(centred.detach()))
 

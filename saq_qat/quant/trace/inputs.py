@@ -5,7 +5,7 @@ from torch import fx
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 
-__all__ = ["hand_quantizer", "quantizer_before", "quantizer_before_factor"]
+__all__ = ["activation_quantizers", "hand_quantizer", "quantizer_before", "quantizer_before_factor"]
 
 
 def quantizer_before(network: fx.GraphModule, node: fx.Node) -> Quantizer | None:
@@ -32,3 +32,9 @@ def hand_quantizer(network: fx.GraphModule, node: fx.Node) -> None:
         path = str(graph.source_of(network, node).target)
         with network.graph.inserting_before(node):
             node.args = (*node.args, network.graph.get_attr(path))
+
+
+def activation_quantizers(network: fx.GraphModule) -> dict[str, Quantizer]:
+    """Plan name and quantizer of every activation, in graph order."""
+    modules = network.get_submodule("quantizers").named_children()
+    return {name: module for name, module in modules if isinstance(module, Quantizer)}

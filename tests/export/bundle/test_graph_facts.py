@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from saq_qat.quant.network import activation_quantizers
+from saq_qat.quant.trace.inputs import activation_quantizers
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
 from saq_qat_export.bundle.graph_facts import GraphFacts, graph_facts
 from saq_qat_export.bundle.records import tensor_records

@@ -31,6 +31,17 @@ def test_the_normalised_weight_has_mean_zero_and_deviation_one() -> None:
     assert torch.equal(conv(normalize=False).quantizer_input(), conv().weight)
 
 
+def test_given_statistics_are_used_for_the_weight_and_not_for_a_shifted_one() -> None:
+    layer, fresh = conv(rescale_std=True), conv(rescale_std=True)
+    layer.set_statistics(0.25, 2.0)
+    assert torch.equal(layer.quantizer_input(), (layer.weight - 0.25) / 2.0)
+    assert torch.equal(layer.weight_scale(), layer.weight_quantizer.scale * 2.0)
+    layer.shift = fresh.shift = torch.full_like(layer.weight, 0.1)
+    layer.shift_space = fresh.shift_space = "raw"
+    ratio = layer.quantized_weight() / fresh.quantized_weight()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 2.0 / float(fresh.weight_deviation())))
+
+
 def test_statistics_of_the_normalisation_carry_no_gradient() -> None:
     layer = conv()
     torch.autograd.backward(layer.quantizer_input().sum())

@@ -1,0 +1,149 @@
+"""Floats of a file that no quantizer or layer has: parameters, lone BatchNorms, numbers of its code."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from saq_qat_export.proof.numbers.file import GraphFile, attribute
+from saq_qat_export.proof.numbers.tally import Tally
+from saq_qat_export.proof.numbers.trained import Trained
+
+__all__ = ["FloatComparison"]
+
+Array = npt.NDArray[Any]
+
+_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+_EPSILONS = {"LayerNormalization": 1e-5, "InstanceNormalization": 1e-5, "GroupNormalization": 1e-5}
+# What exporters write activations with, where a target's operators do not have them.
+_DECOMPOSED: dict[str, tuple[float, ...]] = {
+    "gelu": (0.5, 1.0, 2.0**0.5, 0.5**0.5, 3.0, 0.044715, (2 / np.pi) ** 0.5, 2.0),
+    "hardswish": (0.0, 3.0, 6.0, 1 / 6),
+    "hardsigmoid": (0.0, 1.0, 3.0, 6.0, 1 / 6),
+    "silu": (1.0,),
+    "mish": (1.0,),
+    "softplus": (1.0,),
+    "relu6": (0.0, 6.0),
+    "relu": (0.0,),
+    "hardtanh": (0.0,),
+    "groupnorm": (1.0, 0.0),
+}
+
+
+class FloatComparison:
+    """Accounts for the constants that are left: floats by a tensor or number of the checkpoint, integers of
+    64 bits as shapes, axes and indices. Nothing else may be left."""
+
+    def __init__(self, file: GraphFile, trained: Trained, tally: Tally) -> None:
+        self.file, self.trained, self.tally = file, trained, tally
+        self.tensors = self._known_tensors()
+        self.numbers = self._known_numbers()
+        self.removed: dict[float, str] = {}
+
+    def _known_tensors(self) -> dict[str, Array]:
+        """By name: parameters that float nodes read, gain and shift of lone BatchNorms; float32."""
+        known: dict[str, Array] = {}
+        for record in self.trained.records.floats:
+            for name in record.tensors:
+                array = self.trained.tensor(name)
+                if array.dtype.kind == "f":
+                    known[name] = array.astype(np.float32)
+            if record.op == "constant":
+                known[record.name] = np.asarray(record.numbers, np.float32)
+        for norm in self.trained.records.batch_norms:
+            gain, shift = self.trained.batch_norm(norm)
+            known[f"{norm.name}.gain"], known[f"{norm.name}.shift"] = gain.astype("f"), shift.astype("f")
+        return known
+
+    def _known_numbers(self) -> set[np.float32]:
+        known: set[np.float32] = set()
+        for record in self.trained.records.floats:
+            name = record.op.lower()
+            for number in (*record.numbers, *_DECOMPOSED.get(name, ())):
+                known.add(np.float32(number))
+                if number:
+                    known.add(np.float32(1 / np.float64(number)))
+        return known
+
+    def allow_bound_of(self, name: str) -> None:
+        """A quantizer that a file leaves out may have left the bounds that a ReLU before it became."""
+        quantizer = self.trained.quantizers[name]
+        if quantizer.record.zero_below:
+            self.numbers |= {np.float32(0), np.float32(quantizer.scale * np.float32(quantizer.maximum))}
+
+    def run(self) -> None:
+        """Account for every constant that is still open, and for initializers nobody reads."""
+        self._norms()
+        for node, index in list(self.file.open.values()):
+            self._account(node, index)
+        for name in self.file.unused():
+            self.tally.differ("an initializer", name, "no record", "unused numbers")
+
+    def _norms(self) -> None:
+        """Layer norms in their order: gain, shift and epsilon of each."""
+        nodes = [node for node in self.file.nodes if node.op_type == "LayerNormalization"]
+        records = [record for record in self.trained.records.floats if "layernorm" in record.op.lower()]
+        if len(nodes) != len(records):
+            return
+        for node, record in zip(nodes, records, strict=True):
+            for index, name in enumerate(record.tensors, start=1):
+                found = self.file.value(node, index)
+                if found is not None:
+                    self._equal(name, self.file.name(node, index), self.tensors[name], found)
+            epsilon = np.float32(attribute(node, "epsilon", _EPSILONS[node.op_type]))
+            if epsilon not in {np.float32(number) for number in record.numbers}:
+                self.tally.differ(f"epsilon of {record.name}", "", record.numbers, epsilon)
+
+    def _account(self, node: onnx.NodeProto, index: int) -> None:
+        array, name = self.file.constants[node.input[index]], node.input[index]
+        self.file.value(node, index)
+        if array.dtype.kind in "iub" and self._is_structure(node, array):
+            return
+        if array.dtype.kind == "f":
+            own = self.tensors.get(name)
+            if own is not None and own.size == array.size and self._equal_to_any(array) is None:
+                self._equal(name, name, own, array)
+                return
+            if self._equal_to_any(array) is not None or self._is_number(array):
+                self.tally.compared += array.size
+                return
+        self.tally.differ(f"a constant of {node.name or node.op_type}", name, "no record", _summary(array))
+
+    def _is_structure(self, node: onnx.NodeProto, array: Array) -> bool:
+        """Shapes, axes, indices and conditions; codes have eight bits, and products read no integers."""
+        return array.dtype in (np.int64, np.bool_) and node.op_type not in _PRODUCTS
+
+    def _equal(self, name: str, tensor: str, own: Array, found: Array) -> None:
+        stored = own.astype(np.float16).astype(np.float32) if self.file.half else own
+        self.tally.equal(f"parameter {name}", tensor, stored.reshape(-1), found.reshape(-1))
+
+    def _equal_to_any(self, found: Array) -> str | None:
+        """Name of a tensor of the checkpoint with these numbers, in this order or transposed."""
+        flat = found.reshape(-1)
+        for name, own in self.tensors.items():
+            if own.size != found.size:
+                continue
+            orders = [own.reshape(-1)] + ([own.T.reshape(-1)] if own.ndim == 2 else [])
+            for values in orders:
+                stored = values.astype(np.float16) if self.file.half else values
+                if np.array_equal(stored, flat):
+                    return name
+        return None
+
+    def _is_number(self, array: Array) -> bool:
+        """One number of the network's code, once or repeated."""
+        values = np.unique(array)
+        if not values.size:
+            return True
+        known = self.numbers
+        if self.file.half:
+            with np.errstate(over="ignore"):
+                known = {np.float32(np.float16(number)) for number in known}
+        return values.size == 1 and np.float32(values[0]) in known
+
+
+def _summary(array: Array) -> str:
+    flat = array.reshape(-1)
+    shown = ", ".join(f"{float(x):g}" for x in flat[:3])
+    return f"{array.dtype} {array.shape}: {shown}{', ...' if flat.size > 3 else ''}"
