@@ -19,6 +19,7 @@ from saq_qat_export.bundle.write import check_destination, make_bundle, write_bu
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
+from saq_qat_export.proof.remedies import failed_checks, flip_remedy
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.bundle.manifest import Manifest
 
@@ -63,8 +64,8 @@ def export_run(
 
     Raises:
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
-        LegalityError, GateError: a graph breaks a rule of its target, or a hard rung failed, and
-            ``allow_failed_gate`` is false; nothing is written.
+        LegalityError, GateError: a graph breaks a rule of its target, or a hard rung failed (a threshold of
+            the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
     """
     check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
@@ -74,7 +75,7 @@ def export_run(
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)
     if not proof.passed and not allow_failed_gate:
-        raise GateError(_failure(proof))
+        raise GateError(_failure(proof, lowered.restored.form))
     on_step("writing the bundle")
     golden = _golden_images(lowered.restored)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
@@ -107,11 +108,12 @@ def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding,
     return findings
 
 
-def _failure(proof: Proof) -> str:
-    failed = "; ".join(f"{r.name}: {r.detail}" for r in proof.rungs if r.hard and not r.passed)
+def _failure(proof: Proof, form: Form) -> str:
+    remedy = flip_remedy(proof.rungs, biases_learned=form == "deploy")
     return (
-        f"The exported integers are not the trained ones, so no bundle was written. {failed}. "
-        "See 'saq-qat verify' for every tensor; --allow-failed-gate writes the bundle, marked as failed."
+        f"Not proved, so no bundle was written: {'; '.join(failed_checks(proof.rungs))}. "
+        + (f"The {remedy} " if remedy else "")
+        + "--allow-failed-gate writes the bundle, marked as failed; 'saq-qat verify' then shows every tensor."
     )
 
 

@@ -37,14 +37,14 @@ def verify(
     """Compare checkpoint, fake-quant network, deploy view, integer reference and the bundle's graphs: every
     number and every code.
 
-    Exit code 1 if a comparison fails, 3 if the bundle is damaged.
+    Exit code 1 if a hard comparison fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
     from saq_qat_export.proof.lowered import lower_run
     from saq_qat_export.proof.numbers.prove import with_contents
     from saq_qat_export.proof.prove import ProofSize, prove
-    from saq_qat_export.proof.remedies import flip_remedy
+    from saq_qat_export.proof.remedies import failed_checks, flip_remedy
     from saq_qat_export.proof.verification import Verification, write_verification
     from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
@@ -76,7 +76,7 @@ def verify(
     print_rungs(proof)
     for reason in absent:
         typer.echo(reason)
-    failed = [rung.name for rung in proof.rungs if not rung.passed]
+    failed = failed_checks(proof.rungs)
     if failed:
         remedy = flip_remedy(proof.rungs, biases_learned=lowered.restored.form == "deploy")
         hint = f"\nThe {remedy}" if remedy else ""

@@ -11,7 +11,7 @@ from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
 from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
 from saq_qat_export.proof.ladder import Rung
-from saq_qat_export.proof.remedies import flip_remedy
+from saq_qat_export.proof.remedies import failed_checks, flip_remedy
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
 from saq_qat_runtime.bundle.records import RungRecord
 from saq_qat_runtime.bundle.result_files import short_digest
@@ -22,7 +22,7 @@ __all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "remedy_
 
 @dataclass(frozen=True)
 class Verdict:
-    """PASS: proved, within the thresholds, measured. FAIL: a rung failed. INCOMPLETE: not all known."""
+    """PASS: proved, within the thresholds, measured. FAIL: a hard rung failed. INCOMPLETE: not all known."""
 
     status: Literal["PASS", "FAIL", "INCOMPLETE"]
     reason: str
@@ -33,9 +33,7 @@ class Verdict:
 
 def judge_run(known: Collected) -> Verdict:
     """The verdict on what was collected; speed is told, and fails nothing."""
-    failed = [
-        f"{rung.name} ({rung.detail or rung.mismatches})" for rung in rungs(known) if not rung.passed
-    ] + missed_layers(known.engines)
+    failed = failed_checks(rungs(known)) + missed_layers(known.engines)
     if failed:
         return Verdict("FAIL", "; ".join(failed))
     missing = missing_steps(known)
@@ -100,6 +98,7 @@ def warnings_of(known: Collected) -> list[str]:
     found = []
     if known.manifest is not None and known.manifest.gate.allowed_failed:
         found.append("the bundle was written although its gate failed (--allow-failed-gate)")
+    found += [f"{rung.name}: {rung.detail}" for rung in rungs(known) if not (rung.hard or rung.passed)]
     count = integer_products(known)
     if count is not None and count.integer < count.total:
         found.append(f"not to be called integer: {count.label}")

@@ -11,9 +11,11 @@ import pytest
 
 from saq_qat.errors import ArtifactError, GateError, SaqError
 from saq_qat.recipe.load import parse_recipe
+from saq_qat.recipe.schema import Thresholds
 from saq_qat.train.run import run_training
 from saq_qat_export import run as run_module
 from saq_qat_export.bundle import write as bundle_module
+from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, agreement_rungs
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
 from saq_qat_export.reference.deploy_view import run_reference
@@ -34,6 +36,7 @@ train:
   optimizer: {kind: sgd}
   stages:
     - {kind: quantized, epochs: 1, lr: 0.02}
+deploy: {thresholds: {max_top1_drop: 100, max_flip_rate: 1}}  # two dozen images that mean nothing
 """
 SIZE = ProofSize(4, 24)
 
@@ -183,7 +186,9 @@ def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_failing_proof")
 def test_a_failed_gate_writes_nothing(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"not the trained ones.*first at a\.codes.*--allow-failed-gate"):
+    with pytest.raises(
+        GateError, match=r"Not proved, so no bundle was written.*first at a\.codes.*--allow-failed-gate"
+    ):
         export_run(run, tmp_path / "bundle", size=SIZE)
     assert list(tmp_path.iterdir()) == []
 
@@ -202,10 +207,29 @@ def test_a_failed_soft_rung_does_not_stop_the_bundle(run: Path, tmp_path: Path) 
     exported = export_run(run, tmp_path / "bundle", size=SIZE)
     assert exported.proof.passed
     soft = [rung for rung in exported.proof.rungs if not rung.hard]
-    assert len(soft) == 4
+    assert len(soft) == 3
     worse = replace(exported.proof, rungs=(*exported.proof.rungs, replace(soft[0], passed=False)))
     assert worse.passed
-    assert not worse.within_thresholds
+
+
+def test_a_threshold_of_the_recipe_that_fails_writes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers_change(*arguments: Any) -> Proof:
+        proof = prove(*arguments)
+        flips = replace(proof.agreement, flips=proof.agreement.images)
+        others = [rung for rung in proof.rungs if rung.name != FAKE_QUANT_RUNG]
+        rungs = (*others, *agreement_rungs(flips, Thresholds())[1:])
+        return replace(proof, agreement=flips, rungs=rungs)
+
+    monkeypatch.setattr(run_module, "prove", answers_change)
+    with pytest.raises(
+        GateError, match=rf"Not proved.*{FAKE_QUANT_RUNG}.*100\.0 % of answers differ.*deploy"
+    ):
+        export_run(run, tmp_path / "bundle", size=SIZE)
+    assert list(tmp_path.iterdir()) == []
+    exported = export_run(run, tmp_path / "bundle", size=SIZE, allow_failed_gate=True)
+    assert (exported.manifest.gate.passed, exported.manifest.gate.allowed_failed) == (False, True)
 
 
 def test_a_full_precision_run_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ train:
   stages:
     - {kind: float, epochs: 1, lr: 0.05}
     - {kind: quantized, epochs: 1, lr: 0.02}
+deploy: {thresholds: {max_top1_drop: 100, max_flip_rate: 1}}  # of forty images one flip is 2.5 %
 """
 
 

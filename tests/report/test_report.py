@@ -63,7 +63,7 @@ def test_a_failed_rung_fails_the_run_whatever_else_is_fine(complete: Collected) 
 
 
 def test_a_run_without_a_deploy_stage_is_told_why_answers_changed(complete: Collected) -> None:
-    flipped = dataclasses.replace(proof(flips=9), rungs=(Rung(FAKE_QUANT_RUNG, False, False, 40, 9, ""),))
+    flipped = dataclasses.replace(proof(flips=9), rungs=(Rung(FAKE_QUANT_RUNG, True, False, 40, 9, ""),))
     known = dataclasses.replace(complete, proof=flipped)
     assert "biases were rounded" in "\n".join(report_text(known))
     assert "biases were rounded" in report_json(known)["remedy"]

@@ -7,6 +7,7 @@ from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
 from saq_qat.recipe.schema import Cpu
 from saq_qat_export.lint.pair_bound import IntegerProduct
+from saq_qat_export.proof.constant_channels import constant_count
 from saq_qat_export.proof.ladder import PAIR_RUNG
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import tensor_name
@@ -41,6 +42,7 @@ def _layer_record(layer: LayerPlan, plan: Plan, view: fx.GraphModule) -> LayerRe
         input_grid=None if source is None else source.grid.describe(),
         integer=layer.integer,
         reason=layer.float_reason,
+        constant_channels=constant_count(module) if isinstance(module, IntegerLayer) else 0,
     )
 
 

@@ -18,6 +18,7 @@ from saq_qat.quant.deploy.kernels import LOGITS, is_integer_product
 from saq_qat.quant.trace import graph
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph.attention import with_attention
+from saq_qat_export.graph.passes.activations import keep_relus_apart
 from saq_qat_export.graph.passes.batch import repeat_by_broadcasting
 from saq_qat_export.graph.passes.bounds import drop_idle_relus
 from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
@@ -72,6 +73,7 @@ def export_onnx(view: fx.GraphModule, image_shape: tuple[int, int, int], deploy:
     repeat_by_broadcasting(model)
     write_filled_constants(model)
     dequantize_behind_carriers(model)
+    keep_relus_apart(model)
     name_after_modules(model, _products(view))
     store_uint8_before_int8(model)
     add_weight_zero_points(model)

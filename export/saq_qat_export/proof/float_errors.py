@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from saq_qat.quant.deploy import ops
-from saq_qat.quant.deploy.integer_modules import ChannelAffine
+from saq_qat.quant.deploy.integer_modules import ChannelAffine, along_channels
 from saq_qat.quant.trace.operations import (
     AVERAGING,
     CONCATENATING,
@@ -105,7 +105,8 @@ def _product(operation: FloatOperation) -> Any:
 def _affine(operation: FloatOperation, module: ChannelAffine) -> Tensor:
     ((_, error), *_) = operation.operands
     y = operation.result
-    return module.gain.abs() * error + ROUNDING * ((y - module.shift).abs() + y.abs())
+    gain, shift = along_channels(module.gain, y), along_channels(module.shift, y)
+    return gain.abs() * error + ROUNDING * ((y - shift).abs() + y.abs())
 
 
 def _mean(operation: FloatOperation) -> Any:

@@ -1,8 +1,8 @@
 """The ladder of proof: fake-quant network, deploy view, integer reference and engine, compared pair by pair.
 
-Hard rungs decide whether a bundle may be written: the integer reference equals the engine in every code, and
-the deploy view in float64 equals it wherever float32 can tell a value from a rounding tie. Soft rungs bound
-what may differ.
+Hard rungs decide whether a bundle may be written: the integer reference equals the engine in every code, the
+deploy view in float64 equals it wherever float32 can tell a value from a rounding tie, and deployment keeps
+to the recipe's thresholds. Soft rungs bound what else may differ.
 """
 
 import copy
@@ -172,7 +172,7 @@ def agree(
 
 
 def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
-    """The soft rungs on predictions: engine against deploy view, and against the fake-quant network.
+    """The rungs on predictions: engine against deploy view (soft), and against the fake-quant network (hard).
 
     Both are bounded by the recipe: codes that float32 cannot tell from a tie differ once or twice an image,
     later layers amplify that, and how many answers it turns depends on the network's margins.
@@ -190,7 +190,7 @@ def agreement_rungs(agreement: Agreement, thresholds: Thresholds) -> list[Rung]:
         ),
         Rung(
             FAKE_QUANT_RUNG,
-            False,
+            True,
             drop <= thresholds.max_top1_drop and rate <= thresholds.max_flip_rate,
             agreement.images,
             agreement.flips,
@@ -208,7 +208,8 @@ def engine_rung(
     batches: Iterable[tuple[Tensor, Tensor]],
     thresholds: Thresholds,
 ) -> Rung:
-    """A TensorRT engine on its GPU against ONNX Runtime; soft, because GPUs round ties as they please.
+    """A TensorRT engine on its GPU against ONNX Runtime, within the recipe's thresholds; GPUs round ties as
+    they please.
 
     Args:
         name: of the engine.
@@ -223,7 +224,7 @@ def engine_rung(
     own_top1, their_top1 = (100.0 * int(count) / images for count in right)
     return Rung(
         f"top-1 of {name} = ONNX Runtime",
-        False,
+        True,
         their_top1 - own_top1 <= thresholds.max_top1_drop and flips <= thresholds.max_flip_rate * images,
         images,
         flips,

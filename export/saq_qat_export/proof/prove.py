@@ -10,6 +10,8 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.quant.plan.plan import Plan
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.proof.constant_channels import constant_rung
+from saq_qat_export.proof.function import function_rung
 from saq_qat_export.proof.ladder import (
     Agreement,
     Classifier,
@@ -47,19 +49,19 @@ class ProofSize:
 
 @dataclass(frozen=True)
 class Proof:
-    """Outcome of the ladder. ``passed`` speaks of the hard rungs, ``within_thresholds`` of the soft ones."""
+    """Outcome of the ladder. ``passed`` speaks of the hard rungs, the recipe's thresholds among them.
+
+    Attributes:
+        kernels: products on integer kernels of ONNX Runtime; None where that is no target.
+    """
 
     rungs: tuple[Rung, ...]
     agreement: Agreement
-    kernels: IntegerCount
+    kernels: IntegerCount | None
 
     @property
     def passed(self) -> bool:
         return all(rung.passed for rung in self.rungs if rung.hard)
-
-    @property
-    def within_thresholds(self) -> bool:
-        return all(rung.passed for rung in self.rungs if not rung.hard)
 
 
 def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = lambda _: None) -> Proof:
@@ -78,6 +80,10 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
         rungs.append(pair_rung(view, [*code_batches, adversarial], cpu=cpu))
+    on_step("what every layer of the trained network computes, beside its integers")
+    rungs.append(function_rung(lowered.network, view, code_batches))
+    thresholds = lowered.restored.recipe.deploy.thresholds
+    rungs.append(constant_rung(view, thresholds.max_constant_channels))
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
         rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
@@ -88,9 +94,9 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
     agreement = agree(
         lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
     )
-    rungs += agreement_rungs(agreement, lowered.restored.recipe.deploy.thresholds)
-    kernels = backend.integer_count()
-    if "onnxruntime" in lowered.targets:
+    rungs += agreement_rungs(agreement, thresholds)
+    kernels = backend.integer_count() if "onnxruntime" in lowered.targets else None
+    if kernels is not None:
         rungs.append(_kernel_rung(lowered.plan, kernels))
     return Proof(tuple(rungs), agreement, kernels)
 

@@ -1,11 +1,11 @@
-"""What to do about a proof that fails its soft thresholds, where the cause is known."""
+"""A failed proof in words, the same in every command, and what to do about it where the cause is known."""
 
 from collections.abc import Iterable
 
 from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, Rung
 from saq_qat_runtime.bundle.records import RungRecord
 
-__all__ = ["flip_remedy"]
+__all__ = ["failed_checks", "flip_remedy"]
 
 _FLIPS = (
     "answers differ because the biases were rounded to integers after training, which had no deploy stage: "
@@ -13,6 +13,13 @@ _FLIPS = (
     "MobileNetV2, against 0.1 % and 0.3 % with the biases left as they were. End train.stages with "
     "{kind: deploy, epochs: 1, lr: X}, X at most a tenth of the last, and training learns rounded biases."
 )
+
+
+def failed_checks(rungs: Iterable[Rung | RungRecord]) -> list[str]:
+    """Each hard comparison that failed, with what it found; a proof without one has passed."""
+    return [
+        f"{rung.name} ({rung.detail or rung.mismatches})" for rung in rungs if rung.hard and not rung.passed
+    ]
 
 
 def flip_remedy(rungs: Iterable[Rung | RungRecord], *, biases_learned: bool) -> str:

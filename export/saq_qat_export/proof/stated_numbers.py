@@ -10,8 +10,10 @@ from torch import fx
 
 from saq_qat.quant.deploy import ops
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
+from saq_qat.quant.deploy.kernels import kernel_before
 from saq_qat.quant.trace import graph
 from saq_qat_export.reference.deploy_view import tensor_name
+from saq_qat_export.reference.integer_math import CodeRange
 from saq_qat_export.reference.qdq_reading import QdqReading
 
 __all__ = ["StatedNumbers", "compare_numbers"]
@@ -54,11 +56,25 @@ def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str
         yield f"scale of {name}", module.scale.numpy(), None if tensor is None else np.asarray(tensor.scale)
         if module.on_grid:
             continue
+        bounds = _bounds_of(view, node, module)
         highest = None if tensor is None else np.array(tensor.range.maximum)
-        yield f"upper bound of {name}", np.array(module.maximum), highest
+        yield f"upper bound of {name}", np.array(bounds.maximum), highest
         if not _is_never_negative(view, node):
             lowest = None if tensor is None else np.array(tensor.range.minimum)
-            yield f"lower bound of {name}", np.array(module.minimum), lowest
+            yield f"lower bound of {name}", np.array(bounds.minimum), lowest
+
+
+def _bounds_of(view: fx.GraphModule, quantize: fx.Node, module: Quantize) -> CodeRange:
+    """Of a quantizer's codes, within those of a clipping of the network's own that it reads."""
+    source, _ = kernel_before(view, quantize)
+    low, high = graph.clip_limits(view, source)
+    bound = graph.activation_bound(view, source)
+    low, high = (low, high) if bound is None else (0.0, bound)
+    codes = CodeRange(module.minimum, module.maximum)
+    if low is None:
+        return codes
+    scale = np.float32(module.scale.item())
+    return codes.narrow(*(float(np.rint(np.float32(value) / scale)) for value in (low, high)))
 
 
 def _is_never_negative(view: fx.GraphModule, quantize: fx.Node) -> bool:
@@ -81,4 +97,12 @@ def _of_layers(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str,
         stated = (None, None, None) if layer is None else (layer.weight, layer.weight_scale, layer.bias)
         trained = (module.weight, module.weight_scale, module.bias)
         for kind, expected, found in zip(("weight", "weight scale", "bias"), trained, stated, strict=True):
-            yield f"{kind} of {path}", expected.numpy(), found
+            if kind == "bias" and found is not None:
+                yield f"{kind} of {path}", _as_floats(expected.numpy(), module), _as_floats(found, module)
+            else:
+                yield f"{kind} of {path}", expected.numpy(), found
+
+
+def _as_floats(codes: Array, layer: IntegerLayer) -> Array:
+    """Biases as a file states them: beyond 2^23 a float32 stands for more than one code."""
+    return codes.astype(np.float32) * np.asarray(layer.bias_scale, np.float32)

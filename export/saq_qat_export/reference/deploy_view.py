@@ -110,7 +110,7 @@ class _Interpreter:
         if node.target is ops.DEQUANTIZE and first is not None:
             return first
         if isinstance(module, ChannelAffine) and not (first is None or isinstance(first, Opaque)):
-            return Floats(first.floats() * module.gain.numpy() + module.shift.numpy())
+            return _affine(module, first.floats())
         if is_integer_product(self.view, node):
             return self._product(node, module)
         if isinstance(first, (CodeTensor, Accumulator)):
@@ -187,6 +187,11 @@ class _Interpreter:
         if isinstance(value, Opaque):
             return value.value
         return torch.from_numpy(np.ascontiguousarray(value.floats()))
+
+
+def _affine(module: ChannelAffine, x: Float32) -> Floats:
+    shape = (-1, *[1] * (x.ndim - 2))
+    return Floats(x * module.gain.numpy().reshape(shape) + module.shift.numpy().reshape(shape))
 
 
 def _accumulate(module: IntegerLayer, x: CodeTensor, *, saturating: bool) -> Accumulator:

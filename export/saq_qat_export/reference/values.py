@@ -151,6 +151,8 @@ class Bounded:
 
     def narrow(self, scale: np.float32, codes: CodeRange) -> CodeRange:
         """``codes`` within the bounds; rounding is monotone, so clipping before or after it is the same."""
+        if isinstance(self.of, Bounded):
+            codes = self.of.narrow(scale, codes)
         return codes.narrow(*(float(np.rint(bound / scale)) for bound in (self.minimum, self.maximum)))
 
 

@@ -1,10 +1,10 @@
-"""Strict JSON into frozen dataclasses: every field known and present, no coercion, finite numbers."""
+"""Strict JSON into frozen dataclasses: every field known, and present if it has no default; no coercion."""
 
 import json
 import math
 import types
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from saq_qat_runtime.errors import ModelError
@@ -51,14 +51,16 @@ def decode(kind: type[Record], value: object, where: str) -> Record:
     """
     if not isinstance(value, dict):
         raise _mismatch("an object", value, where)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # any dataclass
-    unknown, missing = sorted(value.keys() - set(known)), [name for name in known if name not in value]
+    own = fields(kind)  # type: ignore[arg-type]  # any dataclass
+    known = [field.name for field in own]
+    unknown = sorted(value.keys() - set(known))
+    missing = [field.name for field in own if field.name not in value and field.default is MISSING]
     require(
         not unknown, f"{where}: unknown field {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
     )
     require(not missing, f"{where}: missing field {', '.join(map(repr, missing))}.")
     hints = get_type_hints(kind)
-    values = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in known}
+    values = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in known if name in value}
     try:
         return kind(**values)
     except ModelError as error:

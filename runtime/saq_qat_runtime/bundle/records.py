@@ -115,6 +115,7 @@ class LayerRecord:
     """One convolution or linear layer.
 
     Bits, grids and scales are None where it stays in float; `reason` then says why.
+    constant_channels: how many give their bias alone, since it outgrew its integers.
     """
 
     name: str
@@ -126,6 +127,7 @@ class LayerRecord:
     input_grid: str | None
     integer: bool
     reason: str
+    constant_channels: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from saq_qat.quant.deploy.ops import dequantize_channels, quantize, quantize_int
 from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
 
-__all__ = ["ChannelAffine", "IntegerConv2d", "IntegerLayer", "IntegerLinear", "Quantize"]
+__all__ = [
+    "ChannelAffine",
+    "IntegerConv2d",
+    "IntegerLayer",
+    "IntegerLinear",
+    "Quantize",
+    "along_channels",
+    "constant_channels",
+]
 
 _LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
@@ -75,6 +83,7 @@ class IntegerLayer(nn.Module):
             quantized.
         grid, bits: of the trained weight.
         factor: power of two by which the network multiplies what the layer computes; both scales hold it.
+        before_rounding: the layer before its bias became codes, without ``factor``; is not exported.
     """
 
     weight: Tensor
@@ -89,6 +98,7 @@ class IntegerLayer(nn.Module):
         self.bits, self.grid = quantizer.bits, quantizer.grid
         self.refinement = refinement
         self.factor = 1.0
+        self.before_rounding = FoldedLayer(folded.codes, folded.scale.clone(), folded.bias.clone())
         codes = folded.bias
         if input_scale is not None:
             folded, codes = bias_codes(folded, input_scale)
@@ -106,6 +116,12 @@ class IntegerLayer(nn.Module):
         if self.bias_scale is None:
             return self.bias
         return cast(Tensor, dequantize_channels(self.bias, self.bias_scale))
+
+
+def constant_channels(layer: IntegerLayer) -> Tensor:
+    """Bool (out,): channels whose bias outgrew its integers, so that they give it and nothing else."""
+    before, after = (codes.flatten(1).ne(0).any(1) for codes in (layer.before_rounding.codes, layer.weight))
+    return before & ~after
 
 
 class IntegerConv2d(IntegerLayer):
@@ -138,21 +154,25 @@ class IntegerLinear(IntegerLayer):
 
 
 class ChannelAffine(nn.Module):
-    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float.
+    """A BatchNorm that no layer before it can absorb: ``gain[c] * x + shift[c]`` in float, c along axis 1.
 
     Args:
         gain, shift: (C,).
-        dimensions: axes behind the channels: 2 for (N, C, H, W), 0 for (N, C).
     """
 
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, gain: Tensor, shift: Tensor, dimensions: int = 2) -> None:
+    def __init__(self, gain: Tensor, shift: Tensor) -> None:
         super().__init__()
-        shape = (-1, *[1] * dimensions)
-        self.register_buffer("gain", gain.float().reshape(shape))
-        self.register_buffer("shift", shift.float().reshape(shape))
+        self.register_buffer("gain", gain.float())
+        self.register_buffer("shift", shift.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.add(torch.mul(x, self.gain), self.shift)
+        """(N, C), (N, C, L) or (N, C, H, W) to the same."""
+        return torch.add(torch.mul(x, along_channels(self.gain, x)), along_channels(self.shift, x))
+
+
+def along_channels(values: Tensor, x: Tensor) -> Tensor:
+    """``values`` (C,) shaped to broadcast along axis 1 of ``x`` (N, C, ...)."""
+    return values.reshape(-1, *[1] * (x.dim() - 2))

@@ -213,8 +213,7 @@ class _Lowering:
         self.values[node] = self.graph.call_module(str(node.target), (self._scaled(source),))
 
     def _affine(self, node: fx.Node, norm: nn.Module) -> None:
-        dimensions = 0 if isinstance(norm, nn.BatchNorm1d) else 2
-        self.modules[str(node.target)] = ChannelAffine(*batch_norm_affine(norm), dimensions)
+        self.modules[str(node.target)] = ChannelAffine(*batch_norm_affine(norm))
         self.values[node] = self.graph.call_module(str(node.target), (self._float(node.all_input_nodes[0]),))
 
     def _pool(self, node: fx.Node, before: Quantize) -> None:

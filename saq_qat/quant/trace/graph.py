@@ -28,6 +28,7 @@ from saq_qat.quant.trace.operations import (
 
 __all__ = [
     "activation_bound",
+    "clip_limits",
     "is_add",
     "is_batch_norm",
     "is_bounded_below",
@@ -165,11 +166,11 @@ def activation_bound(network: fx.GraphModule, node: fx.Node) -> float | None:
         return 6.0
     if _calls(network, node, (nn.ReLU,), (F.relu, torch.relu), ("relu", "relu_")):
         return float("inf")
-    low, high = _limits(network, node)
+    low, high = clip_limits(network, node)
     return high if low == 0 else None
 
 
-def _limits(network: fx.GraphModule, node: fx.Node) -> tuple[float | None, float]:
+def clip_limits(network: fx.GraphModule, node: fx.Node) -> tuple[float | None, float]:
     """Bounds that a clipping puts on values: (None, infinity) for anything else and for computed bounds."""
     module = module_of(network, node)
     if isinstance(module, nn.Hardtanh):
@@ -186,7 +187,7 @@ def _limits(network: fx.GraphModule, node: fx.Node) -> tuple[float | None, float
 
 def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the values of ``node`` cannot be below zero, as far as the graph tells."""
-    low, _ = _limits(network, node)
+    low, _ = clip_limits(network, node)
     is_clipped = activation_bound(network, node) is not None or (low is not None and low >= 0)
     if is_clipped or _is_one_of(network, node, NONNEGATIVE):
         return True

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
+from saq_qat.quant.numerics.layers import QuantLinear
 from saq_qat.quant.trace import graph
+from saq_qat.quant.trace.ranks import rank_of
 
 __all__ = ["Group", "groups"]
 
@@ -37,12 +39,21 @@ def groups(network: fx.GraphModule) -> Iterator[Group]:
 
 def _group_of(network: fx.GraphModule, node: fx.Node) -> Group:
     norm = _only_reader(node) if graph.is_weighted(network, node) else None
-    if norm is not None and not graph.is_batch_norm(network, norm):
+    if norm is not None and not (graph.is_batch_norm(network, norm) and _is_on_channels(network, node)):
         norm = None
     activation = None if graph.is_carrier(network, node) else _only_reader(norm or node)
     if activation is not None and graph.activation_bound(network, activation) is None:
         activation = None
     return Group(node, norm, activation)
+
+
+def _is_on_channels(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether axis 1, which a BatchNorm behind it normalises, holds the channels that ``node`` computes.
+
+    Those of a linear layer are on its last axis: the second of (N, C), but not of (N, T, C).
+    """
+    is_linear = isinstance(graph.module_of(network, node), (nn.Linear, QuantLinear))
+    return not is_linear or rank_of(network, node) == 2
 
 
 def _only_reader(node: fx.Node) -> fx.Node | None:

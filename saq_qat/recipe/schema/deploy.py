@@ -34,6 +34,12 @@ class Thresholds(Section):
     max_flip_rate: NonNegative = Field(
         default=0.05, description="Share of predictions (0 to 1) that deployment may change from fake-quant."
     )
+    max_constant_channels: int = Field(
+        default=0,
+        ge=0,
+        description="Channels whose weights deployment may drop, because the bias exceeds 2^30 of its steps "
+        "(a BatchNorm of almost no variance makes such channels).",
+    )
 
 
 class Deploy(Section):

@@ -126,6 +126,7 @@ def test_agreement_counts_lists_and_judges_flips() -> None:
     assert not of_view.passed
     assert not of_network.passed
     assert not of_view.hard
+    assert of_network.hard
 
 
 @pytest.mark.parametrize("settings", [{"placement": "paper"}, {"quantize_image": False}], ids=str)
