@@ -1,6 +1,6 @@
 """`saq-qat verify`: the whole ladder of proof for a run, tensor by tensor."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from saq_qat.train.choose import Choice
     from saq_qat_export.proof.ladder import Rung
     from saq_qat_export.proof.lowered import Lowered
-    from saq_qat_export.proof.prove import ProofSize
+    from saq_qat_export.proof.prove import Proof, ProofSize
     from saq_qat_runtime.bundle.manifest import Manifest
 
 __all__ = ["verify"]
@@ -40,18 +40,51 @@ def verify(
     Exit code 1 if a hard comparison fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
     from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
+    from saq_qat_export.proof.prove import ProofSize
+    from saq_qat_export.proof.remedies import failed_checks, flip_remedy
+
+    folder = resolve_run(run)
+    size = ProofSize(code_images, top1_images or None)
+    verified = _verify(folder, bundle or folder / "export", checkpoint, size)
+    typer.echo(str(verified.choice))
+    print_tensors(verified.proof)
+    print_flips(verified.proof, verified.manifest.labels)
+    typer.echo("")
+    print_rungs(verified.proof)
+    for reason in verified.absent:
+        typer.echo(reason)
+    failed = failed_checks(verified.proof.rungs)
+    if failed:
+        remedy = flip_remedy(verified.proof.rungs, biases_learned=verified.form == "deploy")
+        hint = f"\nThe {remedy}" if remedy else ""
+        raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {verified.report}.{hint}")
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What was proved of which checkpoint; ``absent``: engines that could not be compared, and why."""
+
+    choice: "Choice"
+    manifest: "Manifest"
+    proof: "Proof"
+    form: str
+    absent: list[str]
+    report: Path
+
+
+def _verify(
+    folder: Path, place: Path, checkpoint: Literal["last", "best"] | None, size: "ProofSize"
+) -> _Verified:
+    """Prove the bundle in ``place`` and write the result into the run's report."""
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
     from saq_qat_export.proof.lowered import lower_run
     from saq_qat_export.proof.numbers.prove import with_contents
-    from saq_qat_export.proof.prove import ProofSize, prove
-    from saq_qat_export.proof.remedies import failed_checks, flip_remedy
+    from saq_qat_export.proof.prove import prove
     from saq_qat_export.proof.verification import Verification, write_verification
     from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
-    folder = resolve_run(run)
     with progress("verify") as shown:
         shown.say(f"verify {folder}")
-        place = bundle or folder / "export"
         manifest, digest = Manifest.load(place), bundle_sha256(place)
         asked = checkpoint or checkpoint_with(folder, manifest.checkpoint_sha256)
         choice = choose_checkpoint(folder, asked)
@@ -61,7 +94,6 @@ def verify(
         shown.advance(note="lowering the checkpoint again")
         lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
         lowered = with_contents(lowered, contents)
-        size = ProofSize(code_images, top1_images or None)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
         engines, absent = _engine_rungs(place, lowered, size)
@@ -69,18 +101,7 @@ def verify(
         report = folder / "report" / "verify.json"  # before the text, whose reader may leave early
         write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
         shown.advance(note="done")
-    typer.echo(str(choice))
-    print_tensors(proof)
-    print_flips(proof, manifest.labels)
-    typer.echo("")
-    print_rungs(proof)
-    for reason in absent:
-        typer.echo(reason)
-    failed = failed_checks(proof.rungs)
-    if failed:
-        remedy = flip_remedy(proof.rungs, biases_learned=lowered.restored.form == "deploy")
-        hint = f"\nThe {remedy}" if remedy else ""
-        raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {report}.{hint}")
+    return _Verified(choice, manifest, proof, lowered.restored.form, absent, report)
 
 
 def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple[list[Rung], list[str]]":
