@@ -15,6 +15,7 @@ from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat.train.restore import Restored
+from saq_qat_export.bundle.check import check_bundle
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.lowered import Lowered, lower_run
@@ -66,6 +67,7 @@ def export_run(
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
         LegalityError, GateError: a graph breaks a rule of its target, or a hard rung failed (a threshold of
             the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
+        GateError: manifest, golden samples and files disagree, whatever is allowed; nothing is written.
     """
     check_destination(folder)
     on_step("lowering to integers and exporting to ONNX")
@@ -79,6 +81,7 @@ def export_run(
     on_step("writing the bundle")
     golden = _golden_images(lowered.restored)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
+    check_bundle(bundle, lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
     restored = lowered.restored
     return Exported(folder, restored.recipe, choice, restored.form, bundle.manifest, proof, findings)

@@ -77,6 +77,7 @@ def _verify(
 ) -> _Verified:
     """Prove the bundle in ``place`` and write the result into the run's report."""
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
+    from saq_qat_export.bundle.manifest_check import check_manifest
     from saq_qat_export.proof.lowered import lower_run
     from saq_qat_export.proof.numbers.prove import with_contents
     from saq_qat_export.proof.prove import prove
@@ -94,6 +95,8 @@ def _verify(
         shown.advance(note="lowering the checkpoint again")
         lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
         lowered = with_contents(lowered, contents)
+        files = {file.name: (place / file.name).read_bytes() for file in manifest.files()}
+        check_manifest(manifest, files, lowered.restored, lowered.plan)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
         engines, absent = _engine_rungs(place, lowered, size)

@@ -34,7 +34,14 @@ from saq_qat_runtime.bundle.manifest import (
     TensorSpec,
 )
 
-__all__ = ["MODEL_FILES", "Bundle", "check_destination", "make_bundle", "write_bundle"]
+__all__ = [
+    "MODEL_FILES",
+    "Bundle",
+    "check_destination",
+    "logits_tolerances",
+    "make_bundle",
+    "write_bundle",
+]
 
 MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.tensorrt.onnx"}
 _GOLDEN_FILE = "golden.npz"
@@ -79,7 +86,7 @@ def make_bundle(
         preprocessing=preprocessing,
         labels=restored.images.classes,
         models=models,
-        golden=Golden(records[_GOLDEN_FILE], _tolerances(models, logits)),
+        golden=Golden(records[_GOLDEN_FILE], logits_tolerances(models, logits)),
         layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
         sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
@@ -176,7 +183,7 @@ def _golden(
     return buffer.getvalue()
 
 
-def _tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
+def logits_tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
     """How far the logits of a golden image may be off, target by target."""
     tolerances = {
         "onnxruntime": _LOGITS_TOLERANCE,

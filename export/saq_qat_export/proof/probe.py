@@ -1,18 +1,26 @@
 """Codes as an engine computes them: the same ONNX graph with every code tensor as a further output."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+from saq_qat.errors import GateError
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
 from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_runtime.onnxruntime import EXACT_PAIRS
 
 __all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
+
+_FAILURES = tuple(
+    value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Probe:
     def observe(self, images: Float32) -> Observation:
         """Codes, float results and logits of float32 images (N, C, H, W)."""
         names = (OUTPUT, *self._graph.code_tensors, *self._graph.float_results)
-        seen = dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
+        seen = dict(zip(names, _computed(self._session, names, {INPUT: images}), strict=True))
         codes, values = (
             {name: seen[name] for name in some}
             for some in (self._graph.code_tensors, self._graph.float_results)
@@ -107,7 +115,7 @@ class TaughtProbe:
         names, floats = self._graph.code_tensors, self._graph.float_results
         feeds = {name: taught[name].astype(np.int8) for name in names}
         own = [*(f"{name}.own" for name in names), *floats]
-        results = self._session.run(own, {INPUT: images, **feeds})
+        results = _computed(self._session, own, {INPUT: images, **feeds})
         codes, values = results[: len(names)], results[len(names) :]
         return (
             {name: array.astype(np.int32) for name, array in zip(names, codes, strict=True)},
@@ -125,4 +133,24 @@ def _session(
     options.intra_op_num_threads = threads
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    with _refusals_named():
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _computed(
+    session: onnxruntime.InferenceSession, names: Sequence[str], feeds: Mapping[str, Any]
+) -> list[Any]:
+    with _refusals_named():
+        return list(session.run(names, dict(feeds)))
+
+
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    """A graph that the engine refuses is no proved graph; its exceptions share no base below Exception."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise GateError(
+            "ONNX Runtime refuses the exported graph, so nothing is proved and no bundle was written: "
+            f"{' '.join(str(error).split())}. Report it with the recipe."
+        ) from error

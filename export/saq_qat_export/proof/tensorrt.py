@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 from torch import Tensor, fx
 
 from saq_qat.errors import ArtifactError
@@ -25,6 +26,7 @@ from saq_qat_export.proof.comparison import (
     merge,
     producers,
 )
+from saq_qat_export.proof.half_structure import structural_differences
 from saq_qat_export.proof.probe import Probe, TaughtProbe
 from saq_qat_export.proof.rungs import Rung, exact_rung, tied_rung
 from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
@@ -39,6 +41,7 @@ _NUMBERS = "numbers of the TensorRT graph = deploy view"
 _READ = "TensorRT graph read as integers = integer reference"
 _FLOAT32 = "TensorRT graph in float32 = integer reference"
 _FLOAT16 = "TensorRT graph in float16 = integer reference"
+_STRUCTURE = "operations of the TensorRT graph in float16 = those in float32"
 
 Kinds = dict[str, Producer]
 
@@ -108,6 +111,7 @@ def tensorrt_rungs(
     rungs = [_number_rung(compare_numbers(view, readings[0])), exact_rung(_READ, merge(read))]
     rungs.append(_float32_rung(view, TaughtProbe(tensorrt.float32), ties, lessons))
     if tensorrt.float16 is not None:
+        rungs.append(_structure_rung(tensorrt.float32, tensorrt.float16))
         rungs.append(_float16_rung(kinds, TaughtProbe(tensorrt.float16), lessons))
     return rungs
 
@@ -164,6 +168,13 @@ def _float32_rung(view: fx.GraphModule, probe: TaughtProbe, ties: _Lesson, lesso
 
     uncounted = [replace(tensor, ties=0, tie_values=0) for tensor in compare(ties)]
     return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True, in_floats=True)
+
+
+def _structure_rung(single: OnnxGraph, half: OnnxGraph) -> Rung:
+    """Hard, where codes of float16 can only be bounded."""
+    found = list(structural_differences(single.content, half.content))
+    compared = len(onnx.load_from_string(half.content).graph.node)
+    return Rung(_STRUCTURE, True, not found, compared, len(found), f"first at {found[0]}" if found else "")
 
 
 def _float16_rung(kinds: Kinds, probe: TaughtProbe, lessons: list[_Lesson]) -> Rung:

@@ -183,7 +183,8 @@ def _floats(network: fx.GraphModule) -> Iterator[FloatRecord]:
         elif module is not None:
             record = _module(node, module)
         else:
-            record = FloatRecord(node.name, _name_of(node), (), tuple(_numbers((node.args, node.kwargs))))
+            given = (node.args, node.kwargs)
+            record = FloatRecord(node.name, _name_of(node), (), tuple(_numbers(given)), tuple(_words(given)))
         moves = graph.is_reshape(network, node) or graph.is_shape_arithmetic(node)
         if record is not None and (record.tensors or record.numbers or not moves) and record.op:
             yield record
@@ -204,13 +205,24 @@ def _attribute(network: fx.GraphModule, node: fx.Node, saved: dict[str, Tensor])
 def _module(node: fx.Node, module: nn.Module) -> FloatRecord:
     path = str(node.target)
     tensors = tuple(f"{path}.{name}" for name in module.state_dict())
-    settings = (value for key, value in sorted(vars(module).items()) if not key.startswith("_"))
-    return FloatRecord(node.name, type(module).__name__, tensors, tuple(_numbers(list(settings))))
+    settings = [value for key, value in sorted(vars(module).items()) if not key.startswith("_")]
+    numbers, words = tuple(_numbers(settings)), tuple(_words(settings))
+    return FloatRecord(node.name, type(module).__name__, tensors, numbers, words)
 
 
 def _name_of(node: fx.Node) -> str:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return str(name).strip("_").removeprefix("i") if name in ("imul", "itruediv") else str(name).strip("_")
+
+
+def _words(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _words(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _words(entry)
 
 
 def _numbers(value: object) -> Iterator[float]:

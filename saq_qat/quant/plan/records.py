@@ -130,12 +130,14 @@ class FloatRecord:
 
     Attributes:
         op: the module's class, or the name of the function or method.
+        words: settings that are no numbers, such as the formula of a GELU.
     """
 
     name: str
     op: str
     tensors: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

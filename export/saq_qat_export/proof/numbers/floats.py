@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto
 
 from saq_qat_export.proof.numbers.file import GraphFile, attribute
 from saq_qat_export.proof.numbers.tally import Tally
@@ -14,6 +15,8 @@ __all__ = ["FloatComparison"]
 
 Array = npt.NDArray[Any]
 
+_CASTS = frozenset({"bfloat16", "double", "half", "to", "type"})
+_OTHER_FLOATS = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _EPSILONS = {"LayerNormalization": 1e-5, "InstanceNormalization": 1e-5, "GroupNormalization": 1e-5}
 # What exporters write activations with, where a target's operators do not have them.
@@ -75,10 +78,36 @@ class FloatComparison:
     def run(self) -> None:
         """Account for every constant that is still open, and for initializers nobody reads."""
         self._norms()
+        self._casts()
+        self._gelus()
         for node, index in list(self.file.open.values()):
             self._account(node, index)
         for name in self.file.unused():
             self.tally.differ("an initializer", name, "no record", "unused numbers")
+
+    def _casts(self) -> None:
+        """A float32 file rounds floats nowhere on the way, unless the network's own code does."""
+        if self.file.half or any(record.op.lower() in _CASTS for record in self.trained.records.floats):
+            return
+        for node in self.file.nodes:
+            if node.op_type == "Cast" and attribute(node, "to") in _OTHER_FLOATS:
+                self.tally.differ(
+                    f"a Cast before {self._readers_of(node)}", node.output[0], "float32", "others"
+                )
+
+    def _gelus(self) -> None:
+        """Gelu nodes in their order: by the error function or by its approximation."""
+        nodes = [node for node in self.file.nodes if node.op_type == "Gelu"]
+        records = [record for record in self.trained.records.floats if record.op.lower() == "gelu"]
+        for node, record in zip(nodes, records, strict=False):
+            own = "tanh" if "tanh" in record.words else "none"
+            found = attribute(node, "approximate", b"none").decode()
+            if own != found:
+                self.tally.differ(f"formula of {record.name}", node.output[0], own, found)
+
+    def _readers_of(self, node: onnx.NodeProto) -> str:
+        readers = [reader.output[0] for reader, _ in self.file.uses(node.output[0])]
+        return ", ".join(readers) or "the output"
 
     def _norms(self) -> None:
         """Layer norms in their order: gain, shift and epsilon of each."""

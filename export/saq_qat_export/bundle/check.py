@@ -1,0 +1,89 @@
+"""A bundle beside the graphs that were proved, the verdict of the proof and the golden images."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+from saq_qat.errors import GateError
+from saq_qat_export.bundle.manifest_check import check_manifest
+from saq_qat_export.bundle.records import sizes_of
+from saq_qat_export.bundle.write import Bundle, logits_tolerances
+from saq_qat_export.proof.lowered import Lowered
+from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.prove import Proof
+
+__all__ = ["check_bundle"]
+
+_AGAIN = "so no bundle was written. Export again; if it comes back, export wrote it wrong."
+
+
+def check_bundle(
+    bundle: Bundle,
+    lowered: Lowered,
+    proof: Proof,
+    images: npt.NDArray[np.float32],
+    *,
+    allow_failed_gate: bool,
+) -> None:
+    """What is about to be written is what was proved, and says so.
+
+    Args:
+        images: float32 (N, C, H, W), those the golden samples are made of.
+
+    Raises:
+        GateError: naming the file, the field or the array that is another one.
+    """
+    _check_models(bundle, lowered)
+    _check_gate(bundle, proof, allow_failed_gate=allow_failed_gate)
+    check_manifest(bundle.manifest, bundle.files, lowered.restored, lowered.plan)
+    _check_sizes(bundle, lowered)
+    _check_golden(bundle, images, lowered)
+
+
+def _check_models(bundle: Bundle, lowered: Lowered) -> None:
+    for target, graph in lowered.shipped.items():
+        name = bundle.manifest.models[target].name
+        if bundle.files.get(name) != graph.content:
+            raise GateError(f"The file for {target}, {name}, is not the graph that was proved, {_AGAIN}")
+
+
+def _check_gate(bundle: Bundle, proof: Proof, *, allow_failed_gate: bool) -> None:
+    gate = bundle.manifest.gate
+    expected = {rung.name: (rung.hard, rung.passed, rung.compared, rung.mismatches) for rung in proof.rungs}
+    stated = {rung.name: (rung.hard, rung.passed, rung.compared, rung.mismatches) for rung in gate.rungs}
+    other = sorted(n for n in expected.keys() | stated.keys() if expected.get(n) != stated.get(n))
+    if (gate.passed, gate.allowed_failed) != (proof.passed, allow_failed_gate and not proof.passed):
+        other.append("passed")
+    if other:
+        raise GateError(
+            f"The manifest's gate is not the verdict of the proof in {', '.join(other)}, {_AGAIN}"
+        )
+
+
+def _check_sizes(bundle: Bundle, lowered: Lowered) -> None:
+    stated = bundle.manifest.sizes
+    found = sizes_of(lowered.view, {target: len(graph.content) for target, graph in lowered.shipped.items()})
+    if stated != found:
+        raise GateError(f"sizes are {stated} in the manifest, and {found} in the graphs, {_AGAIN}")
+
+
+def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowered) -> None:
+    """Codes and logits are what the proved graph computes from the golden images, exactly."""
+    codes, logits = Probe(lowered.graph).run(images)
+    record, expected = bundle.manifest.golden, {"inputs": images, "logits": logits, **codes}
+    allowed = logits_tolerances(lowered.shipped, logits)
+    if record.logits_tolerance != allowed:
+        raise GateError(f"logits_tolerance is {record.logits_tolerance}, and {allowed} is due, {_AGAIN}")
+    with np.load(io.BytesIO(bundle.files[record.file.name])) as golden:
+        found = {name: golden[name] for name in golden.files}
+    for name in sorted(expected.keys() | found.keys()):
+        own, other = expected.get(name), found.get(name)
+        if own is None or other is None:
+            raise GateError(
+                f"The golden file has {'no' if other is None else 'a needless'} array {name!r}, {_AGAIN}"
+            )
+        if own.dtype != other.dtype or not np.array_equal(own, other):
+            raise GateError(
+                f"The golden file's {name!r} is not what the proved graph computes from its images, {_AGAIN}"
+            )
