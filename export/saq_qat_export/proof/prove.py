@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from saq_qat.data.batches import val_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
+from saq_qat.errors import GateError
 from saq_qat.quant.plan.plan import Plan
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.proof.constant_channels import constant_rung
@@ -26,6 +29,7 @@ from saq_qat_export.proof.ladder import (
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.numbers.prove import compare_numbers_of
 from saq_qat_export.proof.tensorrt import tensorrt_rungs
+from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -116,7 +120,15 @@ def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSiz
 
 
 def _classifier(backend: OnnxRuntimeBackend) -> Classifier:
-    return lambda images: backend.run({INPUT: images})[OUTPUT]
+    def classify(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        try:
+            return backend.run({INPUT: images})[OUTPUT]
+        except SessionError as error:
+            raise GateError(
+                f"The exported graph refuses images of the recipe, so nothing is proved: {error}"
+            ) from error
+
+    return classify
 
 
 def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
