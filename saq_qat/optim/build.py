@@ -28,7 +28,7 @@ def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
-    """SGD or AdamW over groups: weights of layers, clip levels (apart where their kind lets them decay), and all
+    """SGD or AdamW over groups: weights of layers, clip levels, those of kinds that let them decay, and all
     other parameters.
 
     The others are added to something or scale single channels: biases, norms, class tokens, tables of

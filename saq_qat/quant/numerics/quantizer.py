@@ -144,7 +144,9 @@ class Quantizer(nn.Module):
         self._set(self._estimate(x.to(self.alpha.dtype)))
 
     def _estimate(self, x: Tensor) -> GridParameters:
-        return initial_parameters(x, self.grid, self.method, offset=self.beta is not None)
+        fixed = self.kind.learns == "nothing" and self.method != "ones"
+        method: Initialisation = "max" if fixed else self.method
+        return initial_parameters(x, self.grid, method, offset=self.beta is not None)
 
     def _set(self, parameters: GridParameters) -> None:
         self.alpha.data.copy_(parameters.alpha)

@@ -18,8 +18,8 @@ class _Optimizer(Section):
     )
     clip_level_decay: NonNegative | None = Field(
         default=None,
-        description="Weight decay of clip levels, steps and offsets. null: none, but for kinds whose clip level "
-        "is regularised (pact), which take weight_decay.",
+        description="Weight decay of clip levels, steps and offsets. null: none, but weight_decay for kinds "
+        "whose clip level is regularised (pact).",
     )
     clip_level_lr: Positive = Field(
         default=1.0, description="Learning rate of clip levels, steps and offsets relative to lr."

@@ -112,7 +112,7 @@ def test_a_grid_describes_itself() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(LegalityError, match="Weight quantizers are saq, symmetric, lsq.*; got 'ternary'"):
+    with pytest.raises(LegalityError, match=r"Weight quantizers .* lsq.*; got 'ternary'"):
         weight_grid("ternary", 4)
-    with pytest.raises(LegalityError, match="Activation quantizers are saq, symmetric, lsq.*; got 'ternary'"):
+    with pytest.raises(LegalityError, match=r"Activation quantizers .* lsq.*; got 'ternary'"):
         activation_grid("ternary", 4, signed=False)

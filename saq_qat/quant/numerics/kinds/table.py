@@ -2,8 +2,10 @@
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.numerics.grid import INT16_MAX, Grid, exceeds_pair_bound
+from saq_qat.quant.numerics.kinds.dorefa import DOREFA
 from saq_qat.quant.numerics.kinds.kind import Kind
 from saq_qat.quant.numerics.kinds.lsq import LSQ
+from saq_qat.quant.numerics.kinds.pact import PACT
 from saq_qat.quant.numerics.kinds.saq import SAQ
 from saq_qat.quant.numerics.kinds.symmetric import SYMMETRIC
 
@@ -15,6 +17,8 @@ KINDS: dict[str, Kind] = {
         SAQ,
         SYMMETRIC,
         LSQ,
+        PACT,
+        DOREFA,
     )
 }
 
