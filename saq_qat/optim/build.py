@@ -28,15 +28,16 @@ def trainable_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
-    """SGD or AdamW over three groups: weights of layers, clip levels, and all other parameters.
+    """SGD or AdamW over groups: weights of layers, clip levels, those of kinds that let them decay, and all
+    other parameters.
 
     The others are added to something or scale single channels: biases, norms, class tokens, tables of
     positions. Clip levels, steps and offsets have a learning rate relative to the others' and a decay of
     their own. The learning rate is 0 until ``set_learning_rate``.
     """
-    levels = {
-        id(p) for module in network.modules() if isinstance(module, Quantizer) for p in module.parameters()
-    }
+    quantizers = [module for module in network.modules() if isinstance(module, Quantizer)]
+    levels = {id(p) for module in quantizers for p in module.parameters()}
+    decaying = {id(module.alpha) for module in quantizers if module.kind.decays}
     named = trainable_parameters(network)
     weights = [p for name, p in named.items() if _is_weight(name, p)]
     clip_levels = [p for p in named.values() if id(p) in levels]
@@ -46,12 +47,26 @@ def build_optimizer(network: nn.Module, recipe: schema.Optimizer) -> Optimizer:
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": recipe.weight_decay, _RATIO: 1.0},
         {"params": others, "weight_decay": decay_of_others, _RATIO: 1.0},
-        {"params": clip_levels, "weight_decay": recipe.clip_level_decay, _RATIO: recipe.clip_level_lr},
+        *(
+            {
+                "params": [p for p in clip_levels if (id(p) in decaying) == decays],
+                "weight_decay": _decay_of_levels(recipe, decays=decays),
+                _RATIO: recipe.clip_level_lr,
+            }
+            for decays in (False, True)
+        ),
     ]
     groups = [group for group in groups if group["params"]]
     if isinstance(recipe, schema.Sgd):
         return SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True)
     return AdamW(groups, lr=0.0, betas=recipe.betas, foreach=True)
+
+
+def _decay_of_levels(recipe: schema.Optimizer, *, decays: bool) -> float:
+    """As the recipe says, or else as the kind does: that of weights, or none."""
+    if recipe.clip_level_decay is not None:
+        return recipe.clip_level_decay
+    return recipe.weight_decay if decays else 0.0
 
 
 def _is_weight(name: str, parameter: nn.Parameter) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError, LegalityError
+from saq_qat.quant.numerics.kinds.table import KINDS
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer, observing
 from saq_qat.quant.numerics.statistics import averaged_statistics
@@ -118,7 +119,7 @@ def _read_only(network: fx.GraphModule, reader: fx.Node) -> None:
 
 
 def _quant_layer(module: nn.Module, layer: LayerPlan) -> nn.Module:
-    quantizer = Quantizer(layer.grid, bits=layer.bits, method=layer.initialise, lsq=layer.kind == "lsq")
+    quantizer = Quantizer(layer.grid, bits=layer.bits, method=layer.initialise, kind=KINDS[layer.kind])
     if isinstance(module, nn.Conv2d):
         return QuantConv2d(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)
     if isinstance(module, nn.Linear):
@@ -135,7 +136,7 @@ def _activation_quantizer(tensor: TensorPlan) -> Quantizer:
         offset=tensor.offset,
         counts_from_zero=tensor.counts_from_zero,
         method=tensor.initialise,
-        lsq=tensor.kind == "lsq",
+        kind=KINDS[tensor.kind],
     )
 
 

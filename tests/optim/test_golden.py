@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
 from saq_qat.optim.passes import Objective
 from saq_qat.optim.update import TrainingStep
-from saq_qat.quant.numerics.grid import activation_grid, weight_grid
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import EfficientTraining, Saq, Sgd

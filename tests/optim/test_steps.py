@@ -13,7 +13,7 @@ from saq_qat.errors import DivergedError, RecipeError
 from saq_qat.optim.build import build_optimizer, build_step, learning_rate, set_learning_rate
 from saq_qat.optim.passes import Objective
 from saq_qat.optim.update import TrainingStep
-from saq_qat.quant.numerics.grid import activation_grid, weight_grid
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import AdamW, EfficientTraining, Plain, Sam, Saq, Sgd

@@ -72,7 +72,10 @@ STATISTICS = "{kind: statistics, batches: 10}"
         (["quant.rescale_std=true", "quant.normalize_weights=false"], "quant.rescale_std: there is no"),
         (["quant.overrides=[{match: a}]"], "quant.overrides.0.match: the override changes nothing"),
         (["quant.weight.bits=1"], "quant.weight.bits: must be at least 2 (got 1)"),
-        (["quant.weight.kind=lsq+"], "quant.weight.kind: must be 'saq', 'symmetric' or 'lsq' (got 'lsq+')"),
+        (
+            ["quant.weight.kind=lsq+"],
+            "quant.weight.kind: must be 'saq', 'symmetric', 'lsq' or 'dorefa' (got 'lsq+')",
+        ),
         (["deploy.targets=[onnxruntime, onnxruntime]"], "deploy.targets: names a target twice"),
         (["name=../up"], "name: must match"),
     ],

@@ -13,7 +13,7 @@ from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
 from saq_qat.optim.distillation import Distillation
 from saq_qat.optim.passes import Objective
 from saq_qat.quant.network import calibrate, quantize
-from saq_qat.quant.numerics.grid import activation_grid, weight_grid
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.load import parse_recipe

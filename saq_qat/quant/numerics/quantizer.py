@@ -11,13 +11,14 @@ from saq_qat.quant.numerics.functional import (
     clip_bounds,
     clip_mask,
     codes,
-    fake_quantize,
     scale_of,
     value_of_zero,
     zero_level,
 )
 from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.initialise import GridParameters, Initialisation, initial_parameters
+from saq_qat.quant.numerics.kinds.kind import Kind
+from saq_qat.quant.numerics.kinds.saq import SAQ
 
 __all__ = ["Quantizer", "observing"]
 
@@ -25,11 +26,11 @@ __all__ = ["Quantizer", "observing"]
 class Quantizer(nn.Module):
     """Fake-quantizes a tensor of any shape on ``grid``.
 
-    A clip level counts by its magnitude; a step size (``lsq``) that is below ``STEP_FLOOR`` counts as that,
-    and the next forward sets it to that.
+    A clip level counts by its magnitude; a step size below ``STEP_FLOOR`` counts as that, and the next
+    forward sets it to that.
 
     Attributes:
-        alpha: 0-dim parameter; the clip level, or the step size with ``lsq``.
+        alpha: 0-dim parameter; the clip level or the step size, as ``kind.learns`` says.
         beta: 0-dim parameter, the offset that a grid of either kind may have; else None.
         counts_from_zero: codes are counted from the code of zero, so that zero padding is code 0; needs an
             offset. The values of the grid stay those of ``beta`` and ``alpha``.
@@ -46,7 +47,7 @@ class Quantizer(nn.Module):
         bits: int,
         offset: bool = False,
         method: Initialisation = "mse",
-        lsq: bool = False,
+        kind: Kind = SAQ,
         counts_from_zero: bool = False,
     ) -> None:
         super().__init__()
@@ -55,9 +56,9 @@ class Quantizer(nn.Module):
         self.grid = grid
         self.bits = bits
         self.method = method
-        self.lsq = lsq
+        self.kind = kind
         self.counts_from_zero = counts_from_zero
-        self.alpha = nn.Parameter(torch.ones(()))
+        self.alpha = nn.Parameter(torch.ones(()), requires_grad=kind.learns != "nothing")
         self.beta = nn.Parameter(torch.zeros(())) if offset else None
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
         self._estimates: list[GridParameters] | None = None
@@ -68,13 +69,15 @@ class Quantizer(nn.Module):
         return scale_of(self._in_use().alpha, self.grid.unit)
 
     def _in_use(self) -> GridParameters:
-        alpha = self.alpha.detach().clamp_min(STEP_FLOOR) if self.lsq else self.alpha.detach()
+        alpha = self.alpha.detach().clamp_min(STEP_FLOOR) if self.kind.learns_step else self.alpha.detach()
         return GridParameters(alpha, None if self.beta is None else self.beta.detach())
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` as floats, without gradient."""
         beta = self._in_use().beta
-        return codes(x.detach(), self.scale, self.grid, beta, counts_from_zero=self.counts_from_zero)
+        return codes(
+            self._prepared(x.detach()), self.scale, self.grid, beta, counts_from_zero=self.counts_from_zero
+        )
 
     def code_range(self) -> tuple[int, int]:
         """Smallest and largest code: the grid's, less the code of zero where codes count from that."""
@@ -93,12 +96,16 @@ class Quantizer(nn.Module):
         """
         if self.beta is None or not self.counts_from_zero:
             return self.beta
-        alpha = torch.where(self.alpha < STEP_FLOOR, STEP_FLOOR, self.alpha) if self.lsq else self.alpha
+        alpha = (
+            torch.where(self.alpha < STEP_FLOOR, STEP_FLOOR, self.alpha)
+            if self.kind.learns_step
+            else self.alpha
+        )
         return value_of_zero(alpha, self.beta, self.grid, gradient_scale=self._gradient_scale(elements))
 
     def _gradient_scale(self, elements: int) -> float:
         """LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled (the paper)."""
-        return (elements * self.grid.maximum) ** -0.5 if self.lsq else 1.0
+        return (elements * self.grid.maximum) ** -0.5 if self.kind.learns_step else 1.0
 
     def clip_bounds(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value that is not clipped, 0-dim, without gradient."""
@@ -108,19 +115,19 @@ class Quantizer(nn.Module):
     def clip_mask(self, x: Tensor) -> Tensor:
         """Bool tensor: where the straight-through gradient passes (paper Eq. 10)."""
         alpha, beta = self._in_use()
-        return clip_mask(x, alpha, self.grid, beta)
+        return clip_mask(self._prepared(x), alpha, self.grid, beta)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.alpha.dtype)
-        if self.lsq:
+        if self.kind.learns_step:
             # in place, so that the optimizer goes on from the floor and not from where it overshot; as data,
             # because readers of a shared quantizer have saved the parameter for their gradients
             self.alpha.data.clamp_(min=STEP_FLOOR)
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
             self._set(_mean(self._estimates))
-        return fake_quantize(
-            x,
+        return self.kind.fake_quantize(
+            self._prepared(x),
             self.alpha,
             self.grid,
             beta=self.beta,
@@ -128,13 +135,18 @@ class Quantizer(nn.Module):
             counts_from_zero=self.counts_from_zero,
         )
 
+    def _prepared(self, x: Tensor) -> Tensor:
+        return x if self.kind.prepare is None else self.kind.prepare(x, self.alpha)
+
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Place the grid by ``method`` on a sample of what will be quantized."""
         self._set(self._estimate(x.to(self.alpha.dtype)))
 
     def _estimate(self, x: Tensor) -> GridParameters:
-        return initial_parameters(x, self.grid, self.method, offset=self.beta is not None)
+        fixed = self.kind.learns == "nothing" and self.method != "ones"
+        method: Initialisation = "max" if fixed else self.method
+        return initial_parameters(x, self.grid, method, offset=self.beta is not None)
 
     def _set(self, parameters: GridParameters) -> None:
         self.alpha.data.copy_(parameters.alpha)

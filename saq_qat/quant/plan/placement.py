@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from saq_qat.quant.numerics.grid import weight_grid
+from saq_qat.quant.numerics.kinds.table import KINDS, weight_grid
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.policy import layer_policies
 from saq_qat.quant.plan.requirements import Need, Needs
@@ -182,7 +182,7 @@ class _Placer:
             policy = self.policies[name]
             is_conv = isinstance(self.network.get_submodule(name), nn.Conv2d)
             wanted = self.quant.normalize_weights
-            normalize = is_conv and (policy.weight_kind != "lsq" if wanted is None else wanted)
+            normalize = is_conv and (KINDS[policy.weight_kind].normalizes if wanted is None else wanted)
             source = self.sources.get(group.head)
             yield LayerPlan(
                 name=name,

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import fx, nn
 
-from saq_qat.quant.numerics.grid import Grid, activation_grid
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.numerics.kinds.table import activation_grid
 from saq_qat.quant.plan.plan import Role
 from saq_qat.quant.plan.policy import LayerPolicy
 from saq_qat.quant.trace import graph

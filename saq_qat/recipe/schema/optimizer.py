@@ -16,8 +16,10 @@ class _Optimizer(Section):
         description="What decays: weights of layers alone, or norms, biases, class tokens and tables of "
         "positions too (the authors' code for CNNs).",
     )
-    clip_level_decay: NonNegative = Field(
-        default=0.0, description="Weight decay of clip levels, steps and offsets."
+    clip_level_decay: NonNegative | None = Field(
+        default=None,
+        description="Weight decay of clip levels, steps and offsets. null: none, but weight_decay for kinds "
+        "whose clip level is regularised (pact).",
     )
     clip_level_lr: Positive = Field(
         default=1.0, description="Learning rate of clip levels, steps and offsets relative to lr."

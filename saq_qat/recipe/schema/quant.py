@@ -9,8 +9,8 @@ from saq_qat.recipe.schema.base import Bits, BrokenRule, Count, Section
 
 __all__ = ["ActivationKind", "ActivationQuantizer", "Override", "Quant", "WeightKind", "WeightQuantizer"]
 
-WeightKind = Literal["saq", "symmetric", "lsq"]
-ActivationKind = Literal["saq", "symmetric", "lsq"]
+WeightKind = Literal["saq", "symmetric", "lsq", "dorefa"]
+ActivationKind = Literal["saq", "symmetric", "lsq", "pact"]
 Initialisation = Literal["ones", "max", "mse", "least_squares"]
 
 _BITS = "Bit-width, 2 to 8."
@@ -26,7 +26,8 @@ class WeightQuantizer(Section):
     kind: WeightKind = Field(
         default="saq",
         description="saq: learned clip level, the paper's odd grid without zero; "
-        "symmetric: learned clip level, a grid with zero; lsq: learned step size.",
+        "symmetric: learned clip level, a grid with zero; lsq: learned step size; "
+        "dorefa: nothing learned, tanh of the weight on the odd grid.",
     )
     bits: Bits = Field(description=_BITS)
     initialise: Initialisation = Field(default="mse", description=_INITIALISE)
@@ -38,7 +39,7 @@ class ActivationQuantizer(Section):
     kind: ActivationKind = Field(
         default="saq",
         description="saq: learned clip level; symmetric: learned clip level, signed codes even after a ReLU; "
-        "lsq: learned step size.",
+        "lsq: learned step size; pact: learned clip level that learns from clipped values alone and decays.",
     )
     bits: Bits = Field(description=_BITS)
     offset: Literal["none", "bounded", "signed"] = Field(

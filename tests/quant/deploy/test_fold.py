@@ -15,7 +15,8 @@ from saq_qat.quant.deploy.fold import (
     fold_layer,
     refinement,
 )
-from saq_qat.quant.numerics.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
 

@@ -20,7 +20,8 @@ from saq_qat.quant.numerics.functional import (
     value_of_zero,
     zero_level,
 )
-from saq_qat.quant.numerics.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 
 GRIDS = [
     *(weight_grid("saq", bits) for bits in (2, 3, 4, 7)),

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from saq_qat.quant.numerics.functional import fake_quantize
-from saq_qat.quant.numerics.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.numerics.grid import Grid
+from saq_qat.quant.numerics.kinds.lsq import LSQ
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantLinear
 from saq_qat.quant.numerics.quantizer import Quantizer
 from tests.quant.golden import Case, cases
@@ -81,7 +83,7 @@ def test_lsq_quantizers_equal_the_reference(case: Case) -> None:
 def lsq_quantizer(case: Case) -> Quantizer:
     """Placed as the reference places it."""
     quantizer = Quantizer(
-        lsq_grid(case), bits=case.bits, lsq=True, offset="beta" in case, method="least_squares"
+        lsq_grid(case), bits=case.bits, kind=LSQ, offset="beta" in case, method="least_squares"
     ).to(case.dtype)
     quantizer.initialise(case[case.input])
     return quantizer

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.numerics.grid import Grid, activation_grid, exceeds_pair_bound, weight_grid
+from saq_qat.quant.numerics.grid import Grid, exceeds_pair_bound
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 
 BITS = range(2, 9)
 
@@ -111,7 +112,7 @@ def test_a_grid_describes_itself() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(LegalityError, match="saq, symmetric or lsq; got 'pact'"):
-        weight_grid("pact", 4)
-    with pytest.raises(LegalityError, match="saq, symmetric or lsq; got 'pact'"):
-        activation_grid("pact", 4, signed=False)
+    with pytest.raises(LegalityError, match=r"Weight quantizers .* lsq.*; got 'ternary'"):
+        weight_grid("ternary", 4)
+    with pytest.raises(LegalityError, match=r"Activation quantizers .* lsq.*; got 'ternary'"):
+        activation_grid("ternary", 4, signed=False)

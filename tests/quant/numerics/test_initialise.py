@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saq_qat.quant.numerics.functional import codes, scale_of
-from saq_qat.quant.numerics.grid import Grid, activation_grid, weight_grid
+from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.initialise import Initialisation, initial_parameters, least_squares
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from tests.quant.golden import Case, cases
 
 METHODS: tuple[Initialisation, ...] = ("ones", "max", "mse", "least_squares")

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.numerics.grid import activation_grid, weight_grid
+from saq_qat.quant.numerics.kinds.lsq import LSQ
+from saq_qat.quant.numerics.kinds.saq import SAQ
+from saq_qat.quant.numerics.kinds.table import activation_grid, weight_grid
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 
@@ -127,7 +129,7 @@ def test_padding_other_than_a_number_of_zeros_is_refused(options: dict[str, obje
 
 def offset_quantizer(beta: float, *, lsq: bool = False) -> Quantizer:
     grid = activation_grid("lsq" if lsq else "saq", 3, signed=False)
-    quantizer = Quantizer(grid, bits=3, offset=True, lsq=lsq, counts_from_zero=True).double()
+    quantizer = Quantizer(grid, bits=3, offset=True, kind=LSQ if lsq else SAQ, counts_from_zero=True).double()
     quantizer.alpha.data.fill_(0.35 if lsq else 7 * 0.35)
     assert quantizer.beta is not None
     quantizer.beta.data.fill_(beta)

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from saq_qat.quant.numerics.functional import STEP_FLOOR, fake_quantize
-from saq_qat.quant.numerics.grid import activation_grid, weight_grid
 from saq_qat.quant.numerics.initialise import Initialisation
+from saq_qat.quant.numerics.kinds.lsq import LSQ
+from saq_qat.quant.numerics.kinds.saq import SAQ
+from saq_qat.quant.numerics.kinds.table import KINDS, activation_grid, weight_grid
 from saq_qat.quant.numerics.quantizer import Quantizer, observing
 
 
@@ -29,7 +31,7 @@ def test_lsq_scales_its_gradient_by_the_size_of_the_tensor() -> None:
     grid = activation_grid("lsq", 4, signed=True)
     gradients = []
     for lsq in (False, True):
-        quantizer = Quantizer(grid, bits=4, lsq=lsq)
+        quantizer = Quantizer(grid, bits=4, kind=LSQ if lsq else SAQ)
         quantizer(images()[0]).sum().backward()
         assert quantizer.alpha.grad is not None
         gradients.append(float(quantizer.alpha.grad))
@@ -45,7 +47,7 @@ def test_initialise_places_the_grid_and_says_so() -> None:
 
 
 def test_max_of_a_learned_step_puts_the_largest_code_on_the_largest_value() -> None:
-    quantizer = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, method="max", lsq=True)
+    quantizer = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, method="max", kind=LSQ)
     quantizer.initialise(torch.tensor([0.0, 3.0]))
     assert quantizer.alpha.item() == pytest.approx(3.0 / 15)
 
@@ -53,7 +55,7 @@ def test_max_of_a_learned_step_puts_the_largest_code_on_the_largest_value() -> N
 @pytest.mark.parametrize("signed", [False, True])
 def test_max_with_an_offset_spreads_all_codes_from_the_smallest_to_the_largest_value(signed: bool) -> None:
     grid = activation_grid("lsq", 4, signed=signed)
-    quantizer = Quantizer(grid, bits=4, offset=True, method="max", lsq=True)
+    quantizer = Quantizer(grid, bits=4, offset=True, method="max", kind=LSQ)
     x = torch.tensor([-0.2, 2.8])
     quantizer.initialise(x)
     assert quantizer.codes(x).tolist() == [grid.minimum, grid.maximum]
@@ -108,7 +110,7 @@ def test_codes_without_an_offset_cannot_be_moved_to_zero() -> None:
 
 def test_a_step_below_the_floor_counts_as_the_floor_for_zero_too() -> None:
     quantizer = Quantizer(
-        activation_grid("lsq", 4, signed=False), bits=4, lsq=True, offset=True, counts_from_zero=True
+        activation_grid("lsq", 4, signed=False), bits=4, kind=LSQ, offset=True, counts_from_zero=True
     )
     quantizer.alpha.data.fill_(-0.3)
     quantizer.get_parameter("beta").data.fill_(-2.2 * STEP_FLOOR)
@@ -125,7 +127,7 @@ def test_a_step_below_the_floor_counts_as_the_floor_for_zero_too() -> None:
 
 
 def below_the_floor(step: float) -> Quantizer:
-    quantizer = Quantizer(activation_grid("lsq", 4, signed=True), bits=4, lsq=True, offset=True)
+    quantizer = Quantizer(activation_grid("lsq", 4, signed=True), bits=4, kind=LSQ, offset=True)
     quantizer.alpha.data.fill_(step)
     return quantizer
 
@@ -204,7 +206,7 @@ def test_an_offset_is_placed_trained_and_exported_for_every_kind_and_method(
     kind: str, signed: bool, method: Initialisation
 ) -> None:
     grid = activation_grid(kind, 4, signed=signed)
-    quantizer = Quantizer(grid, bits=4, offset=True, method=method, lsq=kind == "lsq")
+    quantizer = Quantizer(grid, bits=4, offset=True, method=method, kind=KINDS[kind])
     x = torch.nn.functional.gelu(images()[0])
     quantizer.initialise(x)
     assert quantizer.beta is not None and quantizer.beta != 0
@@ -250,9 +252,9 @@ def test_observing_ends_even_if_a_batch_fails() -> None:
 
 
 def test_a_state_dict_brings_back_the_grid_and_that_it_was_placed() -> None:
-    quantizer = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, offset=True, lsq=True)
+    quantizer = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, offset=True, kind=LSQ)
     quantizer.initialise(images()[0])
-    other = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, offset=True, lsq=True)
+    other = Quantizer(activation_grid("lsq", 4, signed=False), bits=4, offset=True, kind=LSQ)
     other.load_state_dict(quantizer.state_dict())
     assert other.initialised
     assert torch.equal(other(images()[1]), quantizer(images()[1]))

@@ -137,6 +137,11 @@ class Trained:
         weight, codes = self.tensor(record.weight_name).astype(np.float32), record.weight.codes
         if record.mean is not None and record.deviation is not None:
             weight = (weight - np.float32(record.mean)) / np.float32(record.deviation)
+        if record.weight.kind == "dorefa":
+            squashed = np.tanh(weight.astype(np.float64)).astype(np.float32)
+            width = np.abs(squashed).max()
+            weight = squashed / (width if width > 0 else np.float32(1))
+            weight = weight * np.float32(self.tensor(record.weight.clip_level_name))
         steps = weight / self.scale(record.weight)
         if codes.step == 1:
             return _clipped(np.rint(steps), codes)

@@ -1,0 +1,1 @@
+"""Kinds of quantizers: one file each, listed in ``table.py``."""
