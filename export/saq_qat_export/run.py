@@ -18,9 +18,9 @@ from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.check import check_bundle
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
+from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
-from saq_qat_export.proof.remedies import failed_checks, flip_remedy
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.bundle.manifest import Manifest
 
@@ -65,8 +65,8 @@ def export_run(
 
     Raises:
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
-        LegalityError, GateError: a graph breaks a rule of its target, or a hard rung failed (a threshold of
-            the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
+        LegalityError, GateError: a graph breaks a rule of its target, or a hard comparison failed (a
+            threshold of the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
         GateError: manifest, golden samples and files disagree, whatever is allowed; nothing is written.
     """
     check_destination(folder)
@@ -112,10 +112,10 @@ def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding,
 
 
 def _failure(proof: Proof, form: Form) -> str:
-    remedy = flip_remedy(proof.rungs, biases_learned=form == "deploy")
+    fix = flip_fix(proof.comparisons, biases_learned=form == "deploy")
     return (
-        f"Not proved, so no bundle was written: {'; '.join(failed_checks(proof.rungs))}. "
-        + (f"The {remedy} " if remedy else "")
+        f"Not proved, so no bundle was written: {'; '.join(failed_checks(proof.comparisons))}. "
+        + (f"The {fix} " if fix else "")
         + "--allow-failed-gate writes the bundle, marked as failed; 'saq-qat verify' then shows every tensor."
     )
 

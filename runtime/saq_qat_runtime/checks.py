@@ -19,11 +19,11 @@ def check_batch(
     into ordinary numbers. Raises InputError.
     """
     if not isinstance(batch, np.ndarray) or isinstance(batch, np.ma.MaskedArray):
-        remedy = "Use numpy.asarray(x, numpy.float32), or predict() for images."
-        raise InputError(f"Input {spec.name!r} must be a numpy array, got {type(batch).__name__}. {remedy}")
+        fix = "Use numpy.asarray(x, numpy.float32), or predict() for images."
+        raise InputError(f"Input {spec.name!r} must be a numpy array, got {type(batch).__name__}. {fix}")
     if batch.dtype != np.float32:
-        remedy = f"Convert it on purpose: x.astype(numpy.{spec.dtype})."
-        raise InputError(f"Input {spec.name!r} must be {spec.dtype}, got {batch.dtype.str}. {remedy}")
+        fix = f"Convert it on purpose: x.astype(numpy.{spec.dtype})."
+        raise InputError(f"Input {spec.name!r} must be {spec.dtype}, got {batch.dtype.str}. {fix}")
     _check_shape(batch.shape, spec, max_batch)
     if finite and not np.isfinite(batch).all():
         count = int(batch.size - np.count_nonzero(np.isfinite(batch)))
@@ -35,9 +35,7 @@ def check_batch(
 def _check_shape(shape: tuple[int, ...], spec: TensorSpec, max_batch: int | None) -> None:
     expected = f"({', '.join(map(str, spec.shape))})"
     if len(shape) != len(spec.shape) or shape[1:] != spec.shape[1:]:
-        remedy = (
-            "A single image needs a batch dimension: x[numpy.newaxis]." if shape == spec.shape[1:] else ""
-        )
-        raise InputError(f"Input {spec.name!r} must have shape {expected}, got {shape}. {remedy}".rstrip())
+        fix = "A single image needs a batch dimension: x[numpy.newaxis]." if shape == spec.shape[1:] else ""
+        raise InputError(f"Input {spec.name!r} must have shape {expected}, got {shape}. {fix}".rstrip())
     if max_batch is not None and shape[0] > max_batch:
         raise InputError(f"A batch may hold {max_batch} inputs (max_batch), got {shape[0]}. Split it.")

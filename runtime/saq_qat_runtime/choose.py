@@ -98,8 +98,8 @@ def _open(
 ) -> OpenedBundle:
     library = _LIBRARIES.get(backend)
     target = _ONNXRUNTIME if library is None else _TENSORRT
-    remedy = f"Export it for {target!r} (deploy.targets in the recipe)."
-    require(target in manifest.models, f"{folder} holds models for {sorted(manifest.models)} only. {remedy}")
+    fix = f"Export it for {target!r} (deploy.targets in the recipe)."
+    require(target in manifest.models, f"{folder} holds models for {sorted(manifest.models)} only. {fix}")
     source = manifest.models[target]
     if library is not None:
         return _open_engine(folder, source, library, machine)

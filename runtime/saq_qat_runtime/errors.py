@@ -79,8 +79,8 @@ class CudaError(RuntimeFault):
     def __init__(self, call: str, name: str) -> None:
         self.call = call
         self.name = name
-        remedy = "Free GPU memory." if self.out_of_memory else "Restart the process that uses the GPU."
-        super().__init__(f"CUDA call {call} failed: {name}. {remedy}")
+        fix = "Free GPU memory." if self.out_of_memory else "Restart the process that uses the GPU."
+        super().__init__(f"CUDA call {call} failed: {name}. {fix}")
 
     @property
     def out_of_memory(self) -> bool:

@@ -21,10 +21,13 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplemen
 
 def check_gate(folder: Path, manifest: Manifest, allow_failed: bool) -> None:
     """Raise ModelError for a bundle whose proof failed, unless `allow_failed`."""
-    failed = ", ".join(rung.name for rung in manifest.gate.rungs if not rung.passed) or "no rung was run"
+    failed = (
+        ", ".join(comparison.name for comparison in manifest.gate.comparisons if not comparison.passed)
+        or "no comparison was run"
+    )
     rule = f"{folder} failed the proof that its integers are the trained ones ({failed})"
-    remedy = "Mend it and export again, or load it on purpose with allow_failed_gate=True."
-    require(manifest.gate.passed or allow_failed, f"{rule}. {remedy}")
+    fix = "Mend it and export again, or load it on purpose with allow_failed_gate=True."
+    require(manifest.gate.passed or allow_failed, f"{rule}. {fix}")
 
 
 def check_interface(manifest: Manifest, backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""Latency of engines on the CPU: every contestant in turns, in one process and one run."""
+"""Latency of engines on the CPU: every candidate in turns, in one process and one run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from saq_qat.bench.engines import Entrant
+from saq_qat.bench.engines import Runner
 from saq_qat.bench.paired import Ratio, paired_ratio
 from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Timing
 from saq_qat_runtime.bench.environment import Environment
-from saq_qat_runtime.bench.interleave import Comparison, Latency, cautions, interleave
+from saq_qat_runtime.bench.interleave import Latency, LatencyComparison, cautions, interleave
 
 __all__ = ["BenchSize", "measure_cpu"]
 
@@ -39,13 +39,13 @@ class BenchSize:
 
 
 def measure_cpu(
-    entrants: Sequence[Entrant],
+    runners: Sequence[Runner],
     images: npt.NDArray[np.float32],
     size: BenchSize,
     environment: Environment,
     on_step: Callable[[str], None],
 ) -> tuple[list[Timing], dict[int, dict[str, Latency]]]:
-    """Timings, and all samples by batch size and contestant.
+    """Timings, and all samples by batch size and candidate.
 
     Args:
         images: float32 (N, C, H, W), repeated to fill a batch.
@@ -57,45 +57,45 @@ def measure_cpu(
         for batch in size.batches:
             on_step(f"latency at batch {batch}")
             samples[batch] = {}
-            for comparison in _comparisons(entrants, images, batch, size):
-                timings += _timings(comparison, batch, entrants, size, environment)
+            for comparison in _comparisons(runners, images, batch, size):
+                timings += _timings(comparison, batch, runners, size, environment)
                 samples[batch] = {**comparison.latencies, **samples[batch]}
     return timings, samples
 
 
 def _comparisons(
-    entrants: Sequence[Entrant], images: npt.NDArray[np.float32], batch: int, size: BenchSize
-) -> Iterator[Comparison]:
+    runners: Sequence[Runner], images: npt.NDArray[np.float32], batch: int, size: BenchSize
+) -> Iterator[LatencyComparison]:
     """Engines in turns; then what is there for context, in turns with float32 on ONNX Runtime."""
     images = np.resize(images, (batch, *images.shape[1:]))
-    named = {entrant.contestant.name: entrant for entrant in entrants}
-    engines = {name: entrant for name, entrant in named.items() if not entrant.context}
+    named = {runner.candidate.name: runner for runner in runners}
+    engines = {name: runner for name, runner in named.items() if not runner.context}
     baseline = FLOAT if FLOAT in named else BUNDLE
     turns = [(engines, size.seconds)]
     if len(engines) < len(named):
-        context = {name: entrant for name, entrant in named.items() if entrant.context}
+        context = {name: runner for name, runner in named.items() if runner.context}
         turns.append(({baseline: named[baseline], **context}, size.seconds * _CONTEXT_SHARE))
     for group, seconds in turns:
-        functions = {name: partial(entrant.run, images) for name, entrant in group.items()}
+        functions = {name: partial(runner.run, images) for name, runner in group.items()}
         yield interleave(functions, baseline=baseline, warmup_seconds=size.warmup_seconds, seconds=seconds)
 
 
 def _timings(
-    comparison: Comparison,
+    comparison: LatencyComparison,
     batch: int,
-    entrants: Sequence[Entrant],
+    runners: Sequence[Runner],
     size: BenchSize,
     environment: Environment,
 ) -> Iterator[Timing]:
-    context = {entrant.contestant.name for entrant in entrants if entrant.context}
-    integer = {entrant.contestant.name: entrant.contestant.integer for entrant in entrants}
+    context = {runner.candidate.name for runner in runners if runner.context}
+    integer = {runner.candidate.name: runner.candidate.integer for runner in runners}
     for name, latency in comparison.latencies.items():
         if name == comparison.baseline and context & comparison.latencies.keys():
             continue
         summary = latency.summary()
         quantized = integer[name] if name != FLOAT else None
         yield Timing(
-            contestant=name,
+            candidate=name,
             batch=batch,
             latency=summary,
             images_per_second=batch * 1000.0 / summary.median_ms,
@@ -105,7 +105,7 @@ def _timings(
         )
 
 
-def _ratio(comparison: Comparison, other: str, own: Latency) -> Ratio | None:
+def _ratio(comparison: LatencyComparison, other: str, own: Latency) -> Ratio | None:
     theirs = comparison.latencies.get(other)
     return None if theirs is None else paired_ratio(theirs, own)
 

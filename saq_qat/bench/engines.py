@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from saq_qat.bench.baselines import float_form, float_onnx, static_int8_onnx
 from saq_qat.bench.openvino import OpenVinoModel, openvino_installed
-from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Contestant
+from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Candidate
 from saq_qat.data.batches import train_batches
 from saq_qat.errors import ArtifactError
 from saq_qat.train.restore import Restored
@@ -23,11 +23,11 @@ from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
 __all__ = [
-    "Entrant",
     "FloatNetwork",
     "Images",
-    "baseline_entrants",
-    "bundle_entrants",
+    "Runner",
+    "baseline_runners",
+    "bundle_runners",
     "float_network",
     "with_accuracy",
 ]
@@ -39,14 +39,14 @@ _CALIBRATION_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """A contestant and how to run it on float32 images (N, C, H, W).
+class Runner:
+    """A candidate and how to run it on float32 images (N, C, H, W).
 
     Attributes:
         context: slow and not meant for deployment; measured in turns of its own.
     """
 
-    contestant: Contestant
+    candidate: Candidate
     run: Run
     context: bool = False
 
@@ -58,7 +58,7 @@ class _Engine(Protocol):
     def integer_count(self) -> IntegerCount: ...
 
 
-def bundle_entrants(folder: Path, manifest: Manifest, threads: int) -> list[Entrant]:
+def bundle_runners(folder: Path, manifest: Manifest, threads: int) -> list[Runner]:
     """The bundle on ONNX Runtime, first, and on OpenVINO where that is installed.
 
     Raises:
@@ -72,10 +72,10 @@ def bundle_entrants(folder: Path, manifest: Manifest, threads: int) -> list[Entr
     def run(images: Images) -> npt.NDArray[np.float32]:
         return backend.run({image: images})[logits]
 
-    found = [_entrant(BUNDLE, network, "onnxruntime", backend, model.bytes, run)]
+    found = [_runner(BUNDLE, network, "onnxruntime", backend, model.bytes, run)]
     if openvino_installed():
         other = OpenVinoModel((folder / model.name).read_bytes(), threads=threads)
-        found.append(_entrant("bundle, OpenVINO", network, "openvino", other, model.bytes, other.run))
+        found.append(_runner("bundle, OpenVINO", network, "openvino", other, model.bytes, other.run))
     return found
 
 
@@ -110,48 +110,48 @@ def float_network(restored: Restored) -> FloatNetwork:
     return FloatNetwork(network, content, [images.numpy() for images in calibration])
 
 
-def baseline_entrants(restored: Restored, form: FloatNetwork, threads: int) -> list[Entrant]:
+def baseline_runners(restored: Restored, form: FloatNetwork, threads: int) -> list[Runner]:
     """Float32 and static int8 on ONNX Runtime; fake-quant and float in PyTorch, for context."""
     static = static_int8_onnx(form.onnx, form.calibration)
     unquantized = "the run's weights without quantizers"
     return [
-        _onnx_entrant(FLOAT, unquantized, form.onnx, threads),
-        _onnx_entrant(STATIC_INT8, f"{unquantized}, quantized by onnxruntime.quantization", static, threads),
-        _torch_entrant("fake-quant, PyTorch", "as trained", restored.network),
-        _torch_entrant("float32, PyTorch", unquantized, form.network),
+        _onnx_runner(FLOAT, unquantized, form.onnx, threads),
+        _onnx_runner(STATIC_INT8, f"{unquantized}, quantized by onnxruntime.quantization", static, threads),
+        _torch_runner("fake-quant, PyTorch", "as trained", restored.network),
+        _torch_runner("float32, PyTorch", unquantized, form.network),
     ]
 
 
-def with_accuracy(entrant: Entrant, batches: Iterator[tuple[Tensor, Tensor]]) -> Entrant:
-    """The same entrant with its top-1 on labelled batches."""
+def with_accuracy(runner: Runner, batches: Iterator[tuple[Tensor, Tensor]]) -> Runner:
+    """The same runner with its top-1 on labelled batches."""
     right = seen = 0
     for images, labels in batches:
-        right += int((entrant.run(images.numpy()).argmax(axis=1) == labels.numpy()).sum())
+        right += int((runner.run(images.numpy()).argmax(axis=1) == labels.numpy()).sum())
         seen += len(labels)
-    return replace(entrant, contestant=replace(entrant.contestant, top1=100.0 * right / seen))
+    return replace(runner, candidate=replace(runner.candidate, top1=100.0 * right / seen))
 
 
-def _onnx_entrant(name: str, network: str, content: bytes, threads: int) -> Entrant:
+def _onnx_runner(name: str, network: str, content: bytes, threads: int) -> Runner:
     backend = OnnxRuntimeBackend(content, threads=threads)
     image, logits = backend.inputs[0].name, backend.outputs[0].name
 
     def run(images: Images) -> npt.NDArray[np.float32]:
         return backend.run({image: images})[logits]
 
-    return _entrant(name, network, "onnxruntime", backend, len(content), run)
+    return _runner(name, network, "onnxruntime", backend, len(content), run)
 
 
-def _entrant(name: str, network: str, package: str, engine: _Engine, file_bytes: int, run: Run) -> Entrant:
+def _runner(name: str, network: str, package: str, engine: _Engine, file_bytes: int, run: Run) -> Runner:
     label = f"{package} {engine.version}"
-    return Entrant(Contestant(name, label, network, file_bytes, engine.integer_count(), None), run)
+    return Runner(Candidate(name, label, network, file_bytes, engine.integer_count(), None), run)
 
 
-def _torch_entrant(name: str, description: str, network: nn.Module) -> Entrant:
+def _torch_runner(name: str, description: str, network: nn.Module) -> Runner:
     def run(images: Images) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
             logits: npt.NDArray[np.float32] = network(torch.from_numpy(images)).numpy()
         return logits
 
-    return Entrant(
-        Contestant(name, f"torch {torch.__version__}", description, None, None, None), run, context=True
+    return Runner(
+        Candidate(name, f"torch {torch.__version__}", description, None, None, None), run, context=True
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from saq_qat.bench.gpu_engines import GpuEntrant
+from saq_qat.bench.gpu_engines import GpuRunner
 from saq_qat.bench.gpu_record import GpuTiming
 from saq_qat.bench.paired import Ratio, paired_ratio
 from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interleave_gpu
@@ -22,25 +22,25 @@ Images = npt.NDArray[np.float32]
 _MODES = (False, True)
 
 
-def too_large(entrants: Sequence[GpuEntrant], batches: Sequence[int]) -> tuple[str, ...]:
+def too_large(runners: Sequence[GpuRunner], batches: Sequence[int]) -> tuple[str, ...]:
     """Batch sizes that no engine takes, each as a sentence; all engines are built for the same."""
-    largest = min(entrant.largest_batch for entrant in entrants)
-    remedy = "saq-qat build BUNDLE deploy.tensorrt.batch.maximum=N"
+    largest = min(runner.largest_batch for runner in runners)
+    fix = "saq-qat build BUNDLE deploy.tensorrt.batch.maximum=N"
     return tuple(
-        f"TensorRT at batch {batch}: its engine takes {largest} at most; build it for more: {remedy}"
+        f"TensorRT at batch {batch}: its engine takes {largest} at most; build it for more: {fix}"
         for batch in batches
         if batch > largest
     )
 
 
-def golden_difference(entrant: GpuEntrant, folder: Path, manifest: Manifest) -> float:
+def golden_difference(runner: GpuRunner, folder: Path, manifest: Manifest) -> float:
     """Largest absolute difference of an engine's golden logits from those in the bundle, which are finite.
 
     Raises:
         ModelError: the golden file is damaged, or the engine gives logits of another shape.
     """
     inputs, expected = read_golden(folder, manifest)
-    found = entrant.entrant.run(inputs).astype(np.float64)
+    found = runner.runner.run(inputs).astype(np.float64)
     rule = f"{folder}: the engine gives logits {found.shape}, the bundle {expected.shape}"
     require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat build.")
     difference = float(np.abs(found - expected).max())
@@ -48,7 +48,7 @@ def golden_difference(entrant: GpuEntrant, folder: Path, manifest: Manifest) -> 
 
 
 def measure_engines(
-    entrants: Sequence[GpuEntrant],
+    runners: Sequence[GpuRunner],
     images: Images,
     batches: Sequence[int],
     seconds: float,
@@ -65,40 +65,40 @@ def measure_engines(
     """
     timings: list[GpuTiming] = []
     samples: dict[int, dict[str, Latency]] = {}
-    largest = min(entrant.largest_batch for entrant in entrants)
+    largest = min(runner.largest_batch for runner in runners)
     for batch in (size for size in batches if size <= largest):
         on_step(f"latency on the GPU at batch {batch}")
         samples[batch] = {}
         filled = np.resize(images, (batch, *images.shape[1:]))
         for transfers in _MODES:
-            found = _in_turns(entrants, filled, transfers, seconds / len(_MODES))
-            timings += _timings(entrants, found, batch, transfers)
+            found = _in_turns(runners, filled, transfers, seconds / len(_MODES))
+            timings += _timings(runners, found, batch, transfers)
             mode = "with" if transfers else "without"
             samples[batch] |= {f"{name}, {mode} transfers": latency.total for name, latency in found.items()}
     return timings, samples
 
 
 def _in_turns(
-    entrants: Sequence[GpuEntrant], images: Images, transfers: bool, seconds: float
+    runners: Sequence[GpuRunner], images: Images, transfers: bool, seconds: float
 ) -> dict[str, GpuLatency]:
     with ExitStack() as stack:
         runs: dict[str, TimedRun] = {}
-        for entrant in entrants:
-            feeds = {entrant.backend.inputs[0].name: images}
-            runs[entrant.name] = stack.enter_context(entrant.backend.lend(feeds))
+        for runner in runners:
+            feeds = {runner.backend.inputs[0].name: images}
+            runs[runner.name] = stack.enter_context(runner.backend.lend(feeds))
         return interleave_gpu(runs, transfers=transfers, seconds=seconds)
 
 
 def _timings(
-    entrants: Sequence[GpuEntrant], found: dict[str, GpuLatency], batch: int, transfers: bool
+    runners: Sequence[GpuRunner], found: dict[str, GpuLatency], batch: int, transfers: bool
 ) -> Iterator[GpuTiming]:
-    names = {entrant.form: entrant.name for entrant in entrants}
-    for entrant in entrants:
-        latency = found[entrant.name]
+    names = {runner.form: runner.name for runner in runners}
+    for runner in runners:
+        latency = found[runner.name]
         summary = latency.total.summary()
-        integer = entrant.entrant.contestant.integer
+        integer = runner.runner.candidate.integer
         yield GpuTiming(
-            contestant=entrant.name,
+            candidate=runner.name,
             batch=batch,
             transfers=transfers,
             latency=summary,
@@ -107,7 +107,7 @@ def _timings(
             graph=latency.graph,
             over_float32=_ratio(found.get(names.get("float32", "")), latency),
             over_float16=_ratio(found.get(names.get("float16", "")), latency),
-            cautions=gpu_cautions(latency, integer=integer if entrant.form == "bundle" else None),
+            cautions=gpu_cautions(latency, integer=integer if runner.form == "bundle" else None),
         )
 
 

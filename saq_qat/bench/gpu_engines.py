@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from saq_qat.bench.engines import Entrant, Images
-from saq_qat.bench.record import Contestant
+from saq_qat.bench.engines import Images, Runner
+from saq_qat.bench.record import Candidate
 from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.choose import open_bundle
@@ -25,7 +25,7 @@ from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord
 from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES, EngineLibrary
 
-__all__ = ["GpuBundle", "GpuEntrant", "float_engines", "open_gpu_bundle"]
+__all__ = ["GpuBundle", "GpuRunner", "float_engines", "open_gpu_bundle"]
 
 Build = Callable[[Path, BuildOptions], BuiltEngine]
 Precision = Literal["float32", "float16"]
@@ -35,8 +35,8 @@ _PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 
 
 @dataclass(frozen=True)
-class GpuEntrant:
-    """A contestant on the GPU.
+class GpuRunner:
+    """A candidate on the GPU.
 
     Attributes:
         form: the bundle's integers, or what the network computes with instead.
@@ -44,21 +44,21 @@ class GpuEntrant:
     """
 
     form: Form
-    entrant: Entrant
+    runner: Runner
     backend: TensorRtBackend
     largest_batch: int
 
     @property
     def name(self) -> str:
-        """The contestant's."""
-        return self.entrant.contestant.name
+        """The candidate's."""
+        return self.runner.candidate.name
 
 
 @dataclass(frozen=True)
 class GpuBundle:
     """The bundle's engine, its record, and what runs it."""
 
-    entrant: GpuEntrant
+    runner: GpuRunner
     record: EngineRecord
     library: EngineLibrary
     machine: Machine
@@ -101,18 +101,18 @@ def _open(folder: Path, manifest: Manifest, library: EngineLibrary, machine: Mac
     check_interface(manifest, opened.backend)
     between = "" if record.precision == "float32" else ", float16 between"
     network = f"the bundle's integers{between}"
-    return GpuBundle(_entrant("bundle", network, opened.backend, record), record, library, machine)
+    return GpuBundle(_runner("bundle", network, opened.backend, record), record, library, machine)
 
 
 def float_engines(
     float_model: bytes, bundle: GpuBundle, build: Build = build_engine
-) -> tuple[list[GpuEntrant], tuple[str, ...]]:
+) -> tuple[list[GpuRunner], tuple[str, ...]]:
     """Engines of the same network in float32 and float16, built as the bundle's was; and why one is missing.
 
     Args:
         float_model: ONNX, float32.
     """
-    found: list[GpuEntrant] = []
+    found: list[GpuRunner] = []
     reasons: list[str] = []
     for precision in _PRECISIONS:
         try:
@@ -121,7 +121,7 @@ def float_engines(
         except SessionError as error:
             reasons.append(f"{precision} engine: {error}")
         else:
-            found.append(_entrant(precision, "the run's weights without quantizers", backend, built.record))
+            found.append(_runner(precision, "the run's weights without quantizers", backend, built.record))
     return found, tuple(reasons)
 
 
@@ -158,13 +158,13 @@ def _batches(record: EngineRecord) -> tuple[int, int, int]:
     return size, size, size
 
 
-def _entrant(form: Form, network: str, backend: TensorRtBackend, record: EngineRecord) -> GpuEntrant:
+def _runner(form: Form, network: str, backend: TensorRtBackend, record: EngineRecord) -> GpuRunner:
     image, logits = backend.inputs[0].name, backend.outputs[0].name
 
     def run(images: Images) -> npt.NDArray[np.float32]:
         return backend.run({image: images})[logits]
 
-    contestant = Contestant(
+    candidate = Candidate(
         name=f"{form}, {FLAVOUR_NAMES[record.flavour]}",
         engine=f"{backend.name} {backend.version}",
         network=network,
@@ -172,4 +172,4 @@ def _entrant(form: Form, network: str, backend: TensorRtBackend, record: EngineR
         integer=backend.integer_count(),
         top1=None,
     )
-    return GpuEntrant(form, Entrant(contestant, run), backend, _batches(record)[2])
+    return GpuRunner(form, Runner(candidate, run), backend, _batches(record)[2])

@@ -22,7 +22,7 @@ class GpuTiming:
         cautions: what to know before quoting it.
     """
 
-    contestant: str
+    candidate: str
     batch: int
     transfers: bool
     latency: LatencySummary
@@ -39,7 +39,7 @@ class GpuBench:
     """The bundle's engine beside float engines of the same network.
 
     Attributes:
-        backend, version: of the library that ran them all. engine: name of the bundle's contestant.
+        backend, version: of the library that ran them all. engine: name of the bundle's candidate.
         engine_sha256: of its file.
         golden_difference: largest absolute difference of its golden logits from the bundle's.
         golden_tolerance: what the bundle allows.
@@ -59,7 +59,7 @@ class GpuBench:
         """Whether the bundle's engine gives the golden logits; what is not a number does not."""
         return self.golden_difference <= self.golden_tolerance
 
-    def timing(self, contestant: str, batch: int, *, transfers: bool) -> GpuTiming | None:
-        """Of this contestant, if it was measured so."""
-        wanted = (contestant, batch, transfers)
-        return next((t for t in self.timings if (t.contestant, t.batch, t.transfers) == wanted), None)
+    def timing(self, candidate: str, batch: int, *, transfers: bool) -> GpuTiming | None:
+        """Of this candidate, if it was measured so."""
+        wanted = (candidate, batch, transfers)
+        return next((t for t in self.timings if (t.candidate, t.batch, t.transfers) == wanted), None)

@@ -17,7 +17,7 @@ __all__ = [
     "FLOAT",
     "STATIC_INT8",
     "Bench",
-    "Contestant",
+    "Candidate",
     "Ratio",
     "Samples",
     "Timing",
@@ -33,11 +33,11 @@ SCHEMA_VERSION = 3
 _FIX = "Run 'saq-qat bench' again."
 
 Samples = Mapping[int, Mapping[str, Latency]]
-"""Raw latencies by batch size and contestant."""
+"""Raw latencies by batch size and candidate."""
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One way to run the network.
 
     Attributes:
@@ -57,7 +57,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one contestant at one batch size.
+    """Latency of one candidate at one batch size.
 
     Attributes:
         over_float, over_int8: speed relative to float32 and static int8 on ONNX Runtime; None where these did
@@ -65,7 +65,7 @@ class Timing:
         cautions: what to know before quoting it.
     """
 
-    contestant: str
+    candidate: str
     batch: int
     latency: LatencySummary
     images_per_second: float
@@ -82,7 +82,7 @@ class Bench:
         created: UTC, ISO 8601.
         checkpoint_sha256: of the model.safetensors that bundle and baselines have their weights from.
         bundle_sha256: of the bundle's manifest.json.
-        threads: of each engine on the CPU. seconds: of measuring, per batch size and group of contestants.
+        threads: of each engine on the CPU. seconds: of measuring, per batch size and group of candidates.
         timings: on the CPU. gpu: None if no engine ran there.
         not_run: engines that could not take part, each with the reason.
         environment: of the machine, read before measuring.
@@ -97,7 +97,7 @@ class Bench:
     threads: int
     seconds: float
     accuracy_images: int
-    contestants: tuple[Contestant, ...]
+    candidates: tuple[Candidate, ...]
     timings: tuple[Timing, ...]
     gpu: GpuBench | None
     not_run: tuple[str, ...]
@@ -105,13 +105,13 @@ class Bench:
     environment: Environment
     notes: tuple[str, ...]
 
-    def timing(self, contestant: str, batch: int) -> Timing | None:
-        """Of this contestant at this batch size, if it was measured."""
-        return next((t for t in self.timings if (t.contestant, t.batch) == (contestant, batch)), None)
+    def timing(self, candidate: str, batch: int) -> Timing | None:
+        """Of this candidate at this batch size, if it was measured."""
+        return next((t for t in self.timings if (t.candidate, t.batch) == (candidate, batch)), None)
 
-    def contestant(self, name: str) -> Contestant | None:
-        """The contestant of that name, if it took part."""
-        return next((c for c in self.contestants if c.name == name), None)
+    def candidate(self, name: str) -> Candidate | None:
+        """The candidate of that name, if it took part."""
+        return next((c for c in self.candidates if c.name == name), None)
 
     @property
     def batches(self) -> tuple[int, ...]:

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from saq_qat.bench.cpu import BenchSize, measure_cpu
 from saq_qat.bench.engines import (
-    Entrant,
-    baseline_entrants,
-    bundle_entrants,
+    Runner,
+    baseline_runners,
+    bundle_runners,
     float_network,
     with_accuracy,
 )
 from saq_qat.bench.gpu import golden_difference, measure_engines, too_large
-from saq_qat.bench.gpu_engines import GpuBundle, GpuEntrant, float_engines, open_gpu_bundle
+from saq_qat.bench.gpu_engines import GpuBundle, GpuRunner, float_engines, open_gpu_bundle
 from saq_qat.bench.gpu_machine import read_gpu_machine
 from saq_qat.bench.gpu_record import GpuBench
 from saq_qat.bench.record import SCHEMA_VERSION, Bench, Samples, Timing
@@ -67,9 +67,9 @@ class _Subject:
     folder: Path
     manifest: Manifest
     bundle_sha256: str
-    entrants: Sequence[Entrant]
+    runners: Sequence[Runner]
     gpu: GpuBundle | None
-    gpu_entrants: Sequence[GpuEntrant]
+    gpu_runners: Sequence[GpuRunner]
     images: npt.NDArray[np.float32]
     accuracy_images: int
     not_run: tuple[str, ...]
@@ -138,13 +138,13 @@ def bench_run(
         subject = _with_baselines(subject, restored, size)
     on_step(f"top-1 of the engines on {len(sample.val)} images")
 
-    def judged(entrant: Entrant) -> Entrant:
-        return entrant if entrant.context else with_accuracy(entrant, val_batches(sample, batch_size=32))
+    def judged(runner: Runner) -> Runner:
+        return runner if runner.context else with_accuracy(runner, val_batches(sample, batch_size=32))
 
     subject = replace(
         subject,
-        entrants=[judged(entrant) for entrant in subject.entrants],
-        gpu_entrants=[replace(e, entrant=judged(e.entrant)) for e in subject.gpu_entrants],
+        runners=[judged(runner) for runner in subject.runners],
+        gpu_runners=[replace(e, runner=judged(e.runner)) for e in subject.gpu_runners],
         accuracy_images=len(sample.val),
     )
     return _measure(subject, size, on_step)
@@ -159,37 +159,37 @@ def _open(
     machine: Machine | None,
 ) -> _Subject:
     """The bundle on every engine that is wanted and can run."""
-    entrants: list[Entrant] = []
+    runners: list[Runner] = []
     if engine == "onnxruntime" or (engine == "auto" and "onnxruntime" in manifest.models):
-        entrants = bundle_entrants(folder, manifest, size.threads)
+        runners = bundle_runners(folder, manifest, size.threads)
     gpu: GpuBundle | None = None
     reasons: tuple[str, ...] = ()
     if engine != "onnxruntime":
         gpu, reasons = open_gpu_bundle(folder, manifest, engine, machine or Machine())
-    if not entrants and gpu is None:
+    if not runners and gpu is None:
         targets = ", ".join(manifest.models)
         why = "\n".join(reasons)
         raise SetupError(
             f"{folder}: this bundle is for {targets} only, and no engine can run it here.\n{why}\n"
             "Measure it on a machine with a GPU, or add onnxruntime to deploy.targets and export again."
         )
-    gpu_entrants = [] if gpu is None else [gpu.entrant]
+    gpu_runners = [] if gpu is None else [gpu.runner]
     notes = (_LATENCY_NOTE, _BITS_NOTE) if gpu is None else (_LATENCY_NOTE, _BITS_NOTE, _GPU_NOTE)
     digest = bundle_sha256(folder)
-    return _Subject(folder, manifest, digest, entrants, gpu, gpu_entrants, images, 0, reasons, notes)
+    return _Subject(folder, manifest, digest, runners, gpu, gpu_runners, images, 0, reasons, notes)
 
 
 def _with_baselines(subject: _Subject, restored: Restored, size: BenchSize) -> _Subject:
     """The same network in other forms, on each engine that takes part."""
     network = float_network(restored)
-    entrants, gpu_entrants, reasons = [*subject.entrants], [*subject.gpu_entrants], subject.not_run
-    if entrants:
-        entrants += baseline_entrants(restored, network, size.threads)
+    runners, gpu_runners, reasons = [*subject.runners], [*subject.gpu_runners], subject.not_run
+    if runners:
+        runners += baseline_runners(restored, network, size.threads)
     if subject.gpu is not None:
         found, missing = float_engines(network.onnx, subject.gpu)
-        gpu_entrants, reasons = [*gpu_entrants, *found], (*reasons, *missing)
+        gpu_runners, reasons = [*gpu_runners, *found], (*reasons, *missing)
     notes = (*subject.notes, _FLOAT_NOTE)
-    return replace(subject, entrants=entrants, gpu_entrants=gpu_entrants, not_run=reasons, notes=notes)
+    return replace(subject, runners=runners, gpu_runners=gpu_runners, not_run=reasons, notes=notes)
 
 
 def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench, Samples]:
@@ -197,10 +197,10 @@ def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench
     manifest = subject.manifest
     timings: list[Timing] = []
     samples: dict[int, dict[str, Latency]] = {}
-    if subject.entrants:
-        timings, samples = measure_cpu(subject.entrants, subject.images, size, environment, on_step)
+    if subject.runners:
+        timings, samples = measure_cpu(subject.runners, subject.images, size, environment, on_step)
     gpu, gpu_samples, reasons = _measure_gpu(subject, size, on_step)
-    entrants = (*subject.entrants, *(own.entrant for own in subject.gpu_entrants))
+    runners = (*subject.runners, *(own.runner for own in subject.gpu_runners))
     bench = Bench(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -211,7 +211,7 @@ def _measure(subject: _Subject, size: BenchSize, on_step: OnStep) -> tuple[Bench
         threads=size.threads,
         seconds=size.seconds,
         accuracy_images=subject.accuracy_images,
-        contestants=tuple(entrant.contestant for entrant in entrants),
+        candidates=tuple(runner.candidate for runner in runners),
         timings=tuple(timings),
         gpu=gpu,
         not_run=(*subject.not_run, *reasons),
@@ -230,16 +230,16 @@ def _measure_gpu(
     gpu = subject.gpu
     if gpu is None:
         return None, {}, ()
-    difference = golden_difference(gpu.entrant, subject.folder, subject.manifest)
-    reasons = too_large(subject.gpu_entrants, size.batches)
+    difference = golden_difference(gpu.runner, subject.folder, subject.manifest)
+    reasons = too_large(subject.gpu_runners, size.batches)
     timings, samples = measure_engines(
-        subject.gpu_entrants, subject.images, size.batches, size.seconds, on_step
+        subject.gpu_runners, subject.images, size.batches, size.seconds, on_step
     )
-    backend = gpu.entrant.backend
+    backend = gpu.runner.backend
     found = GpuBench(
         backend=backend.name,
         version=backend.version,
-        engine=gpu.entrant.name,
+        engine=gpu.runner.name,
         engine_sha256=gpu.record.file.sha256,
         golden_difference=difference,
         golden_tolerance=subject.manifest.golden.logits_tolerance["tensorrt"],

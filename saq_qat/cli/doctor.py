@@ -31,11 +31,11 @@ def doctor(
                 f"[{_COLOURS[f.state]}]{f.state}[/]",
                 f.name,
                 # Extras stand in brackets, as in saq-qat[rtx], which rich would take for markup.
-                escape(f.detail + (f"; {f.remedy}" if f.remedy else "")),
+                escape(f.detail + (f"; {f.fix}" if f.fix else "")),
             )
             for f in findings
         ]
         table(("state", "what", "found"), rows)
     broken = [finding for finding in findings if finding.state == "broken"]
     if broken:
-        raise SetupError("\n".join(f"{f.name}: {f.detail}; {f.remedy}" for f in broken))
+        raise SetupError("\n".join(f"{f.name}: {f.detail}; {f.fix}" for f in broken))

@@ -52,7 +52,7 @@ class Diagnosis:
     name: str
     state: Literal["ok", "absent", "broken"]
     detail: str
-    remedy: str = ""
+    fix: str = ""
 
 
 def examine() -> list[Diagnosis]:
@@ -92,12 +92,12 @@ def package_findings(
         extra = _extra(requirement)
         version = version_of(requirement.name)
         wanted = f"{requirement.name}{requirement.specifier}"
-        remedy = f"run: pip install 'saq-qat[{extra}]'" if extra else f"run: pip install '{wanted}'"
+        fix = f"run: pip install 'saq-qat[{extra}]'" if extra else f"run: pip install '{wanted}'"
         name = f"{requirement.name} ({extra})" if extra else requirement.name
         if version is None:
-            yield Diagnosis(name, "absent" if extra else "broken", "not installed", remedy)
+            yield Diagnosis(name, "absent" if extra else "broken", "not installed", fix)
         elif not requirement.specifier.contains(version, prereleases=True):
-            yield Diagnosis(name, "broken", f"{version}, but {wanted} is needed", remedy)
+            yield Diagnosis(name, "broken", f"{version}, but {wanted} is needed", fix)
         else:
             yield Diagnosis(name, "ok", version)
 
@@ -131,7 +131,7 @@ def pair_finding(torch: str, torchvision: str, torchvision_requires: list[Requir
 def _import_finding(package: str, program: str) -> Diagnosis:
     """Import a compiled package in a process of its own, so that a crash is a finding too."""
     name = f"import {package}"
-    remedy = _PAIR if package.startswith("torch") else f"run: pip install --force-reinstall {package}"
+    fix = _PAIR if package.startswith("torch") else f"run: pip install --force-reinstall {package}"
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -141,10 +141,10 @@ def _import_finding(package: str, program: str) -> Diagnosis:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Diagnosis(name, "broken", f"no answer within {PROBE_SECONDS} s", remedy)
+        return Diagnosis(name, "broken", f"no answer within {PROBE_SECONDS} s", fix)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
-        return Diagnosis(name, "broken", last, remedy)
+        return Diagnosis(name, "broken", last, fix)
     return Diagnosis(name, "ok", done.stdout.strip())
 
 

@@ -97,14 +97,14 @@ def _build_engine(
 
 def _print(exported: "Exported") -> None:
     from saq_qat.cli.findings import print_findings
-    from saq_qat.cli.ladder import print_rungs
-    from saq_qat_export.proof.remedies import flip_remedy
+    from saq_qat.cli.proof_text import print_comparisons
+    from saq_qat_export.proof.fixes import flip_fix
 
     typer.echo(str(exported.choice))
-    print_rungs(exported.proof)
-    remedy = flip_remedy(exported.proof.rungs, biases_learned=exported.form == "deploy")
-    if remedy:
-        typer.echo(f"note {remedy}")
+    print_comparisons(exported.proof)
+    fix = flip_fix(exported.proof.comparisons, biases_learned=exported.form == "deploy")
+    if fix:
+        typer.echo(f"note {fix}")
     print_findings(exported.findings)
     sizes, models = exported.manifest.sizes, exported.manifest.models
     files = ", ".join(f"{model.bytes / 1e6:.2f} MB in {model.name}" for model in models.values())

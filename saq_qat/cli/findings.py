@@ -20,9 +20,9 @@ def print_findings(findings: "Sequence[Finding]") -> None:
         alike: dict[tuple[str, str, str], list[str]] = {}
         for finding in findings:
             if finding.level == level:
-                alike.setdefault((finding.rule, finding.message, finding.remedy), []).append(finding.where)
-        for (rule, message, remedy), places in alike.items():
-            typer.echo(f"{level} {rule} {listed(places)}: {message} {remedy}".rstrip())
+                alike.setdefault((finding.rule, finding.message, finding.fix), []).append(finding.where)
+        for (rule, message, fix), places in alike.items():
+            typer.echo(f"{level} {rule} {listed(places)}: {message} {fix}".rstrip())
 
 
 def listed(places: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""`saq-qat verify`: the whole ladder of proof for a run, tensor by tensor."""
+"""`saq-qat verify`: the whole proof for a run, tensor by tensor."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
     from saq_qat.train.choose import Choice
-    from saq_qat_export.proof.ladder import Rung
+    from saq_qat_export.proof.comparison import Comparison
     from saq_qat_export.proof.lowered import Lowered
     from saq_qat_export.proof.prove import Proof, ProofSize
     from saq_qat_runtime.bundle.manifest import Manifest
@@ -39,9 +39,9 @@ def verify(
 
     Exit code 1 if a hard comparison fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
-    from saq_qat.cli.ladder import print_flips, print_rungs, print_tensors
+    from saq_qat.cli.proof_text import print_comparisons, print_flips, print_tensors
+    from saq_qat_export.proof.fixes import failed_checks, flip_fix
     from saq_qat_export.proof.prove import ProofSize
-    from saq_qat_export.proof.remedies import failed_checks, flip_remedy
 
     folder = resolve_run(run)
     size = ProofSize(code_images, top1_images or None)
@@ -50,13 +50,13 @@ def verify(
     print_tensors(verified.proof)
     print_flips(verified.proof, verified.manifest.labels)
     typer.echo("")
-    print_rungs(verified.proof)
+    print_comparisons(verified.proof)
     for reason in verified.absent:
         typer.echo(reason)
-    failed = failed_checks(verified.proof.rungs)
+    failed = failed_checks(verified.proof.comparisons)
     if failed:
-        remedy = flip_remedy(verified.proof.rungs, biases_learned=verified.form == "deploy")
-        hint = f"\nThe {remedy}" if remedy else ""
+        fix = flip_fix(verified.proof.comparisons, biases_learned=verified.form == "deploy")
+        hint = f"\nThe {fix}" if fix else ""
         raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {verified.report}.{hint}")
 
 
@@ -99,22 +99,24 @@ def _verify(
         check_manifest(manifest, files, lowered.restored, lowered.plan)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
-        engines, absent = _engine_rungs(place, lowered, size)
-        proof = replace(proof, rungs=(*proof.rungs, *engines))
+        engines, absent = _engine_comparisons(place, lowered, size)
+        proof = replace(proof, comparisons=(*proof.comparisons, *engines))
         report = folder / "report" / "verify.json"  # before the text, whose reader may leave early
         write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
         shown.advance(note="done")
     return _Verified(choice, manifest, proof, lowered.restored.form, absent, report)
 
 
-def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple[list[Rung], list[str]]":
-    """A rung for each engine of the bundle that can run on this machine, and why the others cannot."""
+def _engine_comparisons(
+    bundle: Path, lowered: "Lowered", size: "ProofSize"
+) -> "tuple[list[Comparison], list[str]]":
+    """A comparison for each engine of the bundle that can run on this machine, and why the others cannot."""
     from saq_qat_export.proof.prove import prove_engine
     from saq_qat_runtime.errors import BackendUnavailable
     from saq_qat_runtime.session import Session
     from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES
 
-    rungs, absent = [], []
+    comparisons, absent = [], []
     for flavour, name in ENGINE_FILES.items():
         if not (bundle / name).is_file():
             continue
@@ -125,8 +127,8 @@ def _engine_rungs(bundle: Path, lowered: "Lowered", size: "ProofSize") -> "tuple
             continue
         with session:
             session.self_test()
-            rungs.append(prove_engine(lowered, name, session.run, size))
-    return rungs, absent
+            comparisons.append(prove_engine(lowered, name, session.run, size))
+    return comparisons, absent
 
 
 def _check_checkpoint(folder: Path, manifest: "Manifest", choice: "Choice") -> None:

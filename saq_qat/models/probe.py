@@ -85,11 +85,11 @@ def _refusal(network: nn.Module, refused: _RefusedError, image_size: int, name: 
     reason = str(refused.error).rstrip(".") or type(refused.error).__name__
     return (
         f"data.image_size must be a size that the network takes; {name} refuses images (N, {_CHANNELS}, "
-        f"{image_size}, {image_size}){where}: {reason}. {_remedy(network, image_size)}"
+        f"{image_size}, {image_size}){where}: {reason}. {_fix(network, image_size)}"
     )
 
 
-def _remedy(network: nn.Module, image_size: int) -> str:
+def _fix(network: nn.Module, image_size: int) -> str:
     """The nearest of the usual sizes that the network takes, the smaller of two."""
     for size in sorted(_SIZES, key=lambda size: abs(size - image_size)):
         try:

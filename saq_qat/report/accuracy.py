@@ -101,7 +101,7 @@ def _rows_of_checkpoint(known: Collected) -> Iterator[AccuracyRow]:
 def _deployed_row(known: Collected) -> AccuracyRow:
     """ONNX Runtime as far as it is known without verify."""
     bench = known.bench
-    found = None if bench is None else bench.contestant(BUNDLE)
+    found = None if bench is None else bench.candidate(BUNDLE)
     if bench is not None and found is not None and found.top1 is not None:
         source = "bench; flips are not counted: run saq-qat verify"
         return AccuracyRow("ONNX Runtime", found.top1, None, bench.accuracy_images, None, source)
@@ -111,7 +111,7 @@ def _deployed_row(known: Collected) -> AccuracyRow:
 
 def _baseline_rows(known: Collected) -> Iterator[AccuracyRow]:
     for name in (FLOAT, STATIC_INT8):
-        found = None if known.bench is None else known.bench.contestant(name)
+        found = None if known.bench is None else known.bench.candidate(name)
         if found is None or known.bench is None:
             yield AccuracyRow(name, None, None, None, None, "not measured: run saq-qat bench")
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import BUNDLE, Bench, Contestant, Timing
+from saq_qat.bench.record import BUNDLE, Bench, Candidate, Timing
 from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
 from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
 from saq_qat_runtime.bench.environment import Environment
@@ -12,7 +12,7 @@ from saq_qat_runtime.bundle.records import Sizes
 __all__ = [
     "bench_text",
     "bench_warnings",
-    "contestant_lines",
+    "candidate_lines",
     "describe_machine",
     "latency_tables",
     "pace",
@@ -40,7 +40,7 @@ def bench_text(bench: Bench) -> list[str]:
         *speed_verdicts(bench),
         *latency_tables(bench),
         *gpu_lines(bench),
-        *section("What ran", contestant_lines(bench)),
+        *section("What ran", candidate_lines(bench)),
         *section("Size", size_lines(bench.sizes)),
         *section("Machine", describe_machine(bench.environment, bench.threads)),
         *(section("GPU", gpu_machine_lines(bench.gpu)) if bench.gpu else []),
@@ -55,10 +55,10 @@ def speed_verdicts(bench: Bench) -> list[str]:
 
 
 def _verdict(bench: Bench, batch: int) -> str:
-    timing, contestant = bench.timing(BUNDLE, batch), bench.contestant(BUNDLE)
-    if timing is None or contestant is None:
+    timing, candidate = bench.timing(BUNDLE, batch), bench.candidate(BUNDLE)
+    if timing is None or candidate is None:
         return f"batch {batch}: the bundle was not measured"
-    label = "" if contestant.integer is None else f", {contestant.integer.label}"
+    label = "" if candidate.integer is None else f", {candidate.integer.label}"
     where = f"batch {batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
     return f"{where}: {pace(timing)}{_beside_int8(timing)}{label}"
 
@@ -93,7 +93,7 @@ def _row(timing: Timing) -> tuple[str, ...]:
     low, high = latency.median_low_ms, latency.median_high_ms
     interval = NOT_MEASURED if low is None else f"{milliseconds(low)} .. {milliseconds(high)}"
     return (
-        timing.contestant,
+        timing.candidate,
         milliseconds(latency.median_ms),
         interval,
         milliseconds(latency.p90_ms),
@@ -110,25 +110,25 @@ def _median(ratio: Ratio | None) -> float | None:
     return None if ratio is None else ratio.median
 
 
-def contestant_lines(bench: Bench) -> list[str]:
+def candidate_lines(bench: Bench) -> list[str]:
     """Who took part: integer products, file, accuracy, engine."""
     rows = [
         (
-            contestant.name,
-            _integer(contestant),
-            megabytes(contestant.file_bytes),
-            percent(contestant.top1),
-            contestant.engine,
-            contestant.network,
+            candidate.name,
+            _integer(candidate),
+            megabytes(candidate.file_bytes),
+            percent(candidate.top1),
+            candidate.engine,
+            candidate.network,
         )
-        for contestant in bench.contestants
+        for candidate in bench.candidates
     ]
     images = f"top-1 % of {bench.accuracy_images}" if bench.accuracy_images else "top-1 %"
     return aligned(("", "integer products", "file", images, "engine", "network"), rows, left=(0, 4, 5))
 
 
-def _integer(contestant: Contestant) -> str:
-    count = contestant.integer
+def _integer(candidate: Candidate) -> str:
+    count = candidate.integer
     return NOT_MEASURED if count is None else f"{count.integer}/{count.total}"
 
 
@@ -168,8 +168,8 @@ def _warnings(bench: Bench) -> Iterator[str]:
     yield from gpu_warnings(bench)
     for timing in bench.timings:
         ratio = timing.over_float
-        if timing.contestant == BUNDLE and ratio is not None and ratio.median < 1:
+        if timing.candidate == BUNDLE and ratio is not None and ratio.median < 1:
             yield f"{BUNDLE}, batch {timing.batch}: slower than float32 ({times(ratio.median)} its speed)"
         for caution in timing.cautions:
             of_machine = caution.startswith(("busy machine", "CPU frequency"))
-            yield caution if of_machine else f"{timing.contestant}, batch {timing.batch}: {caution}"
+            yield caution if of_machine else f"{timing.candidate}, batch {timing.batch}: {caution}"

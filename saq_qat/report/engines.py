@@ -98,7 +98,7 @@ def _build(record: EngineRecord) -> str:
 def _run(record: EngineRecord, bench: Bench | None) -> str:
     gpu = None if bench is None else bench.gpu
     if gpu is not None and gpu.engine_sha256 == record.file.sha256:
-        timing = next(t for t in gpu.timings if t.contestant == gpu.engine)
+        timing = next(t for t in gpu.timings if t.candidate == gpu.engine)
         median = milliseconds(timing.latency.median_ms)
         return f"run on {gpu.machine.name}: median {median} ms at batch {timing.batch}, without transfers"
     if bench is not None and bench.not_run:

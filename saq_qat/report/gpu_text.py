@@ -33,10 +33,10 @@ def gpu_verdicts(bench: Bench) -> list[str]:
 
 
 def _verdict(bench: Bench, gpu: GpuBench, batch: int) -> str:
-    timing, contestant = gpu.timing(gpu.engine, batch, transfers=False), bench.contestant(gpu.engine)
+    timing, candidate = gpu.timing(gpu.engine, batch, transfers=False), bench.candidate(gpu.engine)
     if timing is None:
         return f"batch {batch} on the GPU: the bundle was not measured"
-    label = "" if contestant is None or contestant.integer is None else f", {contestant.integer.label}"
+    label = "" if candidate is None or candidate.integer is None else f", {candidate.integer.label}"
     pairs = (("float16", timing.over_float16), ("float32", timing.over_float32))
     paces = [_pace(name, ratio) for name, ratio in pairs if ratio is not None]
     pace = ", ".join(paces) or "float engines were not measured beside it"
@@ -71,7 +71,7 @@ def _row(timing: GpuTiming) -> tuple[str, ...]:
     latency = timing.latency
     low, high = latency.median_low_ms, latency.median_high_ms
     return (
-        timing.contestant,
+        timing.candidate,
         "with" if timing.transfers else "without",
         milliseconds(latency.median_ms),
         NOT_MEASURED if low is None else f"{milliseconds(low)} .. {milliseconds(high)}",
@@ -105,7 +105,7 @@ def gpu_warnings(bench: Bench) -> Iterator[str]:
     for timing in bench.gpu.timings:
         copies = "with" if timing.transfers else "without"
         for caution in timing.cautions:
-            where = f"{timing.contestant}, batch {timing.batch}, {copies} copies"
+            where = f"{timing.candidate}, batch {timing.batch}, {copies} copies"
             yield caution if caution.startswith("GPU clocks") else f"{where}: {caution}"
 
 

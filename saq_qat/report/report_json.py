@@ -5,7 +5,7 @@ from typing import Any
 
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
 from saq_qat.report.collect import Collected
-from saq_qat.report.verdict import integer_products, judge_run, missing_steps, remedy_of, warnings_of
+from saq_qat.report.verdict import fix_of, integer_products, judge_run, missing_steps, warnings_of
 
 __all__ = ["report_json"]
 
@@ -23,7 +23,7 @@ def report_json(known: Collected) -> dict[str, Any]:
         "accuracy": [asdict(row) for row in accuracy_rows(known)],
         "flip_rate_interval": None if agreement is None else flip_interval(agreement.flips, agreement.images),
         "integer_products": None if count is None else asdict(count),
-        "remedy": remedy_of(known) or None,
+        "fix": fix_of(known) or None,
         "graph": None if known.graph is None else asdict(known.graph),
         "warnings": warnings_of(known),
         "not_measured": missing_steps(known),

@@ -3,7 +3,7 @@
 from saq_qat.quant.plan.float_operations import WHY_FLOAT
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
 from saq_qat.report.bench_text import (
-    contestant_lines,
+    candidate_lines,
     describe_machine,
     latency_tables,
     size_lines,
@@ -16,14 +16,14 @@ from saq_qat.report.network_text import cpu_lines, layer_lines, tensor_lines
 from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import (
+    comparisons,
+    fix_of,
     integer_products,
     judge_run,
     missing_steps,
-    remedy_of,
-    rungs,
     warnings_of,
 )
-from saq_qat_export.proof.prove import KERNEL_RUNG
+from saq_qat_export.proof.prove import KERNEL_COMPARISON
 from saq_qat_runtime.bundle.result_files import short_digest
 
 __all__ = ["report_text"]
@@ -99,23 +99,23 @@ def _accuracy(known: Collected) -> list[str]:
 
 
 def _proof(known: Collected) -> list[str]:
-    found = rungs(known)
+    found = comparisons(known)
     if not found:
         return ["no bundle was proved yet"]
     rows = [
         (
-            "pass" if rung.passed else "FAIL",
-            "hard" if rung.hard else "soft",
-            rung.name,
-            f"{rung.compared:,}",
-            f"{rung.mismatches:,}",
-            rung.detail,
+            "pass" if comparison.passed else "FAIL",
+            "hard" if comparison.hard else "soft",
+            comparison.name,
+            f"{comparison.compared:,}",
+            f"{comparison.mismatches:,}",
+            comparison.detail,
         )
-        for rung in found
+        for comparison in found
     ]
-    remedy = remedy_of(known)
-    table = aligned(("", "rung", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
-    return [*table, *([remedy] if remedy else [])]
+    fix = fix_of(known)
+    table = aligned(("", "comparison", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
+    return [*table, *([fix] if fix else [])]
 
 
 def _latency(known: Collected) -> list[str]:
@@ -126,7 +126,7 @@ def _latency(known: Collected) -> list[str]:
         *section("Latency", speed_verdicts(bench)),
         *latency_tables(bench),
         *gpu_lines(bench),
-        *section("What ran", contestant_lines(bench)),
+        *section("What ran", candidate_lines(bench)),
         *section("Notes on latency", bench.notes),
     ]
 
@@ -141,7 +141,9 @@ def _engines(known: Collected) -> list[str]:
 def _integer(known: Collected) -> list[str]:
     count = integer_products(known)
     if count is None:
-        counted = [rung.detail for rung in rungs(known) if rung.name == KERNEL_RUNG]
+        counted = [
+            comparison.detail for comparison in comparisons(known) if comparison.name == KERNEL_COMPARISON
+        ]
         return counted or ["not counted: run saq-qat verify or saq-qat bench"]
     kinds = ", ".join(f"{name} {number}" for name, number in count.by_op.items())
     return [f"{count.label}: {kinds}" if kinds else count.label]

@@ -10,19 +10,27 @@ from saq_qat.report.collect import Collected
 from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
 from saq_qat.report.gpu_text import gpu_verdicts
 from saq_qat.report.text import percent, times
-from saq_qat_export.proof.ladder import Rung
-from saq_qat_export.proof.remedies import failed_checks, flip_remedy
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
-from saq_qat_runtime.bundle.records import RungRecord
+from saq_qat_runtime.bundle.records import ComparisonRecord
 from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["Verdict", "integer_products", "judge_run", "missing_steps", "remedy_of", "rungs", "warnings_of"]
+__all__ = [
+    "Verdict",
+    "comparisons",
+    "fix_of",
+    "integer_products",
+    "judge_run",
+    "missing_steps",
+    "warnings_of",
+]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """PASS: proved, within the thresholds, measured. FAIL: a hard rung failed. INCOMPLETE: not all known."""
+    """PASS: proved and measured. FAIL: a hard comparison failed. INCOMPLETE: something is not known yet."""
 
     status: Literal["PASS", "FAIL", "INCOMPLETE"]
     reason: str
@@ -33,7 +41,7 @@ class Verdict:
 
 def judge_run(known: Collected) -> Verdict:
     """The verdict on what was collected; speed is told, and fails nothing."""
-    failed = failed_checks(rungs(known)) + missed_layers(known.engines)
+    failed = failed_checks(comparisons(known)) + missed_layers(known.engines)
     if failed:
         return Verdict("FAIL", "; ".join(failed))
     missing = missing_steps(known)
@@ -45,24 +53,24 @@ def judge_run(known: Collected) -> Verdict:
     return Verdict("PASS", facts)
 
 
-def rungs(known: Collected) -> tuple[Rung | RungRecord, ...]:
+def comparisons(known: Collected) -> tuple[Comparison | ComparisonRecord, ...]:
     """Of this bundle's newest proof: verify's, else the one that export made."""
     if known.proof is not None:
-        return known.proof.rungs
-    return () if known.manifest is None else known.manifest.gate.rungs
+        return known.proof.comparisons
+    return () if known.manifest is None else known.manifest.gate.comparisons
 
 
-def remedy_of(known: Collected) -> str:
+def fix_of(known: Collected) -> str:
     """Why too many answers changed, and what to do about it; empty where that is not so or not known."""
     forms = [line.get("form") for line in known.log if line.get("event") == "epoch"]
-    return flip_remedy(rungs(known), biases_learned=forms[-1:] == ["deploy"])
+    return flip_fix(comparisons(known), biases_learned=forms[-1:] == ["deploy"])
 
 
 def integer_products(known: Collected) -> IntegerCount | None:
     """Products on integer kernels, as counted in ONNX Runtime's graph by bench or verify."""
-    contestant = None if known.bench is None else known.bench.contestant(BUNDLE)
-    if contestant is not None and contestant.integer is not None:
-        return contestant.integer
+    candidate = None if known.bench is None else known.bench.candidate(BUNDLE)
+    if candidate is not None and candidate.integer is not None:
+        return candidate.integer
     return None if known.proof is None else known.proof.kernels
 
 
@@ -98,7 +106,11 @@ def warnings_of(known: Collected) -> list[str]:
     found = []
     if known.manifest is not None and known.manifest.gate.allowed_failed:
         found.append("the bundle was written although its gate failed (--allow-failed-gate)")
-    found += [f"{rung.name}: {rung.detail}" for rung in rungs(known) if not (rung.hard or rung.passed)]
+    found += [
+        f"{comparison.name}: {comparison.detail}"
+        for comparison in comparisons(known)
+        if not (comparison.hard or comparison.passed)
+    ]
     count = integer_products(known)
     if count is not None and count.integer < count.total:
         found.append(f"not to be called integer: {count.label}")
@@ -115,7 +127,7 @@ def warnings_of(known: Collected) -> list[str]:
 
 
 def _facts(known: Collected) -> Iterator[str]:
-    hard = [rung for rung in rungs(known) if rung.hard]
+    hard = [comparison for comparison in comparisons(known) if comparison.hard]
     if hard:
         yield f"integers proved ({hard[0].mismatches} of {hard[0].compared:,} codes differ)"
     if known.proof is not None:

@@ -13,12 +13,12 @@ import pytest
 from torch import fx
 
 from saq_qat.bench.baselines import float_onnx
-from saq_qat.bench.engines import Entrant
+from saq_qat.bench.engines import Runner
 from saq_qat.bench.gpu import measure_engines, too_large
-from saq_qat.bench.gpu_engines import Form, GpuEntrant, float_engines, open_gpu_bundle
+from saq_qat.bench.gpu_engines import Form, GpuRunner, float_engines, open_gpu_bundle
 from saq_qat.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machine
 from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import BUNDLE, Bench, Contestant, read_bench, write_bench
+from saq_qat.bench.record import BUNDLE, Bench, Candidate, read_bench, write_bench
 from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
 from saq_qat.errors import SetupError
 from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
@@ -93,24 +93,24 @@ def gpu_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def entrant(form: Form, device: FakeDevice, nanoseconds: int) -> GpuEntrant:
+def runner(form: Form, device: FakeDevice, nanoseconds: int) -> GpuRunner:
     """An engine that takes so long on the GPU."""
     library = FakeTensorRt(device)
     library.nanoseconds = nanoseconds
     backend = backend_of(library)
-    contestant = Contestant(form, "fake", form, 1, backend.integer_count(), None)
-    return GpuEntrant(
-        form, Entrant(contestant, lambda batch: backend.run({"image": batch})["logits"]), backend, 8
+    candidate = Candidate(form, "fake", form, 1, backend.integer_count(), None)
+    return GpuRunner(
+        form, Runner(candidate, lambda batch: backend.run({"image": batch})["logits"]), backend, 8
     )
 
 
 def test_times_are_those_of_the_gpu_with_and_without_copies() -> None:
     device = FakeDevice()
-    entrants = [entrant("bundle", device, 50_000), entrant("float32", device, 200_000)]
-    entrants.append(entrant("float16", device, 100_000))
-    timings, samples = measure_engines(entrants, images(2), (1, 4), 0.02, lambda _: None)
+    runners = [runner("bundle", device, 50_000), runner("float32", device, 200_000)]
+    runners.append(runner("float16", device, 100_000))
+    timings, samples = measure_engines(runners, images(2), (1, 4), 0.02, lambda _: None)
     assert len(timings) == 2 * 2 * 3
-    found = {(t.contestant, t.batch, t.transfers): t for t in timings}
+    found = {(t.candidate, t.batch, t.transfers): t for t in timings}
     for batch in (1, 4):
         plain, copied = found["bundle", batch, False], found["bundle", batch, True]
         assert (plain.latency.median_ms, copied.latency.median_ms) == (0.05, 0.054)
@@ -118,24 +118,22 @@ def test_times_are_those_of_the_gpu_with_and_without_copies() -> None:
         assert plain.over_float32 is not None and plain.over_float32.median == 4.0
         assert plain.over_float16 is not None and plain.over_float16.median == 2.0
         assert plain.graph
-    assert set(samples[4]) == {
-        f"{e.name}, {mode} transfers" for e in entrants for mode in ("with", "without")
-    }
+    assert set(samples[4]) == {f"{e.name}, {mode} transfers" for e in runners for mode in ("with", "without")}
 
 
 def test_only_the_quantized_engine_is_warned_of_float_layers() -> None:
     device = FakeDevice()
-    entrants = [entrant("bundle", device, 50_000), entrant("float32", device, 200_000)]
-    timings, _ = measure_engines(entrants, images(1), (1,), 0.02, lambda _: None)
-    warned = {t.contestant for t in timings if any("not to be called integer" in c for c in t.cautions)}
+    runners = [runner("bundle", device, 50_000), runner("float32", device, 200_000)]
+    timings, _ = measure_engines(runners, images(1), (1,), 0.02, lambda _: None)
+    warned = {t.candidate for t in timings if any("not to be called integer" in c for c in t.cautions)}
     assert warned == {"bundle"}
 
 
 def test_a_batch_that_engines_do_not_take_is_left_out_and_named() -> None:
-    entrants = [entrant("bundle", FakeDevice(), 50_000)]
-    timings, _ = measure_engines(entrants, images(1), (4, 16), 0.02, lambda _: None)
+    runners = [runner("bundle", FakeDevice(), 50_000)]
+    timings, _ = measure_engines(runners, images(1), (4, 16), 0.02, lambda _: None)
     assert {timing.batch for timing in timings} == {4}
-    (reason,) = too_large(entrants, (4, 16))
+    (reason,) = too_large(runners, (4, 16))
     assert "batch 16" in reason and "8 at most" in reason and "saq-qat build" in reason
 
 
@@ -145,9 +143,9 @@ def test_a_bundle_is_measured_on_cpu_and_gpu_in_one_go(both: Path, gpu: FakeTens
     assert bench.gpu is not None
     timing = bench.gpu.timing(NAME, 3, transfers=True)
     assert timing is not None and timing.latency.median_ms == pytest.approx(0.104)
-    contestant = bench.contestant(NAME)
-    assert contestant is not None and contestant.top1 is not None
-    assert contestant.integer is not None and (contestant.integer.integer, contestant.integer.total) == (2, 3)
+    candidate = bench.candidate(NAME)
+    assert candidate is not None and candidate.top1 is not None
+    assert candidate.integer is not None and (candidate.integer.integer, candidate.integer.total) == (2, 3)
     assert bench.gpu.machine.name == H100.gpu
     path = write_bench(bench, samples, tmp_path / "bench")
     assert read_bench(path) == bench
@@ -226,8 +224,8 @@ def test_float_engines_are_built_as_the_bundles_was(
     bundle, _ = open_gpu_bundle(both / "export", Manifest.load(both / "export"), "auto", machine_of(gpu))
     assert bundle is not None
     builder = Builder()
-    entrants, reasons = float_engines(float_model, bundle, builder)
-    assert [e.name for e in entrants] == ["float32, TensorRT", "float16, TensorRT"] and reasons == ()
+    runners, reasons = float_engines(float_model, bundle, builder)
+    assert [e.name for e in runners] == ["float32, TensorRT", "float16, TensorRT"] and reasons == ()
     options = builder.built["float16"][1]
     assert (options.flavour, options.batch) == ("tensorrt", (1, 4, 8))
     assert (options.workspace_mib, options.optimization_level) == (1024, 3)
@@ -237,7 +235,7 @@ def test_float_engines_are_built_as_the_bundles_was(
     for model in (plain, half):
         onnx.checker.check_model(model, full_check=True)
         assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    timings, _ = measure_engines([bundle.entrant, *entrants], images(1), (1,), 0.02, lambda _: None)
+    timings, _ = measure_engines([bundle.runner, *runners], images(1), (1,), 0.02, lambda _: None)
     assert all(t.over_float32 and t.over_float16 for t in timings)
 
 
@@ -246,8 +244,8 @@ def test_a_float_engine_that_cannot_be_built_is_missing_with_its_reason(
 ) -> None:
     bundle, _ = open_gpu_bundle(both / "export", Manifest.load(both / "export"), "auto", machine_of(gpu))
     assert bundle is not None
-    entrants, reasons = float_engines(float_model, bundle, Builder(refuses="float16"))
-    assert [e.form for e in entrants] == ["float32"]
+    runners, reasons = float_engines(float_model, bundle, Builder(refuses="float16"))
+    assert [e.form for e in runners] == ["float32"]
     assert reasons == ("float16 engine: the builder gave up",)
 
 
@@ -339,9 +337,9 @@ def test_float_engines_are_really_built_with_tensorrt_rtx(both: Path, tmp_path: 
         file=FileRecord("model.rtx.plan", record_of().file.sha256, len(PLAN)),
     )
     bench, _ = bench_run(run, run / "export", QUICK, engine="tensorrt-rtx", machine=machine_of(library))
-    names = [contestant.name for contestant in bench.contestants]
+    names = [candidate.name for candidate in bench.candidates]
     assert names == [f"{form}, TensorRT-RTX" for form in ("bundle", "float32", "float16")]
     assert bench.not_run == ()
-    counts = [c.integer.integer for c in bench.contestants if c.integer is not None]
+    counts = [c.integer.integer for c in bench.candidates if c.integer is not None]
     assert counts == [2, 0, 0]
     assert bench.gpu is not None and all(t.over_float16 for t in bench.gpu.timings)

@@ -26,10 +26,10 @@ def found(exported: Path) -> tuple[Bench, Samples]:
 def test_bundle_and_baselines_are_measured_in_one_run(found: tuple[Bench, Samples]) -> None:
     bench, samples = found
     assert bench.batches == (1, 3)
-    names = [contestant.name for contestant in bench.contestants]
+    names = [candidate.name for candidate in bench.candidates]
     assert {BUNDLE, FLOAT, STATIC_INT8, "fake-quant, PyTorch", "float32, PyTorch"} <= set(names)
     for batch in bench.batches:
-        assert [t.contestant for t in bench.timings if t.batch == batch] == list(
+        assert [t.candidate for t in bench.timings if t.batch == batch] == list(
             dict.fromkeys([*(n for n in names if "PyTorch" not in n), *(n for n in names if "PyTorch" in n)])
         )
         assert set(samples[batch]) == set(names)
@@ -54,10 +54,10 @@ def test_integers_are_counted_and_every_engine_is_judged_on_the_same_images(
     found: tuple[Bench, Samples],
 ) -> None:
     bench, _ = found
-    counts = {c.name: (c.integer.integer, c.integer.total) for c in bench.contestants if c.integer}
+    counts = {c.name: (c.integer.integer, c.integer.total) for c in bench.candidates if c.integer}
     assert (counts[BUNDLE], counts[FLOAT], counts[STATIC_INT8]) == ((3, 3), (0, 3), (3, 3))
     assert bench.accuracy_images == 40
-    accurate = [c.top1 for c in bench.contestants if c.integer is not None]
+    accurate = [c.top1 for c in bench.candidates if c.integer is not None]
     assert all(top1 is not None and 0 <= top1 <= 100 and (top1 * 0.4) % 1 < 1e-9 for top1 in accurate)
 
 
@@ -102,15 +102,15 @@ def test_a_bundle_of_a_checkpoint_that_is_gone_is_not_measured_beside_another_ne
 
 def test_a_bundle_is_measured_without_its_run(exported: Path) -> None:
     bench, samples = bench_bundle(exported / "export", QUICK)
-    assert bench.contestants[0].name == BUNDLE
+    assert bench.candidates[0].name == BUNDLE
     assert all(timing.over_float is None and timing.over_int8 is None for timing in bench.timings)
-    assert bench.contestant(FLOAT) is None
+    assert bench.candidate(FLOAT) is None
     assert set(samples) == {1, 3}
 
 
 def test_without_baselines_only_the_bundle_runs(exported: Path) -> None:
     bench, _ = bench_run(exported, exported / "export", QUICK, baselines=False)
-    assert {contestant.network for contestant in bench.contestants} == {"the bundle's integers"}
+    assert {candidate.network for candidate in bench.candidates} == {"the bundle's integers"}
 
 
 def test_a_run_without_a_bundle_is_told_to_export(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_bench_of_a_bundle_writes_nothing_into_it(
     before = {file: file.read_bytes() for file in (run / "export").iterdir()}
     assert saq_qat("bench", "--bundle", str(run / "export"), "--json", *QUICK) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["contestants"][0]["integer"]["integer"] == 3
+    assert values["candidates"][0]["integer"]["integer"] == 3
     assert {file: file.read_bytes() for file in (run / "export").iterdir()} == before
 
 

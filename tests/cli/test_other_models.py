@@ -64,11 +64,17 @@ def test_a_network_of_the_table_is_trained_exported_and_proved(
     (run,) = (tmp_path / "other").iterdir()
     size = ("--code-images", "2", "--top1-images", "16")
     assert saq_qat("export", str(run), *size) == 0
-    # Answers after two steps are near to chance, and flip: exit code 1 is no surprise, a hard rung would be.
+    # Answers after two steps are near to chance, and flip: exit code 1 is no surprise.
     assert saq_qat("verify", str(run), *size) in (0, 1)
     proof = json.loads((run / "report" / "verify.json").read_text(encoding="utf-8"))
-    assert [rung["name"] for rung in proof["rungs"] if rung["hard"] and not rung["passed"]] == []
-    (kernels,) = (rung for rung in proof["rungs"] if rung["name"].endswith("on integer kernels"))
+    assert [
+        comparison["name"]
+        for comparison in proof["comparisons"]
+        if comparison["hard"] and not comparison["passed"]
+    ] == []
+    (kernels,) = (
+        comparison for comparison in proof["comparisons"] if comparison["name"].endswith("on integer kernels")
+    )
     assert kernels["detail"].startswith(f"{integer}/{total} ")
 
 

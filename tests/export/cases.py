@@ -16,9 +16,9 @@ from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, TensorRt, WeightQuantizer
 from saq_qat_export.graph.attention import Attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_tensorrt
-from saq_qat_export.proof.ladder import code_rungs, tie_images
-from saq_qat_export.proof.rungs import Rung
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from tests.export.networks import CLASSES, Lowered, lower, policy
 from tests.export.proof.test_tensorrt_proof import in_float16
 
@@ -87,7 +87,7 @@ class Case:
         return lower(self.network.build(), quant, images, targets=self.targets)
 
 
-def remedied(case: Case) -> Case:
+def fixed(case: Case) -> Case:
     """For TensorRT: step sizes count to 255 in the 8 bits of the last layer's input, clip levels to 127."""
     last = "head" if case.network.name.startswith("vit") else "classifier.*"
     override = Override(match=last, activation_kind="saq")
@@ -101,10 +101,10 @@ def assert_exact(case: Case, found: Lowered, batches: Iterable[Tensor]) -> None:
     batches = list(batches)
     _, channels, height, width = batches[0].shape
     ties = tie_images(found.view, (channels, height, width))
-    reference, double, single = code_rungs(found.view, found.graph, batches, ties)
-    for rung in (reference, double, single):
-        _show(case, rung)
-        assert rung.passed, rung.detail
+    reference, double, single = code_comparisons(found.view, found.graph, batches, ties)
+    for comparison in (reference, double, single):
+        _show(case, comparison)
+        assert comparison.passed, comparison.detail
     assert reference.mismatches == double.mismatches == 0
     assert [t.compared for t in reference.tensors if t.name == LOGITS]
     assert {t.name for t in reference.tensors} == {*found.graph.code_tensors, *found.graph.float_results}
@@ -119,11 +119,13 @@ def assert_exact_for_tensorrt(case: Case, found: Lowered, batches: Iterable[Tens
     for attention in _attentions(found):
         single = export_tensorrt(found.view, shape, TensorRt(attention=attention))
         graphs = TensorRtGraphs(single, _halved(case, single), attention)
-        for rung in tensorrt_rungs(found.view, found.graph, graphs, batches, ties):
-            _show(case, rung, f"attention {attention}: ")
+        for comparison in tensorrt_comparisons(found.view, found.graph, graphs, batches, ties):
+            _show(case, comparison, f"attention {attention}: ")
             # In float16 codes are counted; random networks of 8 bits come up to 2.3 %.
-            assert rung.mismatches <= (0 if rung.hard else 0.03 * rung.compared), rung.detail
-            assert rung.passed or not rung.hard, rung.detail
+            assert comparison.mismatches <= (0 if comparison.hard else 0.03 * comparison.compared), (
+                comparison.detail
+            )
+            assert comparison.passed or not comparison.hard, comparison.detail
 
 
 def _halved(case: Case, graph: OnnxGraph) -> OnnxGraph | None:
@@ -146,5 +148,8 @@ def refusals(found: Lowered) -> list[Finding]:
     return list(judge(found.plan, found.network, ("onnxruntime", "tensorrt")).errors)
 
 
-def _show(case: Case, rung: Rung, where: str = "") -> None:
-    print(f"{case}: {where}{rung.name}: {rung.detail or f'{rung.mismatches} of {rung.compared:,}'}")
+def _show(case: Case, comparison: Comparison, where: str = "") -> None:
+    print(
+        f"{case}: {where}{comparison.name}: "
+        f"{comparison.detail or f'{comparison.mismatches} of {comparison.compared:,}'}"
+    )

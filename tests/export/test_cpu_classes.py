@@ -15,9 +15,9 @@ from saq_qat.recipe.schema import Cpu, Deploy
 from saq_qat_export.bundle.golden import golden_codes
 from saq_qat_export.bundle.records import cpu_record
 from saq_qat_export.graph.onnx_graph import export_onnx
-from saq_qat_export.proof.comparison import compare_reference
-from saq_qat_export.proof.ladder import PAIR_RUNG, pair_rung
+from saq_qat_export.proof.codes import PAIR_COMPARISON, pair_comparison
 from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.tensors import compare_reference
 from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_export.run import _check_pairs
 from tests.export.networks import ONNX_RUNTIME, SIDE, Lowered, Small, disturb, policy, small, smooth_images
@@ -44,7 +44,7 @@ def test_its_file_is_over_the_bound_where_its_plan_says_so() -> None:
 
 
 def test_the_proof_counts_what_plain_sessions_elsewhere_get_wrong() -> None:
-    told, hard = (pair_rung(for_vnni().view, [IMAGES], cpu=cpu) for cpu in ("vnni", "any"))
+    told, hard = (pair_comparison(for_vnni().view, [IMAGES], cpu=cpu) for cpu in ("vnni", "any"))
     assert told.mismatches > 0
     assert (told.hard, told.passed) == (False, True)
     assert (hard.hard, hard.passed) == (True, False)
@@ -59,12 +59,14 @@ def test_the_engine_is_asked_for_exact_kernels() -> None:
 
 def test_the_manifest_says_it_in_words_and_numbers() -> None:
     found = for_vnni()
-    rung = pair_rung(found.view, [IMAGES], cpu="vnni")
-    assert rung.name == PAIR_RUNG
-    record = cpu_record("vnni", found.graph.over_pair_bound, cast(Any, SimpleNamespace(rungs=(rung,))))
+    comparison = pair_comparison(found.view, [IMAGES], cpu="vnni")
+    assert comparison.name == PAIR_COMPARISON
+    record = cpu_record(
+        "vnni", found.graph.over_pair_bound, cast(Any, SimpleNamespace(comparisons=(comparison,)))
+    )
     assert len(record.over_pair_bound) == 1
-    assert f"{rung.mismatches:,} of {rung.compared:,}" in record.elsewhere
-    everywhere = cpu_record("any", (), cast(Any, SimpleNamespace(rungs=())))
+    assert f"{comparison.mismatches:,} of {comparison.compared:,}" in record.elsewhere
+    everywhere = cpu_record("any", (), cast(Any, SimpleNamespace(comparisons=())))
     assert (everywhere.over_pair_bound, everywhere.elsewhere) == (
         (), "the same codes on every CPU, in any session",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from saq_qat.models.build import build_model
 from saq_qat.recipe.schema import Model
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
-from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.codes import code_comparisons, tie_images
 from saq_qat_export.proof.probe import Probe, with_code_outputs
 from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
@@ -30,9 +30,12 @@ def assert_exact(found: Lowered, images: Tensor) -> None:
     """No code of the reference differs, on images or on ties, and the deploy view in float64 agrees too."""
     shape = tuple(int(n) for n in images.shape[1:])
     ties = tie_images(found.view, (shape[0], shape[1], shape[2]))
-    reference, double, single = code_rungs(found.view, found.graph, torch.split(images, 2), ties)
-    for rung in (reference, double, single):
-        print(f"{rung.name}: {rung.compared:,} compared, {rung.mismatches} differ; {rung.detail}")
+    reference, double, single = code_comparisons(found.view, found.graph, torch.split(images, 2), ties)
+    for comparison in (reference, double, single):
+        print(
+            f"{comparison.name}: {comparison.compared:,} compared, {comparison.mismatches} differ; "
+            f"{comparison.detail}"
+        )
     assert (reference.mismatches, reference.passed) == (0, True), reference.detail
     assert (double.mismatches, double.passed) == (0, True), double.detail
     assert single.passed, single.detail

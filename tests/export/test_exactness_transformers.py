@@ -18,8 +18,8 @@ from tests.export.cases import (
     Case,
     assert_exact,
     assert_exact_for_tensorrt,
+    fixed,
     refusals,
-    remedied,
 )
 from tests.export.networks import Lowered, smooth_images
 from tests.export.photos import photos
@@ -78,7 +78,7 @@ def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [case for case in TINY_CASES if for_tensorrt(case)], ids=str)
 def test_graphs_for_tensorrt_of_a_tiny_network_are_proved(case: Case) -> None:
-    found = tiny(remedied(case))
+    found = tiny(fixed(case))
     assert not refusals(found)
     assert_exact_for_tensorrt(case, found, batches(case))
 
@@ -93,14 +93,12 @@ def test_networks_with_layers_in_float_are_proved(case: Case) -> None:
 
 @pytest.mark.parametrize("offset", ["none", "bounded", "signed"])
 @pytest.mark.parametrize("network", TINY, ids=lambda network: network.name)
-def test_unsigned_steps_of_8_bits_are_refused_for_tensorrt_with_a_remedy(
-    network: object, offset: str
-) -> None:
+def test_unsigned_steps_of_8_bits_are_refused_for_tensorrt_with_a_fix(network: object, offset: str) -> None:
     """Before anything is trained: rules over the plan."""
     case = next(case for case in TINY_CASES if case.network == network and not for_tensorrt(case))
     found = refusals(tiny(replace(case, offset=offset)))
     assert {finding.rule for finding in found} == {"TRT002"}
-    assert all("0..255" in finding.message and "kind saq" in finding.remedy for finding in found)
+    assert all("0..255" in finding.message and "kind saq" in finding.fix for finding in found)
 
 
 def large_photos(case: Case) -> list[torch.Tensor]:
@@ -122,6 +120,6 @@ def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", [case for case in LARGE_CASES if for_tensorrt(case)], ids=str)
 def test_graphs_for_tensorrt_of_a_network_are_proved(case: Case) -> None:
-    found = remedied(case).lower(photos(8, case.network.side))
+    found = fixed(case).lower(photos(8, case.network.side))
     assert not refusals(found)
     assert_exact_for_tensorrt(case, found, large_photos(case))

@@ -96,7 +96,11 @@ def test_verify_proves_a_bundle_that_another_version_wrote(
     (other / "manifest.json").write_text(json.dumps(manifest))
     check(run, bundle=other)
     proof = json.loads((run / "report" / "verify.json").read_text())
-    names = [rung["name"] for rung in proof["rungs"] if rung["passed"] and rung["hard"]]
+    names = [
+        comparison["name"]
+        for comparison in proof["comparisons"]
+        if comparison["passed"] and comparison["hard"]
+    ]
     assert "numbers of the graph for onnxruntime = checkpoint" in names
     assert "numbers of the graph for tensorrt = checkpoint" in names
 

@@ -12,8 +12,8 @@ from torchvision.ops import StochasticDepth
 from saq_qat.models import separate_attention
 from saq_qat.quant.network import calibrate, quantize
 from saq_qat_export.graph.onnx_graph import export_tensorrt
-from saq_qat_export.proof.ladder import code_rungs, tie_images
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Head, conv_block, lower, policy, smooth_images
 
@@ -153,15 +153,15 @@ def test_a_network_of_another_author_is_exact_on_integer_kernels_for_both_target
     torch.manual_seed(0)
     found = lower(NETWORKS[name](), policy(4, 4), smooth_images(16, SIDE), targets=BOTH)
     ties, batches = tie_images(found.view, (3, SIDE, SIDE)), [smooth_images(8, SIDE, seed=1)]
-    reference, double, _ = code_rungs(found.view, found.graph, batches, ties)
+    reference, double, _ = code_comparisons(found.view, found.graph, batches, ties)
     assert reference.passed and double.passed, (reference.detail, double.detail)
     assert not [tensor for tensor in reference.tensors if tensor.producer == "integer" and tensor.mismatches]
     kernels = OnnxRuntimeBackend(found.graph.content).integer_count()
     assert kernels.integer == kernels.total == len(found.plan.layers) + len(found.plan.products)
     assert len(found.plan.products) == (2 if name in TRANSFORMERS else 0)
     graphs = TensorRtGraphs(export_tensorrt(found.view, (3, SIDE, SIDE)))
-    for rung in tensorrt_rungs(found.view, found.graph, graphs, batches, ties):
-        assert rung.passed, rung
+    for comparison in tensorrt_comparisons(found.view, found.graph, graphs, batches, ties):
+        assert comparison.passed, comparison
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -15,8 +15,8 @@ from saq_qat.recipe.schema import Thresholds
 from saq_qat.train.run import run_training
 from saq_qat_export import run as run_module
 from saq_qat_export.bundle import write as bundle_module
-from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, agreement_rungs
 from saq_qat_export.proof.lowered import Lowered, lower_run
+from saq_qat_export.proof.predictions import FAKE_QUANT_COMPARISON, agreement_comparisons
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
 from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_export.run import export_run
@@ -176,9 +176,9 @@ def test_an_interrupt_while_writing_leaves_nothing(
 def _failing_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Proof:
         proof = prove(*arguments)
-        first, *rest = proof.rungs
+        first, *rest = proof.comparisons
         return replace(
-            proof, rungs=(replace(first, passed=False, mismatches=1, detail="first at a.codes"), *rest)
+            proof, comparisons=(replace(first, passed=False, mismatches=1, detail="first at a.codes"), *rest)
         )
 
     monkeypatch.setattr(run_module, "prove", fail)
@@ -203,12 +203,12 @@ def test_an_allowed_failure_is_marked_and_refused_by_the_runtime(run: Path, tmp_
     Session.load(tmp_path / "bundle", allow_failed_gate=True).close()
 
 
-def test_a_failed_soft_rung_does_not_stop_the_bundle(run: Path, tmp_path: Path) -> None:
+def test_a_failed_soft_comparison_does_not_stop_the_bundle(run: Path, tmp_path: Path) -> None:
     exported = export_run(run, tmp_path / "bundle", size=SIZE)
     assert exported.proof.passed
-    soft = [rung for rung in exported.proof.rungs if not rung.hard]
+    soft = [comparison for comparison in exported.proof.comparisons if not comparison.hard]
     assert len(soft) == 3
-    worse = replace(exported.proof, rungs=(*exported.proof.rungs, replace(soft[0], passed=False)))
+    worse = replace(exported.proof, comparisons=(*exported.proof.comparisons, replace(soft[0], passed=False)))
     assert worse.passed
 
 
@@ -218,13 +218,13 @@ def test_a_threshold_of_the_recipe_that_fails_writes_nothing(
     def answers_change(*arguments: Any) -> Proof:
         proof = prove(*arguments)
         flips = replace(proof.agreement, flips=proof.agreement.images)
-        others = [rung for rung in proof.rungs if rung.name != FAKE_QUANT_RUNG]
-        rungs = (*others, *agreement_rungs(flips, Thresholds())[1:])
-        return replace(proof, agreement=flips, rungs=rungs)
+        others = [comparison for comparison in proof.comparisons if comparison.name != FAKE_QUANT_COMPARISON]
+        comparisons = (*others, *agreement_comparisons(flips, Thresholds())[1:])
+        return replace(proof, agreement=flips, comparisons=comparisons)
 
     monkeypatch.setattr(run_module, "prove", answers_change)
     with pytest.raises(
-        GateError, match=rf"Not proved.*{FAKE_QUANT_RUNG}.*100\.0 % of answers differ.*deploy"
+        GateError, match=rf"Not proved.*{FAKE_QUANT_COMPARISON}.*100\.0 % of answers differ.*deploy"
     ):
         export_run(run, tmp_path / "bundle", size=SIZE)
     assert list(tmp_path.iterdir()) == []
@@ -232,7 +232,7 @@ def test_a_threshold_of_the_recipe_that_fails_writes_nothing(
     assert (exported.manifest.gate.passed, exported.manifest.gate.allowed_failed) == (False, True)
 
 
-def test_a_full_precision_run_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_a_full_precision_run_is_refused_with_the_fix(tmp_path: Path) -> None:
     text = RECIPE.replace("quantized", "float")
     text = "\n".join(line for line in text.splitlines() if not line.startswith("quant:"))
     run_training(parse_recipe(text, "float"), tmp_path / "run")

@@ -16,10 +16,10 @@ from saq_qat.quant.deploy.kernels import float_results
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
 from saq_qat_export.bundle.records import tensor_records
 from saq_qat_export.graph.onnx_graph import OUTPUT, OnnxGraph, export_onnx
-from saq_qat_export.proof.comparison import producers
-from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.probe import Probe, with_code_outputs
-from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.proof.tensors import producers
 from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Lowered, lower, policy, smooth_images
@@ -43,18 +43,21 @@ def images(count: int = 6) -> Tensor:
     return smooth_images(count, SIDE, seed=1)
 
 
-def climb(found: Lowered, batches: list[Tensor], graph: OnnxGraph | None = None) -> list[Rung]:
+def climb(found: Lowered, batches: list[Tensor], graph: OnnxGraph | None = None) -> list[Comparison]:
     _, channels, height, width = batches[0].shape
     ties = tie_images(found.view, (channels, height, width))
-    return code_rungs(found.view, graph or found.graph, batches, ties)
+    return code_comparisons(found.view, graph or found.graph, batches, ties)
 
 
 def assert_proved(found: Lowered, batches: list[Tensor]) -> None:
     """No integer operation differs, codes behind float ones rarely; logits of taught codes are equal."""
     reference, double, single = climb(found, batches)
-    for rung in (reference, double, single):
-        print(f"{rung.name}: {rung.compared:,} compared, {rung.mismatches} differ; {rung.detail}")
-        assert rung.passed, rung.detail
+    for comparison in (reference, double, single):
+        print(
+            f"{comparison.name}: {comparison.compared:,} compared, {comparison.mismatches} differ; "
+            f"{comparison.detail}"
+        )
+        assert comparison.passed, comparison.detail
     assert not [t for t in (*reference.tensors, *double.tensors) if t.producer == "integer" and t.mismatches]
     seen = Probe(found.graph).observe(batches[0].numpy())
     own = run_reference(found.view, batches[0].numpy(), seen.codes)

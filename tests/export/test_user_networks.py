@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.network import quantize
-from saq_qat_export.proof.comparison import producers
-from saq_qat_export.proof.ladder import code_rungs, tie_images
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.tensors import producers
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, SIDE, Head, conv_block, lower, policy, smooth_images
 
@@ -167,7 +167,7 @@ def test_an_own_network_is_exact_and_runs_on_integer_kernels(kind: type[nn.Modul
     torch.manual_seed(0)
     found = lower(kind(), policy(4, 4), smooth_images(16, SIDE))
     ties = tie_images(found.view, (3, SIDE, SIDE))
-    reference, double, _ = code_rungs(found.view, found.graph, [smooth_images(16, SIDE, seed=1)], ties)
+    reference, double, _ = code_comparisons(found.view, found.graph, [smooth_images(16, SIDE, seed=1)], ties)
     assert (reference.mismatches, reference.passed) == (0, True), reference.detail
     assert double.passed, double.detail
     kernels = OnnxRuntimeBackend(found.graph.content).integer_count()

@@ -129,7 +129,7 @@ def one_row_less(bundle: Bundle) -> Bundle:
 def gate_passed_without(bundle: Bundle) -> Bundle:
     """A verdict of the proof left out."""
     gate = bundle.manifest.gate
-    return manifest(gate=replace(gate, rungs=gate.rungs[1:]))(bundle)
+    return manifest(gate=replace(gate, comparisons=gate.comparisons[1:]))(bundle)
 
 
 def first_plus_one(values: Array) -> Array:

@@ -22,10 +22,10 @@ from saq_qat_export.graph import onnx_graph as graph_module
 from saq_qat_export.graph.onnx_graph import OnnxGraph
 from saq_qat_export.proof import lowered as lowered_module
 from saq_qat_export.proof import prove as proof_module
-from saq_qat_export.proof.function import FUNCTION_RUNG
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.function import FUNCTION_COMPARISON
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
-from saq_qat_export.proof.rungs import Rung
 from tests.gate.networks import RECIPES
 
 __all__ = ["SIZE", "Mutant", "Place", "Trained", "injected", "train"]
@@ -74,8 +74,10 @@ class Trained:
     models: dict[int, ir.Model]
 
     @property
-    def function(self) -> Rung:
-        (found,) = (rung for rung in self.proof.rungs if rung.name == FUNCTION_RUNG)
+    def function(self) -> Comparison:
+        (found,) = (
+            comparison for comparison in self.proof.comparisons if comparison.name == FUNCTION_COMPARISON
+        )
         return found
 
     @property
@@ -130,11 +132,11 @@ def _leave_out(patch: pytest.MonkeyPatch, place: Place, trained: Trained) -> Non
     no part in the comparison of the trained network with the deploy view.
     """
     if place in ("training", "arithmetic", "view", "graph"):
-        patch.setattr(proof_module, "code_rungs", lambda *_: [])
+        patch.setattr(proof_module, "code_comparisons", lambda *_: [])
     if place in ("onnxruntime", "tensorrt", "float16"):
-        patch.setattr(proof_module, "function_rung", lambda *_: trained.function)
+        patch.setattr(proof_module, "function_comparison", lambda *_: trained.function)
     if place in ("tensorrt", "float16"):
-        patch.setattr(proof_module, "code_rungs", lambda *_: [])
+        patch.setattr(proof_module, "code_comparisons", lambda *_: [])
 
 
 def _lower_again(patch: pytest.MonkeyPatch, mutant: Mutant, trained: Trained) -> None:

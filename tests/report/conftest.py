@@ -13,12 +13,13 @@ from saq_qat.bench.record import (
     SCHEMA_VERSION,
     STATIC_INT8,
     Bench,
-    Contestant,
+    Candidate,
     Timing,
     write_bench,
 )
 from saq_qat.report.collect import Collected, collect
-from saq_qat_export.proof.ladder import Agreement, Flip, Rung
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import Agreement, Flip
 from saq_qat_export.proof.prove import Proof, ProofSize
 from saq_qat_export.proof.verification import Verification, write_verification
 from saq_qat_export.run import export_run
@@ -56,10 +57,10 @@ def measured(
     bundle_sha256: str = "0" * 64,
 ) -> Bench:
     """A measurement in which float32 takes 30 ms and static int8 9 ms."""
-    contestants = (
-        Contestant(BUNDLE, "onnxruntime 1", "integers", 1000, integer, 90.0),
-        Contestant(FLOAT, "onnxruntime 1", "float", 4000, IntegerCount(0, 3, {"Conv": 3}), 92.5),
-        Contestant(STATIC_INT8, "onnxruntime 1", "static", 1100, INTEGER, 91.0),
+    candidates = (
+        Candidate(BUNDLE, "onnxruntime 1", "integers", 1000, integer, 90.0),
+        Candidate(FLOAT, "onnxruntime 1", "float", 4000, IntegerCount(0, 3, {"Conv": 3}), 92.5),
+        Candidate(STATIC_INT8, "onnxruntime 1", "static", 1100, INTEGER, 91.0),
     )
     timings = (
         timing(BUNDLE, 1, bundle_ms),
@@ -76,7 +77,7 @@ def measured(
         threads=1,
         seconds=1.0,
         accuracy_images=40,
-        contestants=contestants,
+        candidates=candidates,
         timings=timings,
         gpu=None,
         not_run=(),
@@ -99,9 +100,9 @@ def slow_float_bench() -> Bench:
 
 
 def proof(*, passed: bool = True, flips: int = 1) -> Proof:
-    rung = Rung("integer reference = ONNX Runtime", True, passed, 1000, 0 if passed else 7, "")
+    comparison = Comparison("integer reference = ONNX Runtime", True, passed, 1000, 0 if passed else 7, "")
     listed = (Flip(3, 1, 1, 2),) if flips else ()
-    return Proof((rung,), Agreement(40, 90.0, 90.0, 87.5, 0, flips, listed), INTEGER)
+    return Proof((comparison,), Agreement(40, 90.0, 90.0, 87.5, 0, flips, listed), INTEGER)
 
 
 @pytest.fixture

@@ -35,14 +35,14 @@ def test_without_float32_no_ratio_is_claimed(bench: Bench) -> None:
     alone = dataclasses.replace(
         bench,
         timings=(dataclasses.replace(bench.timings[0], over_float=None, over_int8=None),),
-        contestants=bench.contestants[:1],
+        candidates=bench.candidates[:1],
     )
     (line,) = speed_verdicts(alone)
     assert "float32 was not measured beside it" in line
     assert "x the speed" not in line
 
 
-def test_cautions_name_their_contestant_and_the_machine_only_once(bench: Bench) -> None:
+def test_cautions_name_their_candidate_and_the_machine_only_once(bench: Bench) -> None:
     busy = "busy machine: 0.1 of 2 cores free for 1 threads"
     timings = tuple(dataclasses.replace(t, cautions=(busy, "not steady")) for t in bench.timings)
     warnings = bench_warnings(dataclasses.replace(bench, timings=timings))

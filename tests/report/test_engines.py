@@ -77,7 +77,7 @@ def test_only_the_engine_that_was_measured_is_called_run(
     timing = GpuTiming("bundle, TensorRT", 8, False, summary, 1.0, 0.1, True, None, None, ())
     machine = GpuMachine("NVIDIA H100", "9.0", None, None, None)
     gpu = GpuBench(
-        "tensorrt", "10.16.1.11", timing.contestant, whole().file.sha256, 0.0, 0.1, machine, (timing,)
+        "tensorrt", "10.16.1.11", timing.candidate, whole().file.sha256, 0.0, 0.1, machine, (timing,)
     )
     (engine,) = built_engines(tmp_path, manifest)
     run = engine_lines((engine,), dataclasses.replace(bench, gpu=gpu))

@@ -18,7 +18,8 @@ from saq_qat.report.report_text import report_text
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import judge_run
 from saq_qat_export.bundle.graph_facts import GraphFacts
-from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, Rung
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import FAKE_QUANT_COMPARISON
 from tests.report.conftest import measured, proof
 
 EPOCH = {
@@ -56,17 +57,19 @@ def test_a_run_without_a_bundle_is_incomplete_and_names_the_next_command(run: Pa
     assert f"not measured: saq-qat bench {run}" in text
 
 
-def test_a_failed_rung_fails_the_run_whatever_else_is_fine(complete: Collected) -> None:
+def test_a_failed_comparison_fails_the_run_whatever_else_is_fine(complete: Collected) -> None:
     known = dataclasses.replace(complete, proof=proof(passed=False))
     assert judge_run(known).status == "FAIL"
     assert "integer reference = ONNX Runtime (7)" in judge_run(known).reason
 
 
 def test_a_run_without_a_deploy_stage_is_told_why_answers_changed(complete: Collected) -> None:
-    flipped = dataclasses.replace(proof(flips=9), rungs=(Rung(FAKE_QUANT_RUNG, True, False, 40, 9, ""),))
+    flipped = dataclasses.replace(
+        proof(flips=9), comparisons=(Comparison(FAKE_QUANT_COMPARISON, True, False, 40, 9, ""),)
+    )
     known = dataclasses.replace(complete, proof=flipped)
     assert "biases were rounded" in "\n".join(report_text(known))
-    assert "biases were rounded" in report_json(known)["remedy"]
+    assert "biases were rounded" in report_json(known)["fix"]
     learned = dataclasses.replace(known, log=({"event": "epoch", **EPOCH, "form": "deploy"},))
     assert "biases were rounded" not in "\n".join(report_text(learned))
 
@@ -128,7 +131,7 @@ def test_json_is_strict_and_holds_every_number(complete: Collected) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "remedy"),
+    ("file", "fix"),
     [
         ("report/verify.json", "saq-qat verify"),
         ("bench/bench.json", "saq-qat bench"),
@@ -136,10 +139,10 @@ def test_json_is_strict_and_holds_every_number(complete: Collected) -> None:
     ],
 )
 def test_a_damaged_file_is_named_with_the_command_that_mends_it(
-    complete: Collected, file: str, remedy: str
+    complete: Collected, file: str, fix: str
 ) -> None:
     (complete.run / file).write_text("[")
-    with pytest.raises(ArtifactError, match=remedy) as refused:
+    with pytest.raises(ArtifactError, match=fix) as refused:
         collect(complete.run)
     assert Path(file).name in str(refused.value)
 

@@ -86,7 +86,7 @@ def test_the_report_names_what_its_figures_are_about(complete: Collected) -> Non
 @pytest.mark.parametrize(
     ("file", "value", "command"),
     [
-        ("report/verify.json", {"rungs": [], "agreement": {}, "kernels": {}}, "saq-qat verify"),
+        ("report/verify.json", {"comparisons": [], "agreement": {}, "kernels": {}}, "saq-qat verify"),
         ("bench/bench.json", {"schema_version": 2, "model_sha256": "0" * 64}, "saq-qat bench"),
         ("report/eval.json", {"schema_version": 0}, "saq-qat eval"),
         ("export/manifest.json", {"schema_version": 2}, "export the bundle again"),

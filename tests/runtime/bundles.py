@@ -8,6 +8,7 @@ import onnxruntime as ort
 from saq_qat_runtime.bundle.files import sha256
 from saq_qat_runtime.bundle.manifest import (
     SCHEMA_VERSION,
+    ComparisonRecord,
     CpuRecord,
     FileRecord,
     Gate,
@@ -16,7 +17,6 @@ from saq_qat_runtime.bundle.manifest import (
     Manifest,
     Preprocessing,
     RecipeRecord,
-    RungRecord,
     ScaleSummary,
     Sizes,
     TensorRecord,
@@ -34,7 +34,7 @@ def file_record(path: Path) -> FileRecord:
 
 def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
     recipe = "version: 1\nname: tiny\n"
-    rung = RungRecord("integer reference = onnxruntime", True, True, 1000, 0, "")
+    comparison = ComparisonRecord("integer reference = onnxruntime", True, True, 1000, 0, "")
     layer = LayerRecord("conv1", "Conv", 4, "saq", ScaleSummary(6, 0.01, 0.02), 8, "symmetric", True, "")
     tensor = TensorRecord("x1", 4, 0, 15, 0, "uint8", float(np.float32(0.05)), "x1_codes", False)
     return Manifest(
@@ -51,7 +51,7 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
         tensors=(tensor,),
         sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
         cpu=CpuRecord("any", (), "the same codes on every CPU, in any session"),
-        gate=Gate(True, False, (rung,)),
+        gate=Gate(True, False, (comparison,)),
         recipe=RecipeRecord(recipe, sha256(recipe.encode())),
         checkpoint_sha256=sha256(b"model.safetensors"),
         versions={"onnxruntime": ort.__version__},

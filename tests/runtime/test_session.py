@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from saq_qat_runtime.bundle.manifest import Gate, Golden, Manifest, RungRecord, TensorSpec
+from saq_qat_runtime.bundle.manifest import ComparisonRecord, Gate, Golden, Manifest, TensorSpec
 from saq_qat_runtime.errors import BackendUnavailable, ClosedError, InputError, ModelError, RuntimeFault
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import file_record
@@ -266,7 +266,7 @@ def test_an_unknown_engine_is_refused(bundle: Path, backend: str) -> None:
 
 def test_an_unproved_bundle_loads_only_on_purpose(bundle: Path, change_manifest: Change) -> None:
     change_manifest(
-        gate=Gate(False, True, (RungRecord("deploy view = onnxruntime", True, False, 9, 1, "conv1"),))
+        gate=Gate(False, True, (ComparisonRecord("deploy view = onnxruntime", True, False, 9, 1, "conv1"),))
     )
     with pytest.raises(
         ModelError, match=r"failed the proof.*\(deploy view = onnxruntime\).*allow_failed_gate"

@@ -50,8 +50,14 @@ def _check_models(bundle: Bundle, lowered: Lowered) -> None:
 
 def _check_gate(bundle: Bundle, proof: Proof, *, allow_failed_gate: bool) -> None:
     gate = bundle.manifest.gate
-    expected = {rung.name: (rung.hard, rung.passed, rung.compared, rung.mismatches) for rung in proof.rungs}
-    stated = {rung.name: (rung.hard, rung.passed, rung.compared, rung.mismatches) for rung in gate.rungs}
+    expected = {
+        comparison.name: (comparison.hard, comparison.passed, comparison.compared, comparison.mismatches)
+        for comparison in proof.comparisons
+    }
+    stated = {
+        comparison.name: (comparison.hard, comparison.passed, comparison.compared, comparison.mismatches)
+        for comparison in gate.comparisons
+    }
     other = sorted(n for n in expected.keys() | stated.keys() if expected.get(n) != stated.get(n))
     if (gate.passed, gate.allowed_failed) != (proof.passed, allow_failed_gate and not proof.passed):
         other.append("passed")

@@ -4,8 +4,8 @@ import torch
 from torch import fx
 
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.comparison import compare_reference, producers
 from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.tensors import compare_reference, producers
 from saq_qat_export.reference.deploy_view import Stored, run_reference
 from saq_qat_export.reference.integer_math import Float32
 

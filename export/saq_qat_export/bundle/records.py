@@ -7,15 +7,15 @@ from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
 from saq_qat.recipe.schema import Cpu
 from saq_qat_export.lint.pair_bound import IntegerProduct
+from saq_qat_export.proof.codes import PAIR_COMPARISON
 from saq_qat_export.proof.constant_channels import constant_count
-from saq_qat_export.proof.ladder import PAIR_RUNG
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import tensor_name
 from saq_qat_runtime.bundle.manifest import (
+    ComparisonRecord,
     CpuRecord,
     Gate,
     LayerRecord,
-    RungRecord,
     ScaleSummary,
     Sizes,
     TensorRecord,
@@ -97,7 +97,9 @@ def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof) -
     names = tuple(product.name for product in over_bound)
     if not names:
         return CpuRecord(cpu, (), "the same codes on every CPU, in any session")
-    emulated = next((rung for rung in proof.rungs if rung.name == PAIR_RUNG), None)
+    emulated = next(
+        (comparison for comparison in proof.comparisons if comparison.name == PAIR_COMPARISON), None
+    )
     counted = "" if emulated is None else f": {emulated.mismatches:,} of {emulated.compared:,} in the proof"
     return CpuRecord(
         cpu, names,
@@ -107,9 +109,16 @@ def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof) -
 
 
 def gate_record(proof: Proof, *, allow_failed_gate: bool) -> Gate:
-    """The verdict of every rung, and whether the bundle was written in spite of it."""
-    rungs = tuple(
-        RungRecord(rung.name, rung.hard, rung.passed, rung.compared, rung.mismatches, rung.detail)
-        for rung in proof.rungs
+    """The verdict of every comparison, and whether the bundle was written in spite of it."""
+    comparisons = tuple(
+        ComparisonRecord(
+            comparison.name,
+            comparison.hard,
+            comparison.passed,
+            comparison.compared,
+            comparison.mismatches,
+            comparison.detail,
+        )
+        for comparison in proof.comparisons
     )
-    return Gate(proof.passed, allow_failed_gate and not proof.passed, rungs)
+    return Gate(proof.passed, allow_failed_gate and not proof.passed, comparisons)

@@ -67,5 +67,5 @@ def _finding(rule: Rule, violation: Violation) -> Finding:
         level=violation.level or rule.level,
         where=violation.where,
         message=violation.message,
-        remedy=violation.remedy,
+        fix=violation.fix,
     )

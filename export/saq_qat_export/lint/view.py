@@ -27,7 +27,7 @@ class Violation:
 
     at: ir.Node | str
     message: str
-    remedy: str
+    fix: str
     level: Level | None = None
 
     @property

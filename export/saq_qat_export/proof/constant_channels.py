@@ -9,11 +9,11 @@ import torch
 from torch import fx
 
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, constant_channels
-from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.proof.comparison import Comparison
 
-__all__ = ["CONSTANT_RUNG", "constant_count", "constant_rung"]
+__all__ = ["CONSTANT_COMPARISON", "constant_comparison", "constant_count"]
 
-CONSTANT_RUNG = "channels that keep their weights in integers"
+CONSTANT_COMPARISON = "channels that keep their weights in integers"
 
 _CHANNELS_NAMED = 8
 # Of the largest channel's weights: a step of 8-bit codes is 2^8 times that.
@@ -32,7 +32,7 @@ def _lost(layer: IntegerLayer) -> list[int]:
     return torch.nonzero(constant_channels(layer) & (reach > _NOTHING * reach.max())).flatten().tolist()
 
 
-def constant_rung(view: fx.GraphModule, allowed: int) -> Rung:
+def constant_comparison(view: fx.GraphModule, allowed: int) -> Comparison:
     """Hard: at most ``allowed`` channels of a deploy view lost weights that mattered; they are named."""
     layers = {path: module for path, module in view.named_modules() if isinstance(module, IntegerLayer)}
     lost = {path: _lost(layer) for path, layer in layers.items()}
@@ -44,7 +44,7 @@ def constant_rung(view: fx.GraphModule, allowed: int) -> Rung:
     if idle > count:
         reasons.append(f"{idle - count} of almost no gain became constants")
     channels = sum(layer.weight.shape[0] for layer in layers.values())
-    return Rung(CONSTANT_RUNG, True, count <= allowed, channels, count, "; ".join(reasons))
+    return Comparison(CONSTANT_COMPARISON, True, count <= allowed, channels, count, "; ".join(reasons))
 
 
 def _listed(channels: list[int]) -> str:

@@ -20,15 +20,15 @@ from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import groups
-from saq_qat_export.proof.comparison import TensorComparison, merge, producers
+from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.quantizer_sweep import compare_quantizers
-from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.proof.tensors import TensorComparison, merge, producers
 from saq_qat_export.proof.widened import widened_network, with_unrounded_biases
 from saq_qat_export.reference.deploy_view import tensor_name
 
-__all__ = ["FUNCTION_RUNG", "compare_function", "function_rung"]
+__all__ = ["FUNCTION_COMPARISON", "compare_function", "function_comparison"]
 
-FUNCTION_RUNG = "fake-quant network in float64 = deploy view before biases are rounded"
+FUNCTION_COMPARISON = "fake-quant network in float64 = deploy view before biases are rounded"
 
 _SHARE_OF_RANGE = 1e-9
 """Between layers everything is computed alike; sums in another order differ by 1e-13 of the range."""
@@ -211,7 +211,9 @@ def _compare_biases(view: fx.GraphModule) -> list[TensorComparison]:
     return found
 
 
-def function_rung(network: fx.GraphModule, view: fx.GraphModule, batches: Iterable[Tensor]) -> Rung:
+def function_comparison(
+    network: fx.GraphModule, view: fx.GraphModule, batches: Iterable[Tensor]
+) -> Comparison:
     """The comparison as a hard one of the proof: passed if nothing differs."""
     tensors = compare_function(network, view, batches)
     wrong = [tensor for tensor in tensors if tensor.mismatches]
@@ -222,8 +224,8 @@ def function_rung(network: fx.GraphModule, view: fx.GraphModule, batches: Iterab
     )
     ties = sum(t.ties for t in tensors)
     beside = [f"{ties:,} codes at a rounding tie"] if ties else []
-    return Rung(
-        FUNCTION_RUNG,
+    return Comparison(
+        FUNCTION_COMPARISON,
         True,
         not wrong,
         compared,

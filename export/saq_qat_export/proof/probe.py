@@ -16,7 +16,7 @@ from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_runtime.onnxruntime import EXACT_PAIRS
 
-__all__ = ["Observation", "Probe", "TaughtProbe", "with_code_outputs"]
+__all__ = ["Observation", "Probe", "TeacherForcedProbe", "with_code_outputs"]
 
 _FAILURES = tuple(
     value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)
@@ -79,7 +79,7 @@ class Probe:
         return seen.codes, seen.logits
 
 
-class TaughtProbe:
+class TeacherForcedProbe:
     """A graph for TensorRT on ONNX Runtime, node by node as written, every code tensor cut in two.
 
     What follows a quantizer reads given codes, and what the quantizer computes is an output: one run compares

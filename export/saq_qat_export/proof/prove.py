@@ -1,4 +1,4 @@
-"""Proves one exported network on a recipe's images: the whole ladder, and how much of it runs as integers."""
+"""Proves one exported network on a recipe's images: the whole proof, and how much of it runs as integers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,30 +13,28 @@ from saq_qat.data.sample import sample_validation
 from saq_qat.errors import GateError
 from saq_qat.quant.plan.plan import Plan
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
-from saq_qat_export.proof.constant_channels import constant_rung
-from saq_qat_export.proof.function import function_rung
-from saq_qat_export.proof.ladder import (
-    Agreement,
-    Classifier,
-    Rung,
-    agree,
-    agreement_rungs,
-    code_rungs,
-    engine_rung,
-    pair_rung,
-    tie_images,
-)
+from saq_qat_export.proof.codes import code_comparisons, pair_comparison, tie_images
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.constant_channels import constant_comparison
+from saq_qat_export.proof.function import function_comparison
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.numbers.prove import compare_numbers_of
-from saq_qat_export.proof.tensorrt import tensorrt_rungs
+from saq_qat_export.proof.predictions import (
+    Agreement,
+    Classifier,
+    agree,
+    agreement_comparisons,
+    engine_comparison,
+)
+from saq_qat_export.proof.tensorrt import tensorrt_comparisons
 from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
-__all__ = ["KERNEL_RUNG", "Proof", "ProofSize", "prove", "prove_engine"]
+__all__ = ["KERNEL_COMPARISON", "Proof", "ProofSize", "prove", "prove_engine"]
 
-KERNEL_RUNG = "convolutions and products on integer kernels"
-"""The rung that counts them."""
+KERNEL_COMPARISON = "convolutions and products on integer kernels"
+"""The comparison that counts them."""
 
 _CODE_BATCH = 4
 _TOP1_BATCH = 32
@@ -53,23 +51,23 @@ class ProofSize:
 
 @dataclass(frozen=True)
 class Proof:
-    """Outcome of the ladder. ``passed`` speaks of the hard rungs, the recipe's thresholds among them.
+    """Outcome of the proof. ``passed`` speaks of the hard comparisons, the recipe's thresholds among them.
 
     Attributes:
         kernels: products on integer kernels of ONNX Runtime; None where that is no target.
     """
 
-    rungs: tuple[Rung, ...]
+    comparisons: tuple[Comparison, ...]
     agreement: Agreement
     kernels: IntegerCount | None
 
     @property
     def passed(self) -> bool:
-        return all(rung.passed for rung in self.rungs if rung.hard)
+        return all(comparison.passed for comparison in self.comparisons if comparison.hard)
 
 
 def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = lambda _: None) -> Proof:
-    """Climb the ladder with ONNX Runtime as the engine, on a run's own images and thresholds.
+    """Run the proof with ONNX Runtime as the engine, on a run's own images and thresholds.
 
     Args:
         on_step: told in words what is being compared.
@@ -79,34 +77,34 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
     on_step(f"codes of {size.code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
     code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
     adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
-    rungs = code_rungs(view, graph, code_batches, adversarial)
+    comparisons = code_comparisons(view, graph, code_batches, adversarial)
     if "onnxruntime" in lowered.targets:
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
-        rungs.append(pair_rung(view, [*code_batches, adversarial], cpu=cpu))
+        comparisons.append(pair_comparison(view, [*code_batches, adversarial], cpu=cpu))
     on_step("what every layer of the trained network computes, beside its integers")
-    rungs.append(function_rung(lowered.network, view, code_batches))
+    comparisons.append(function_comparison(lowered.network, view, code_batches))
     thresholds = lowered.restored.recipe.deploy.thresholds
-    rungs.append(constant_rung(view, thresholds.max_constant_channels))
+    comparisons.append(constant_comparison(view, thresholds.max_constant_channels))
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
-        rungs += tensorrt_rungs(view, graph, lowered.tensorrt, code_batches, adversarial)
+        comparisons += tensorrt_comparisons(view, graph, lowered.tensorrt, code_batches, adversarial)
     on_step("every number of the graphs that ship, beside the checkpoint's")
-    rungs += compare_numbers_of(lowered)
+    comparisons += compare_numbers_of(lowered)
     backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
     on_step("predictions of fake-quant network, deploy view and engine")
     agreement = agree(
         lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
     )
-    rungs += agreement_rungs(agreement, thresholds)
+    comparisons += agreement_comparisons(agreement, thresholds)
     kernels = backend.integer_count() if "onnxruntime" in lowered.targets else None
     if kernels is not None:
-        rungs.append(_kernel_rung(lowered.plan, kernels))
-    return Proof(tuple(rungs), agreement, kernels)
+        comparisons.append(_kernel_comparison(lowered.plan, kernels))
+    return Proof(tuple(comparisons), agreement, kernels)
 
 
-def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Rung:
-    """The last rung: predictions of a TensorRT engine on its GPU, beside those of ONNX Runtime.
+def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Comparison:
+    """The last comparison: predictions of a TensorRT engine on its GPU, beside those of ONNX Runtime.
 
     Args:
         name: of the engine.
@@ -116,7 +114,7 @@ def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSiz
     reference = _classifier(backend)
     batches = _batches(lowered.restored.images, size.top1_images, _TOP1_BATCH)
     thresholds = lowered.restored.recipe.deploy.thresholds
-    return engine_rung(name, engine, reference, batches, thresholds)
+    return engine_comparison(name, engine, reference, batches, thresholds)
 
 
 def _classifier(backend: OnnxRuntimeBackend) -> Classifier:
@@ -135,10 +133,10 @@ def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[
     return val_batches(sample_validation(images, limit), batch_size=size)
 
 
-def _kernel_rung(plan: Plan, kernels: IntegerCount) -> Rung:
+def _kernel_comparison(plan: Plan, kernels: IntegerCount) -> Comparison:
     planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers) + len(plan.products)
-    return Rung(
-        KERNEL_RUNG,
+    return Comparison(
+        KERNEL_COMPARISON,
         False,
         kernels.integer >= planned,
         len(plan.layers) + len(plan.products),

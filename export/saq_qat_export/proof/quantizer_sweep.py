@@ -6,7 +6,7 @@ from torch import Tensor, fx
 from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
-from saq_qat_export.proof.comparison import TensorComparison
+from saq_qat_export.proof.tensors import TensorComparison
 from saq_qat_export.reference.deploy_view import tensor_name
 
 __all__ = ["compare_quantizers"]

@@ -1,4 +1,4 @@
-"""The rungs of a graph for TensorRT: its numbers, its integers, its evaluation in floats.
+"""The comparisons of a graph for TensorRT: its numbers, its integers, its evaluation in floats.
 
 No engine runs here. What is proved is that the file an engine is built from states the trained integers.
 """
@@ -16,7 +16,11 @@ from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat_export.graph.attention import Attention, with_attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.comparison import (
+from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
+from saq_qat_export.proof.half_structure import structural_differences
+from saq_qat_export.proof.probe import Probe, TeacherForcedProbe
+from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
+from saq_qat_export.proof.tensors import (
     Producer,
     TensorComparison,
     compare_evaluation,
@@ -26,16 +30,12 @@ from saq_qat_export.proof.comparison import (
     merge,
     producers,
 )
-from saq_qat_export.proof.half_structure import structural_differences
-from saq_qat_export.proof.probe import Probe, TaughtProbe
-from saq_qat_export.proof.rungs import Rung, exact_rung, tied_rung
-from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
 from saq_qat_export.reference.deploy_view import Stored, run_reference, tensor_name
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_export.reference.qdq_reading import QdqReading
 from saq_qat_export.reference.qdq_reference import read_qdq
 
-__all__ = ["TensorRtGraphs", "tensorrt_rungs"]
+__all__ = ["TensorRtGraphs", "tensorrt_comparisons"]
 
 _NUMBERS = "numbers of the TensorRT graph = deploy view"
 _READ = "TensorRT graph read as integers = integer reference"
@@ -63,7 +63,7 @@ class TensorRtGraphs:
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _Sample:
     """Images with the codes that ONNX Runtime's integer kernels computed, and the reference from those.
 
     taught: stored, zero points included. codes, reference: without zero points. values: float32 results of
@@ -77,13 +77,13 @@ class _Lesson:
     values: dict[str, Float32]
 
 
-def tensorrt_rungs(
+def tensorrt_comparisons(
     view: fx.GraphModule,
     graph: OnnxGraph,
     tensorrt: TensorRtGraphs,
     batches: Iterable[Tensor],
     adversarial: Tensor,
-) -> list[Rung]:
+) -> list[Comparison]:
     """Compare a graph for TensorRT with the deploy view it came from, and with the integer reference.
 
     Args:
@@ -95,94 +95,101 @@ def tensorrt_rungs(
     """
     zero_points = {tensor_name(n): m.zero_point for n, m in view.named_modules() if isinstance(m, Quantize)}
     view, probe = with_attention(view, tensorrt.attention), Probe(graph)
-    ties, *lessons = (_lesson(view, probe, zero_points, images) for images in (adversarial, *batches))
+    ties, *samples = (_sample(view, probe, zero_points, images) for images in (adversarial, *batches))
     content = tensorrt.float32.content
     try:
         readings = [
-            read_qdq(content, lesson.images.numpy(), lesson.codes, zero_points) for lesson in (ties, *lessons)
+            read_qdq(content, sample.images.numpy(), sample.codes, zero_points) for sample in (ties, *samples)
         ]
     except ArtifactError as error:
-        return [Rung(_NUMBERS, True, False, 0, 0, str(error))]
+        return [Comparison(_NUMBERS, True, False, 0, 0, str(error))]
     kinds = producers(view)
     read = [
-        _count_reading(view, kinds, lesson, reading)
-        for lesson, reading in zip((ties, *lessons), readings, strict=True)
+        _count_reading(view, kinds, sample, reading)
+        for sample, reading in zip((ties, *samples), readings, strict=True)
     ]
-    rungs = [_number_rung(compare_numbers(view, readings[0])), exact_rung(_READ, merge(read))]
-    rungs.append(_float32_rung(view, TaughtProbe(tensorrt.float32), ties, lessons))
+    comparisons = [
+        _number_comparison(compare_numbers(view, readings[0])),
+        exact_comparison(_READ, merge(read)),
+    ]
+    comparisons.append(_float32_comparison(view, TeacherForcedProbe(tensorrt.float32), ties, samples))
     if tensorrt.float16 is not None:
-        rungs.append(_structure_rung(tensorrt.float32, tensorrt.float16))
-        rungs.append(_float16_rung(kinds, TaughtProbe(tensorrt.float16), lessons))
-    return rungs
+        comparisons.append(_structure_comparison(tensorrt.float32, tensorrt.float16))
+        comparisons.append(_float16_comparison(kinds, TeacherForcedProbe(tensorrt.float16), samples))
+    return comparisons
 
 
-def _lesson(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], images: Tensor) -> _Lesson:
+def _sample(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], images: Tensor) -> _Sample:
     taught, _ = probe.run(images.numpy())
     reference = run_reference(view, images.numpy(), taught)
     codes, own = (
         {name: array.astype(np.int32) - zero_points[name] for name, array in stored.items()}
         for stored in (taught, reference.codes)
     )
-    return _Lesson(images, taught, codes, own, reference.values)
+    return _Sample(images, taught, codes, own, reference.values)
 
 
 def _count_reading(
-    view: fx.GraphModule, kinds: Kinds, lesson: _Lesson, reading: QdqReading
+    view: fx.GraphModule, kinds: Kinds, sample: _Sample, reading: QdqReading
 ) -> list[TensorComparison]:
-    codes = _with_lacking(lesson, {name: tensor.codes for name, tensor in reading.tensors.items()})
+    codes = _with_lacking(sample, {name: tensor.codes for name, tensor in reading.tensors.items()})
     floats, unknown = {LOGITS: reading.logits, **reading.values}, np.float32(np.nan)
-    compared = _count_all(kinds, lesson, codes) + [
+    compared = _count_all(kinds, sample, codes) + [
         count_floats(name, own, floats.get(name, np.full(own.shape, unknown)))
-        for name, own in lesson.values.items()
+        for name, own in sample.values.items()
     ]
-    return explain(compared, view, lesson.images, lesson.taught, lesson.reference, codes)
+    return explain(compared, view, sample.images, sample.taught, sample.reference, codes)
 
 
-def _count_all(kinds: Kinds, lesson: _Lesson, found: dict[str, Codes]) -> list[TensorComparison]:
+def _count_all(kinds: Kinds, sample: _Sample, found: dict[str, Codes]) -> list[TensorComparison]:
     """Every difference."""
-    return [count(name, kinds[name], codes, found[name]) for name, codes in lesson.reference.items()]
+    return [count(name, kinds[name], codes, found[name]) for name, codes in sample.reference.items()]
 
 
-def _with_lacking(lesson: _Lesson, found: dict[str, Codes]) -> dict[str, Codes]:
+def _with_lacking(sample: _Sample, found: dict[str, Codes]) -> dict[str, Codes]:
     """A tensor that a graph lacks differs everywhere."""
     nowhere = np.iinfo(np.int32).max
-    lacking = {name: np.full(codes.shape, nowhere, np.int32) for name, codes in lesson.reference.items()}
+    lacking = {name: np.full(codes.shape, nowhere, np.int32) for name, codes in sample.reference.items()}
     return lacking | found
 
 
-def _number_rung(numbers: list[StatedNumbers]) -> Rung:
+def _number_comparison(numbers: list[StatedNumbers]) -> Comparison:
     compared, differing = sum(n.compared for n in numbers), sum(n.differing for n in numbers)
     wrong = (f"first at {n.name}: {n.differing} of {n.compared}" for n in numbers if n.differing)
-    return Rung(_NUMBERS, True, not differing, compared, differing, next(wrong, ""))
+    return Comparison(_NUMBERS, True, not differing, compared, differing, next(wrong, ""))
 
 
-def _float32_rung(view: fx.GraphModule, probe: TaughtProbe, ties: _Lesson, lessons: list[_Lesson]) -> Rung:
+def _float32_comparison(
+    view: fx.GraphModule, probe: TeacherForcedProbe, ties: _Sample, samples: list[_Sample]
+) -> Comparison:
     wide = copy.deepcopy(view).double()
 
-    def compare(lesson: _Lesson) -> list[TensorComparison]:
-        found, values = probe.run(lesson.images.numpy(), lesson.codes)
-        codes = _with_lacking(lesson, found)
+    def compare(sample: _Sample) -> list[TensorComparison]:
+        found, values = probe.run(sample.images.numpy(), sample.codes)
+        codes = _with_lacking(sample, found)
         return compare_evaluation(
-            wide, lesson.images.double(), lesson.taught, lesson.reference, codes, values
+            wide, sample.images.double(), sample.taught, sample.reference, codes, values
         )
 
     uncounted = [replace(tensor, ties=0, tie_values=0) for tensor in compare(ties)]
-    return tied_rung(_FLOAT32, merge([uncounted, *map(compare, lessons)]), hard=True, in_floats=True)
+    return tied_comparison(_FLOAT32, merge([uncounted, *map(compare, samples)]), hard=True, in_floats=True)
 
 
-def _structure_rung(single: OnnxGraph, half: OnnxGraph) -> Rung:
+def _structure_comparison(single: OnnxGraph, half: OnnxGraph) -> Comparison:
     """Hard, where codes of float16 can only be bounded."""
     found = list(structural_differences(single.content, half.content))
     compared = len(onnx.load_from_string(half.content).graph.node)
-    return Rung(_STRUCTURE, True, not found, compared, len(found), f"first at {found[0]}" if found else "")
+    return Comparison(
+        _STRUCTURE, True, not found, compared, len(found), f"first at {found[0]}" if found else ""
+    )
 
 
-def _float16_rung(kinds: Kinds, probe: TaughtProbe, lessons: list[_Lesson]) -> Rung:
+def _float16_comparison(kinds: Kinds, probe: TeacherForcedProbe, samples: list[_Sample]) -> Comparison:
     tensors = merge(
-        _count_all(kinds, lesson, probe.run(lesson.images.numpy(), lesson.codes)[0]) for lesson in lessons
+        _count_all(kinds, sample, probe.run(sample.images.numpy(), sample.codes)[0]) for sample in samples
     )
     compared, differing = sum(t.compared for t in tensors), sum(t.mismatches for t in tensors)
     largest = max((t.largest_step for t in tensors), default=0)
     passed = differing <= _FLOAT16_MISMATCHES * compared and largest <= 1
     detail = f"{differing} of {compared} codes differ, by at most {largest}"
-    return Rung(_FLOAT16, False, passed, compared, differing, detail, tuple(tensors))
+    return Comparison(_FLOAT16, False, passed, compared, differing, detail, tuple(tensors))

@@ -10,7 +10,7 @@ from saq_qat_runtime.tensorrt.engine_record import Audit
 
 __all__ = ["audit_findings", "try_build"]
 
-_REMEDY = "The rules over graphs may name the cause: saq-qat check MODEL.onnx."
+_FIX = "The rules over graphs may name the cause: saq-qat check MODEL.onnx."
 # Enterprise TensorRT documents int8 for it, TensorRT-RTX runs it in float.
 _FLOAT_ON_RTX = "ConvTranspose"
 
@@ -24,7 +24,7 @@ def try_build(source: Path, options: BuildOptions) -> tuple[BuiltEngine | None, 
     try:
         built = build_engine(source, options)
     except EngineError as error:
-        return None, (Finding("TRT201", "error", source.name, f"it cannot be built: {error}", _REMEDY),)
+        return None, (Finding("TRT201", "error", source.name, f"it cannot be built: {error}", _FIX),)
     return built, audit_findings(built.record.audit)
 
 
@@ -32,6 +32,6 @@ def audit_findings(audit: Audit) -> tuple[Finding, ...]:
     """Rule TRT202 of TensorRT-RTX's build log, TRT301 of an engine inspected on its GPU: what missed int8."""
     rule = "TRT202" if audit.source == "build log" else "TRT301"
     return tuple(
-        Finding(rule, "warning" if layer.op == _FLOAT_ON_RTX else "error", layer.node, layer.reason, _REMEDY)
+        Finding(rule, "warning" if layer.op == _FLOAT_ON_RTX else "error", layer.node, layer.reason, _FIX)
         for layer in audit.missed
     )

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from saq_qat_runtime.bench.environment import Environment
-from saq_qat_runtime.bench.latency import Comparison, Latency, LatencySummary, compare, sample_cautions
+from saq_qat_runtime.bench.latency import Latency, LatencyComparison, LatencySummary, compare, sample_cautions
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.kernels import IntegerCount
 
 __all__ = [
-    "Comparison",
     "Latency",
+    "LatencyComparison",
     "LatencySummary",
     "cautions",
     "check_extent",
@@ -46,7 +46,7 @@ def interleave(
     iterations: int | None = None,
     seconds: float | None = None,
     clock: Clock = time.perf_counter_ns,
-) -> Comparison:
+) -> LatencyComparison:
     """Time functions in turns, A B A B, so that a slow minute of the machine slows them all.
 
     baseline: the first function if None. iterations: of each function; seconds: of all of them together.

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Comparison", "Latency", "LatencySummary", "compare", "sample_cautions"]
+__all__ = ["Latency", "LatencyComparison", "LatencySummary", "compare", "sample_cautions"]
 
 _NANOSECONDS = 1_000_000_000
 _SAMPLES_BEYOND = 10  # a percentile with fewer samples beyond it is an anecdote: p99 needs 1000 samples
@@ -95,7 +95,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LatencyComparison:
     """Latencies from one run in which the functions took turns.
 
     speedups: median of the baseline divided by the function's own.
@@ -106,11 +106,11 @@ class Comparison:
     speedups: dict[str, float]
 
 
-def compare(latencies: Mapping[str, Latency], baseline: str) -> Comparison:
+def compare(latencies: Mapping[str, Latency], baseline: str) -> LatencyComparison:
     """How much faster each is than `baseline`, by their medians; they must come from one run in turns."""
     reference = latencies[baseline].median
     speedups = {name: reference / max(latency.median, 1.0) for name, latency in latencies.items()}
-    return Comparison(baseline, dict(latencies), speedups)
+    return LatencyComparison(baseline, dict(latencies), speedups)
 
 
 def sample_cautions(latency: Latency) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_REMEDY = "Copy the whole bundle again, or export it again."
+_FIX = "Copy the whole bundle again, or export it again."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,7 +53,7 @@ def locate(folder: Path, name: str) -> Path:
     require(is_plain_name(name), f"File name {name!r} of {folder}: must be a plain name without folders.")
     path = folder / name
     try:
-        require(path.exists(), f"{path} is missing, though the bundle needs it. {_REMEDY}")
+        require(path.exists(), f"{path} is missing, though the bundle needs it. {_FIX}")
         root, target = folder.resolve(), path.resolve()
         regular = target.is_file()
     except OSError as error:
@@ -92,8 +92,8 @@ def check_digest(folder: Path, name: str, digest: str, size: int) -> None:
 
 
 def _require_same(path: Path, found: int, actual: str, size: int, digest: str) -> None:
-    require(found == size, f"{path} has {found} bytes, the manifest says {size}. {_REMEDY}")
+    require(found == size, f"{path} has {found} bytes, the manifest says {size}. {_FIX}")
     rule = (
         f"{path} was changed after export: its sha256 is {actual[:12]}..., the manifest says {digest[:12]}..."
     )
-    require(actual == digest, f"{rule} {_REMEDY}")
+    require(actual == digest, f"{rule} {_FIX}")

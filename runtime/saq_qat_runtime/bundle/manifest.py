@@ -9,6 +9,7 @@ from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
+    ComparisonRecord,
     CpuRecord,
     FileRecord,
     Gate,
@@ -16,7 +17,6 @@ from saq_qat_runtime.bundle.records import (
     LayerRecord,
     Preprocessing,
     RecipeRecord,
-    RungRecord,
     ScaleSummary,
     Sizes,
     TensorRecord,
@@ -27,6 +27,7 @@ from saq_qat_runtime.errors import ModelError, VersionError
 __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
+    "ComparisonRecord",
     "CpuRecord",
     "FileRecord",
     "Gate",
@@ -35,7 +36,6 @@ __all__ = [
     "Manifest",
     "Preprocessing",
     "RecipeRecord",
-    "RungRecord",
     "ScaleSummary",
     "Sizes",
     "TensorRecord",

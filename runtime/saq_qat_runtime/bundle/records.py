@@ -8,6 +8,7 @@ from saq_qat_runtime.bundle.files import is_plain_name, is_sha256, sha256
 
 __all__ = [
     "MANIFEST_FILE",
+    "ComparisonRecord",
     "CpuRecord",
     "FileRecord",
     "Gate",
@@ -15,7 +16,6 @@ __all__ = [
     "LayerRecord",
     "Preprocessing",
     "RecipeRecord",
-    "RungRecord",
     "ScaleSummary",
     "Sizes",
     "TensorRecord",
@@ -170,8 +170,8 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class RungRecord:
-    """One rung of the proof: how many values were compared, and how many differ."""
+class ComparisonRecord:
+    """One comparison of the proof: how many values were compared, and how many differ."""
 
     name: str
     hard: bool
@@ -187,11 +187,13 @@ class Gate:
 
     passed: bool
     allowed_failed: bool
-    rungs: tuple[RungRecord, ...]
+    comparisons: tuple[ComparisonRecord, ...]
 
     def __post_init__(self) -> None:
-        failed = [rung.name for rung in self.rungs if rung.hard and not rung.passed]
-        require(not (self.passed and failed), f"a gate cannot pass with failed hard rungs {failed}.")
+        failed = [
+            comparison.name for comparison in self.comparisons if comparison.hard and not comparison.passed
+        ]
+        require(not (self.passed and failed), f"a gate cannot pass with failed hard comparisons {failed}.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from saq_qat_runtime.tensorrt.library import EngineLibrary
 
 __all__ = ["check_content", "check_gpu", "check_library", "check_source", "check_version", "runs_version"]
 
-_REMEDY = "Build it again on this machine: saq-qat build FOLDER."
+_FIX = "Build it again on this machine: saq-qat build FOLDER."
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 # Engines of the major before its own that a major runs (support matrix 11.4.1, "Engine Portability").
 _OLDER_MAJOR = {11: 10}
@@ -25,7 +25,7 @@ def check_content(content: bytes, record: EngineRecord) -> None:
     require(
         len(content) == record.file.bytes and found == record.file.sha256,
         f"{name} was changed after it was built: {len(content)} bytes with sha256 {found[:12]}..., while "
-        f"its record says {record.file.bytes} bytes with {record.file.sha256[:12]}.... {_REMEDY}",
+        f"its record says {record.file.bytes} bytes with {record.file.sha256[:12]}.... {_FIX}",
     )
 
 
@@ -34,7 +34,7 @@ def check_source(record: EngineRecord, source: FileRecord) -> None:
     require(
         record.source.sha256 == source.sha256,
         f"{record.file.name} was built from another model: from sha256 {record.source.sha256[:12]}..., this "
-        f"bundle's {source.name} has {source.sha256[:12]}.... {_REMEDY}",
+        f"bundle's {source.name} has {source.sha256[:12]}.... {_FIX}",
     )
 
 
@@ -42,11 +42,11 @@ def check_library(record: EngineRecord, library: EngineLibrary) -> None:
     """Raise BackendUnavailable if engines of this flavour, or built this way, are not for `library`."""
     if record.flavour != library.flavour:
         rule = f"{record.file.name} is an engine for {record.flavour}; {library.backend} runs others"
-        raise BackendUnavailable(f"{rule}. {_REMEDY}")
+        raise BackendUnavailable(f"{rule}. {_FIX}")
     if library.only_version_compatible and not record.version_compatible:
         rule = f"{library.backend} runs version-compatible engines only, and {record.file.name} is none"
-        remedy = "Set version_compatible in deploy.tensorrt of the recipe, or build with that option."
-        raise BackendUnavailable(f"{rule}. {remedy}")
+        fix = "Set version_compatible in deploy.tensorrt of the recipe, or build with that option."
+        raise BackendUnavailable(f"{rule}. {fix}")
 
 
 def check_version(record: EngineRecord, library: EngineLibrary, version: str) -> None:
@@ -54,7 +54,7 @@ def check_version(record: EngineRecord, library: EngineLibrary, version: str) ->
     if not runs_version(record, version):
         accepts = "this or a later version" if _portable(record) else "exactly this version"
         rule = f"{record.file.name} was built by {record.flavour} {record.version} and needs {accepts}"
-        raise BackendUnavailable(f"{rule}; installed is {library.backend} {version}. {_REMEDY}")
+        raise BackendUnavailable(f"{rule}; installed is {library.backend} {version}. {_FIX}")
 
 
 def runs_version(record: EngineRecord, version: str) -> bool:
@@ -88,7 +88,7 @@ def check_gpu(record: EngineRecord, status: DriverStatus) -> None:
         fits, needs = record.gpu is not None and record.gpu == status.gpu, f"the GPU {record.gpu}"
     if not fits:
         here = f"here is {status.gpu} with compute capability {capability}"
-        raise BackendUnavailable(f"{record.file.name} was built for {needs}; {here}. {_REMEDY}")
+        raise BackendUnavailable(f"{record.file.name} was built for {needs}; {here}. {_FIX}")
 
 
 def _portable(record: EngineRecord) -> bool:

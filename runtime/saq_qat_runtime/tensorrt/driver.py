@@ -16,14 +16,14 @@ _KERNEL_MODULE_VERSION = re.compile(r"\s(\d{3,}\.\d+(?:\.\d+)?)\s")
 # CUdevice_attribute of cuda.h: the numbers are part of the driver's binary interface.
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _NAME_BYTES = 256
-_REMEDY = "Run on a machine with an NVIDIA GPU and its driver"
+_FIX = "Run on a machine with an NVIDIA GPU and its driver"
 
 
 @dataclass(frozen=True)
 class DriverStatus:
     """Whether CUDA can be used here, and on what.
 
-    reason: why it cannot, with a remedy; empty if it can. gpu: name of the first visible one; the variable
+    reason: why it cannot, with a fix; empty if it can. gpu: name of the first visible one; the variable
     CUDA_VISIBLE_DEVICES chooses it. compute_capability: its, such as "9.0". cuda: the newest CUDA version
     that the driver supports, such as "13.0". driver: version of the kernel module, such as "580.65.06". Each
     is None where it could not be found out.
@@ -51,18 +51,18 @@ def driver_status(
     try:
         driver = load(_LIBRARY)
     except OSError as error:
-        return DriverStatus(False, f"There is no CUDA driver: {error}. {_REMEDY}.")
+        return DriverStatus(False, f"There is no CUDA driver: {error}. {_FIX}.")
     module, cuda = _kernel_module_version(kernel_module), None
     try:
         cuda = _cuda_version(driver)
         _call(driver, driver.cuInit, 0)
         if _integer(driver, driver.cuDeviceGetCount) == 0:
             return DriverStatus(
-                False, f"The CUDA driver shows no GPU. {_visible_remedy()}", cuda=cuda, driver=module
+                False, f"The CUDA driver shows no GPU. {_visible_fix()}", cuda=cuda, driver=module
             )
         gpu, capability = _first_gpu(driver)
     except _DriverError as error:
-        return DriverStatus(False, f"{error}. {_visible_remedy()}", cuda=cuda, driver=module)
+        return DriverStatus(False, f"{error}. {_visible_fix()}", cuda=cuda, driver=module)
     return DriverStatus(True, "", gpu, capability, cuda, module)
 
 
@@ -98,10 +98,10 @@ def _first_gpu(driver: Any) -> tuple[str, str]:
     return name.value.decode(errors="replace"), f"{major}.{minor}"
 
 
-def _visible_remedy() -> str:
+def _visible_fix() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     hint = "" if visible is None else f"; CUDA_VISIBLE_DEVICES is {visible!r} here"
-    return f"{_REMEDY}, and see what nvidia-smi says{hint}."
+    return f"{_FIX}, and see what nvidia-smi says{hint}."
 
 
 def _kernel_module_version(path: Path) -> str | None:

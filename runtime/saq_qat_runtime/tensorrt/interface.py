@@ -29,7 +29,7 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-_REMEDY = "Export the bundle and build the engine again."
+_FIX = "Export the bundle and build the engine again."
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,9 @@ def read_interface(library: RunLibrary, engine: "trt.ICudaEngine") -> EngineInte
     inputs = [name for name in names if engine.get_tensor_mode(name) == library.TensorIOMode.INPUT]
     outputs = [name for name in names if engine.get_tensor_mode(name) == library.TensorIOMode.OUTPUT]
     count = engine.num_optimization_profiles
-    require(count <= 1, f"The engine has {count} optimization profiles, this runtime uses one. {_REMEDY}")
+    require(count <= 1, f"The engine has {count} optimization profiles, this runtime uses one. {_FIX}")
     batches = [_batch(engine, name) for name in inputs]
-    require(
-        len(set(batches)) == 1, f"The engine's inputs {inputs} have no common batch: {batches}. {_REMEDY}"
-    )
+    require(len(set(batches)) == 1, f"The engine's inputs {inputs} have no common batch: {batches}. {_FIX}")
     minimum, maximum = batches[0]
     return EngineInterface(
         tuple(_spec(engine, name) for name in inputs),
@@ -82,7 +80,7 @@ def _batch(engine: "trt.ICudaEngine", name: str) -> tuple[int, int]:
 def _spec(engine: "trt.ICudaEngine", name: str) -> TensorSpec:
     kind = engine.get_tensor_dtype(name).name
     dtype = _DTYPES.get(kind, kind)
-    require(dtype == "float32", f"{name} is {dtype}; this runtime exchanges float32 only. {_REMEDY}")
+    require(dtype == "float32", f"{name} is {dtype}; this runtime exchanges float32 only. {_FIX}")
     batch, *rest = (int(size) for size in engine.get_tensor_shape(name))
-    require(-1 not in rest, f"{name} has shape {(batch, *rest)}; only the batch may be dynamic. {_REMEDY}")
+    require(-1 not in rest, f"{name} has shape {(batch, *rest)}; only the batch may be dynamic. {_FIX}")
     return TensorSpec(name, dtype, ("N" if batch == -1 else batch, *rest))

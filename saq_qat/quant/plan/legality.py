@@ -1,6 +1,6 @@
 """What the targets can run: rules over a plan, checked before any GPU hour is spent.
 
-Each rule has an id, a level and a remedy; each target has a module of rules.
+Each rule has an id, a level and a fix; each target has a module of rules.
 """
 
 from dataclasses import replace

@@ -3,25 +3,25 @@ deployed.
 
 Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups``):
 
-1. Every reader of a group's output states a need: a convolution or linear layer the bits of its input, a
-   product of two tensors (attention) the bits of activations, an average the residual bits, a sum the same if
-   a convolution hands it a term; anything else (it computes in float) nothing.
-2. Where no reader has a need, nothing is quantized, but for convolutions inside the network: their integer
-   kernels write codes, at the residual bits. Those of linear layers may write floats.
-3. One need of all readers: one quantizer right after the group, shared by all.
-4. Several needs, or readers that compute in float beside those with a need, or a need of codes with an
-   offset: where a kernel writes codes, a quantizer of the residual bits after the group, shared by all, and
-   one narrower quantizer per need behind it; a kernel feeds one quantizer. Elsewhere one quantizer per need.
+1. Every reader of a group's output states a requirement: a convolution or linear layer the bits of its input,
+   a product of two tensors (attention) the bits of activations, an average the residual bits, a sum the same
+   if a convolution hands it a term; anything else (it computes in float) nothing.
+2. Where no reader has a requirement, nothing is quantized, but for convolutions inside the network: their
+   integer kernels write codes, at the residual bits. Those of linear layers may write floats.
+3. One requirement of all readers: one quantizer right after the group, shared by all.
+4. Several requirements, or readers that compute in float beside those that require codes, or codes with an
+   offset required: where a kernel writes codes, a quantizer of the residual bits after the group, shared by
+   all, and one narrower quantizer per requirement behind it; a kernel feeds one quantizer. Elsewhere one
+   quantizer per requirement.
 5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
    recipe asks for them, start at 0; if one of their readers pads with zeros, they are counted from the code
    of zero, for all readers alike.
 6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
    sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
-
 7. Weights behind 8-bit signed codes are at most -63..63, so that kernels of every CPU give the same codes;
    not where TensorRT is the only target, or CPUs with VNNI are all there are.
 
-``placement: paper`` quantizes convolution and linear inputs only, each need by a quantizer of its own.
+``placement: paper`` quantizes convolution and linear inputs only, each requirement by a quantizer of its own.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from torch import fx, nn
 from saq_qat.quant.numerics.kinds.table import KINDS, weight_grid
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.policy import layer_policies
-from saq_qat.quant.plan.requirements import Need, Needs
+from saq_qat.quant.plan.requirements import Requirement, Requirements
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group, groups
 from saq_qat.recipe.schema import Cpu, Quant
@@ -42,11 +42,11 @@ __all__ = ["place"]
 
 @dataclass(frozen=True)
 class _Reader:
-    """A reader with a need; ``carrier`` is the node it reads the group's value from."""
+    """A reader with a requirement; ``carrier`` is the node it reads the group's value from."""
 
     node: fx.Node
     carrier: fx.Node
-    need: Need
+    requirement: Requirement
 
 
 def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), *, cpu: Cpu = "any") -> Plan:
@@ -79,7 +79,9 @@ class _Placer:
         self.sources: dict[fx.Node, str] = {}
         self.codes_everywhere = codes_everywhere
         self.bound_pairs = bound_pairs
-        self.needs = Needs(network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere)
+        self.requirements = Requirements(
+            network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere
+        )
 
     def tensors(self) -> Iterator[TensorPlan]:
         for group in self.groups:
@@ -89,43 +91,53 @@ class _Placer:
 
     def _place(self, group: Group) -> Iterator[TensorPlan]:
         name = "image" if group.head.op == "placeholder" else group.output.name
-        readers, all_need = self._readers(group)
-        common = self._common_need(group, readers, all_need=all_need)
+        readers, all_require = self._readers(group)
+        common = self._common_requirement(group, readers, all_require=all_require)
         first: TensorPlan | None = None
         if common is not None:
-            served = [reader for reader in readers if reader.need.codes == common.codes]
+            served = [reader for reader in readers if reader.requirement.codes == common.codes]
             first = self._tensor(name, group.output, common, served, shared=True)
             yield first
-            readers = [reader for reader in readers if reader.need.codes != common.codes]
+            readers = [reader for reader in readers if reader.requirement.codes != common.codes]
         yield from self._place_apart(name, readers, first)
 
     def _readers(self, group: Group) -> tuple[list[_Reader], bool]:
-        """Readers of the group's value that have a need, and whether every reader has one."""
+        """Readers of the group's value that have a requirement, and whether every reader has one."""
         uses = [
-            (_Reader(node, carrier, need) if (need := self.needs.of(node, group)) else None)
+            (
+                _Reader(node, carrier, requirement)
+                if (requirement := self.requirements.of(node, group))
+                else None
+            )
             for node, carrier in graph.uses(self.network, group.output)
             if not graph.is_shape_query(node)
         ]
         readers = [reader for reader in uses if reader is not None]
         return readers, len(readers) == len(uses)
 
-    def _common_need(self, group: Group, readers: list[_Reader], *, all_need: bool) -> Need | None:
-        """The need that one quantizer right after the group serves; None if each reader gets its own."""
+    def _common_requirement(
+        self, group: Group, readers: list[_Reader], *, all_require: bool
+    ) -> Requirement | None:
+        """What one quantizer right after the group serves; None if each reader gets its own."""
         if self.quant.placement == "paper":
             return None
-        needs = {reader.need for reader in readers}
+        requirements = {reader.requirement for reader in readers}
         writes_codes = self._writes_codes(group.head)
-        kernel_needs_own = writes_codes and self.codes_everywhere and any(need.offset for need in needs)
-        if all_need and len(needs) == 1 and not kernel_needs_own:
-            return next(iter(needs))
-        several = bool(needs) and (writes_codes or (all_need and not any(need.offset for need in needs)))
-        if several or (not needs and self.codes_everywhere and self._is_inner_convolution(group)):
-            return self.needs.residual(group, "residual")
+        kernel_needs_own = (
+            writes_codes and self.codes_everywhere and any(requirement.offset for requirement in requirements)
+        )
+        if all_require and len(requirements) == 1 and not kernel_needs_own:
+            return next(iter(requirements))
+        several = bool(requirements) and (
+            writes_codes or (all_require and not any(requirement.offset for requirement in requirements))
+        )
+        if several or (not requirements and self.codes_everywhere and self._is_inner_convolution(group)):
+            return self.requirements.residual(group, "residual")
         return None
 
     def _writes_codes(self, head: fx.Node) -> bool:
         tests = (graph.is_convolution, graph.is_global_average)
-        return self.needs.is_convolved_sum(head) or any(test(self.network, head) for test in tests)
+        return self.requirements.is_convolved_sum(head) or any(test(self.network, head) for test in tests)
 
     def _is_inner_convolution(self, group: Group) -> bool:
         return graph.is_convolution(self.network, group.head) and any(
@@ -135,19 +147,21 @@ class _Placer:
     def _place_apart(
         self, name: str, readers: list[_Reader], first: TensorPlan | None
     ) -> Iterator[TensorPlan]:
-        """One quantizer per need and carrier, behind ``first`` where there is one."""
-        places = list(dict.fromkeys((reader.carrier, reader.need) for reader in readers))
-        for index, (carrier, need) in enumerate(places):
-            served = [reader for reader in readers if (reader.carrier, reader.need) == (carrier, need)]
-            suffix = f"_{need.bits}bit" + (f"_{index}" if len(places) > 1 else "")
+        """One quantizer per requirement and carrier, behind ``first`` where there is one."""
+        places = list(dict.fromkeys((reader.carrier, reader.requirement) for reader in readers))
+        for index, (carrier, requirement) in enumerate(places):
+            served = [
+                reader for reader in readers if (reader.carrier, reader.requirement) == (carrier, requirement)
+            ]
+            suffix = f"_{requirement.bits}bit" + (f"_{index}" if len(places) > 1 else "")
             own = name if first is None and len(places) == 1 else name + suffix
-            yield self._tensor(own, carrier, need, served, first=first)
+            yield self._tensor(own, carrier, requirement, served, first=first)
 
     def _tensor(
         self,
         name: str,
         after: fx.Node,
-        need: Need,
+        requirement: Requirement,
         served: list[_Reader],
         *,
         first: TensorPlan | None = None,
@@ -157,13 +171,16 @@ class _Placer:
         return TensorPlan(
             name=name,
             after=after.name,
-            role=need.role,
-            kind=need.kind,
-            bits=need.bits,
-            grid=need.grid,
-            offset=need.offset,
-            counts_from_zero=need.offset and any(self.needs.pads(reader.node) for reader in served),
-            initialise=self.quant.activation.initialise if need.role in ("input", "operand") else "mse",
+            role=requirement.role,
+            kind=requirement.kind,
+            bits=requirement.bits,
+            grid=requirement.grid,
+            offset=requirement.offset,
+            counts_from_zero=requirement.offset
+            and any(self.requirements.pads(reader.node) for reader in served),
+            initialise=self.quant.activation.initialise
+            if requirement.role in ("input", "operand")
+            else "mse",
             consumers=tuple(reader.node.name for reader in served),
             requantizes=None if first is None else first.name,
             shared=shared,

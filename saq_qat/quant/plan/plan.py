@@ -116,10 +116,10 @@ class Finding:
     level: Literal["error", "warning", "note"]
     where: str
     message: str
-    remedy: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level} {self.rule} {self.where}: {self.message} {self.remedy}".rstrip()
+        return f"{self.level} {self.rule} {self.where}: {self.message} {self.fix}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group
 from saq_qat.recipe.schema import Quant
 
-__all__ = ["Need", "Needs"]
+__all__ = ["Requirement", "Requirements"]
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """What a reader asks of the tensor it reads."""
 
     kind: str
@@ -33,8 +33,8 @@ class Need:
         return self.grid, self.offset
 
 
-class Needs:
-    """The needs of one network's readers, under one policy.
+class Requirements:
+    """The requirements of one network's readers, under one policy.
 
     Args:
         found: every group of the network.
@@ -57,7 +57,7 @@ class Needs:
         self.by_output = {group.output: group for group in found}
         self.fused_terms = frozenset(self._fused_terms()) if fuse_sums else frozenset()
 
-    def of(self, reader: fx.Node, group: Group) -> Need | None:
+    def of(self, reader: fx.Node, group: Group) -> Requirement | None:
         """What ``reader`` asks of the value of ``group``; None if it computes in float."""
         if graph.is_weighted(self.network, reader):
             return self._input(str(reader.target), group)
@@ -71,10 +71,10 @@ class Needs:
             return self.residual(group, "pooled")
         return None
 
-    def residual(self, group: Group, role: Literal["residual", "pooled"]) -> Need:
+    def residual(self, group: Group, role: Literal["residual", "pooled"]) -> Requirement:
         """Codes of the residual bits, which sums and averages read and kernels write."""
         bits = self.quant.residual_bits
-        return Need("saq", bits, activation_grid("saq", bits, signed=self._is_signed(group)), role)
+        return Requirement("saq", bits, activation_grid("saq", bits, signed=self._is_signed(group)), role)
 
     def is_convolved_sum(self, node: fx.Node) -> bool:
         """Whether a convolution hands a sum one of its terms: then the kernels of both work on codes."""
@@ -97,16 +97,16 @@ class Needs:
     def _is_signed(self, group: Group) -> bool:
         return not graph.is_nonnegative(self.network, group.output)
 
-    def _input(self, layer: str, group: Group) -> Need:
+    def _input(self, layer: str, group: Group) -> Requirement:
         """The bits of the layer's input; an image gets the whole of int8, whatever the kind of the others."""
         policy = self.policies[layer]
         if group.head.op == "placeholder":
             grid = activation_grid("symmetric", policy.activation_bits, signed=True)
-            return Need("symmetric", policy.activation_bits, grid, "image")
+            return Requirement("symmetric", policy.activation_bits, grid, "image")
         kind, bits, offset = policy.activation_kind, policy.activation_bits, self._has_offset(group)
         signed = self._is_signed(group) and not offset
         grid = activation_grid(kind, bits, signed=signed, paper=self.quant.grid == "paper")
-        return Need(kind, bits, grid, "input", offset)
+        return Requirement(kind, bits, grid, "input", offset)
 
     def pads(self, reader: fx.Node) -> bool:
         """Whether a reader is a convolution that surrounds its input with zeros."""
@@ -120,7 +120,7 @@ class Needs:
             self.network, group.output
         )
 
-    def _operand(self, group: Group) -> Need:
+    def _operand(self, group: Group) -> Requirement:
         """Of a product's factor: no offset, which would add sums of the other factor's codes."""
         kind, bits = self.quant.activation.kind, self.quant.activation.bits
-        return Need(kind, bits, activation_grid(kind, bits, signed=self._is_signed(group)), "operand")
+        return Requirement(kind, bits, activation_grid(kind, bits, signed=self._is_signed(group)), "operand")

@@ -15,9 +15,9 @@ from saq_qat.recipe.schema import TensorRt
 from saq_qat_export.graph.attention import Attention, with_attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_tensorrt
 from saq_qat_export.lint import LintSettings, batch_profiles, lint
-from saq_qat_export.proof.ladder import tie_images
+from saq_qat_export.proof.codes import tie_images
 from saq_qat_export.proof.probe import Probe
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Lowered, lower, policy, smooth_images
 from tests.export.proof.test_tokens_proof import changed
@@ -77,10 +77,12 @@ def test_the_graph_is_proved(attention: Attention) -> None:
     found, graph = transformer(), graph_of(attention)
     graphs = TensorRtGraphs(graph, attention=attention)
     batches = [images(4)]
-    rungs = tensorrt_rungs(found.view, found.graph, graphs, batches, tie_images(found.view, SHAPE))
-    for rung in rungs:
-        assert rung.passed, rung
-    compared = {tensor.name for tensor in rungs[1].tensors}
+    comparisons = tensorrt_comparisons(
+        found.view, found.graph, graphs, batches, tie_images(found.view, SHAPE)
+    )
+    for comparison in comparisons:
+        assert comparison.passed, comparison
+    compared = {tensor.name for tensor in comparisons[1].tensors}
     assert compared == {*graph.code_tensors, *graph.float_results}
 
 
@@ -92,7 +94,7 @@ def test_a_wrong_weight_behind_which_nothing_is_quantized_fails_and_is_named() -
 
     graph = changed("fc2.weight", one_more, graph_of("float"))
     ties = tie_images(found.view, SHAPE)
-    numbers, read, _ = tensorrt_rungs(found.view, found.graph, TensorRtGraphs(graph), [images(4)], ties)
+    numbers, read, _ = tensorrt_comparisons(found.view, found.graph, TensorRtGraphs(graph), [images(4)], ties)
     assert numbers.detail.startswith("first at weight of fc2: 1 of ")
     assert not read.passed and read.detail.startswith("first at fc2: ")
 
@@ -158,7 +160,7 @@ def test_a_relu_that_only_bounds_codes_stays_when_they_go() -> None:
         while node.op_type == "Transpose":
             node = producer[node.input[0]]
         assert node.op_type == "Clip"
-    rungs = tensorrt_rungs(
+    comparisons = tensorrt_comparisons(
         found.view, found.graph, TensorRtGraphs(graph), [images(4)], tie_images(found.view, SHAPE)
     )
-    assert all(rung.passed for rung in rungs), rungs
+    assert all(comparison.passed for comparison in comparisons), comparisons

@@ -135,7 +135,7 @@ def test_profiles_must_fit_the_inputs_they_name() -> None:
     x = net.input(("N", 16, 8, 8))
     model = net.model(net.conv(net.pair(x)))
     (without,) = lint(model)[:1]
-    assert (without.rule, without.where) == ("TRT017", "image") and "--batch" in without.remedy
+    assert (without.rule, without.where) == ("TRT017", "image") and "--batch" in without.fix
     fitting = batch_profiles(model, 1, 4, 8)
     assert fitting == (Profile("image", (1, 16, 8, 8), (4, 16, 8, 8), (8, 16, 8, 8)),)
     assert rules(model, settings=LintSettings(fitting)) == []

@@ -38,4 +38,4 @@ def test_the_mended_graph_has_no_finding(rule: str) -> None:
 def test_findings_say_where_why_and_how_to_mend_it(rule: str) -> None:
     found = [f for f in lint(ALL[rule](False), SETTINGS.get(rule, LintSettings())) if f.rule == rule]
     assert all(f.where and f.message.endswith(".") for f in found)
-    assert all(f.remedy.endswith(".") or f.level == "note" for f in found)
+    assert all(f.fix.endswith(".") or f.level == "note" for f in found)

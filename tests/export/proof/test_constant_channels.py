@@ -10,15 +10,20 @@ from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.recipe.schema import Deploy, Thresholds
 from saq_qat_export.bundle.records import layer_records
-from saq_qat_export.proof.constant_channels import constant_count, constant_rung
+from saq_qat_export.proof.constant_channels import constant_comparison, constant_count
 from saq_qat_export.proof.function import compare_function
 from tests.export.networks import SIDE, small, smooth_images
 
 
 def test_a_network_as_trained_has_none_and_none_is_allowed() -> None:
-    rung = constant_rung(small().view, Thresholds().max_constant_channels)
-    assert (rung.passed, rung.hard, rung.mismatches, rung.detail) == (True, True, 0, "")
-    assert rung.compared == 8 + 12 + 12 + 12 + 12 + 10
+    comparison = constant_comparison(small().view, Thresholds().max_constant_channels)
+    assert (comparison.passed, comparison.hard, comparison.mismatches, comparison.detail) == (
+        True,
+        True,
+        0,
+        "",
+    )
+    assert comparison.compared == 8 + 12 + 12 + 12 + 12 + 10
 
 
 def test_a_bias_beyond_its_integers_is_named_with_its_layer_and_channel() -> None:
@@ -26,10 +31,10 @@ def test_a_bias_beyond_its_integers_is_named_with_its_layer_and_channel() -> Non
     network = copy.deepcopy(found.network)
     cast(nn.BatchNorm2d, network.get_submodule("shortcut.1")).bias.data[3] = 1e9
     view = deploy_view(network, Deploy())
-    rung = constant_rung(view, 0)
-    assert (rung.passed, rung.mismatches) == (False, 1)
-    assert "shortcut.0 channel 3: biases above 2^30 of their steps" in rung.detail
-    assert constant_rung(view, 1).passed
+    comparison = constant_comparison(view, 0)
+    assert (comparison.passed, comparison.mismatches) == (False, 1)
+    assert "shortcut.0 channel 3: biases above 2^30 of their steps" in comparison.detail
+    assert constant_comparison(view, 1).passed
     layer = cast(IntegerLayer, view.get_submodule("shortcut.0"))
     assert not layer.weight[3].any() and constant_count(layer) == 1
     counts = {record.name: record.constant_channels for record in layer_records(found.plan, view)}
@@ -49,7 +54,7 @@ def test_a_channel_of_zero_gain_is_no_constant() -> None:
     network = copy.deepcopy(small().network)
     cast(nn.BatchNorm2d, network.get_submodule("shortcut.1")).weight.data[3] = 0
     view = deploy_view(network, Deploy())
-    assert constant_rung(view, 0).passed
+    assert constant_comparison(view, 0).passed
     assert torch.count_nonzero(cast(IntegerLayer, view.get_submodule("shortcut.0")).weight[3]) == 0
 
 
@@ -59,7 +64,7 @@ def test_a_channel_that_training_switched_off_is_counted_and_stops_nothing() -> 
     norm = cast(nn.BatchNorm2d, network.get_submodule("shortcut.1"))
     norm.weight.data[3], norm.bias.data[3] = 1e-8, 0.5
     view = deploy_view(network, Deploy())
-    rung = constant_rung(view, 0)
-    assert rung.passed and rung.mismatches == 0
-    assert rung.detail == "1 of almost no gain became constants"
+    comparison = constant_comparison(view, 0)
+    assert comparison.passed and comparison.mismatches == 0
+    assert comparison.detail == "1 of almost no gain became constants"
     assert constant_count(cast(IntegerLayer, view.get_submodule("shortcut.0"))) == 1

@@ -12,9 +12,9 @@ from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
-from saq_qat_export.proof.function import function_rung
-from saq_qat_export.proof.ladder import code_rungs, tie_images
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.function import function_comparison
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import (
     CLASSES,
@@ -35,12 +35,14 @@ SHAPE = (3, SIDE, SIDE)
 def assert_proved(found: Lowered) -> None:
     images, ties = smooth_images(2, SIDE, seed=1), tie_images(found.view, SHAPE, 1)
     single = export_tensorrt(found.view, SHAPE, TensorRt(precision="float32"))
-    rungs = [
-        function_rung(found.network, found.view, [images]),
-        *code_rungs(found.view, found.graph, [images], ties),
-        *tensorrt_rungs(found.view, found.graph, TensorRtGraphs(single), [images], ties),
+    comparisons = [
+        function_comparison(found.network, found.view, [images]),
+        *code_comparisons(found.view, found.graph, [images], ties),
+        *tensorrt_comparisons(found.view, found.graph, TensorRtGraphs(single), [images], ties),
     ]
-    assert [f"{rung.name}: {rung.detail}" for rung in rungs if not rung.passed] == []
+    assert [
+        f"{comparison.name}: {comparison.detail}" for comparison in comparisons if not comparison.passed
+    ] == []
 
 
 class Clipped(nn.Module):

@@ -12,7 +12,7 @@ from saq_qat.quant.deploy.integer_modules import ChannelAffine, IntegerConv2d, I
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import Deploy, Quant
-from saq_qat_export.proof.function import compare_function, function_rung
+from saq_qat_export.proof.function import compare_function, function_comparison
 from tests.export.networks import CLASSES, SIDE, Lowered, conv_block, lower, policy, small, smooth_images
 from tests.export.test_tokens import transformer
 
@@ -30,9 +30,9 @@ def wrong(network: fx.GraphModule, view: fx.GraphModule, batch: Tensor) -> list[
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_a_network_and_its_deploy_view_are_the_same_function(bits: int) -> None:
     found = small(bits, bits)
-    rung = function_rung(found.network, found.view, [images()])
-    assert rung.passed and rung.hard and rung.mismatches == 0, rung.detail
-    names = {tensor.name for tensor in rung.tensors}
+    comparison = function_comparison(found.network, found.view, [images()])
+    assert comparison.passed and comparison.hard and comparison.mismatches == 0, comparison.detail
+    names = {tensor.name for tensor in comparison.tensors}
     assert {"stem.0", "shortcut.0", "image.codes", "head.fc", "head.fc.bias", "logits"} <= names
 
 
@@ -212,10 +212,10 @@ def test_a_quantizer_that_the_view_lost_is_named() -> None:
     assert any("branch_0_2.codes (not in the deploy view)" in n for n in wrong(found.network, view, images()))
 
 
-def test_the_rung_names_the_layer() -> None:
+def test_the_comparison_names_the_layer() -> None:
     found: Lowered = small()
     view = copy.deepcopy(found.view)
     _negate(view)
-    rung = function_rung(found.network, view, [images()])
-    assert not rung.passed and rung.hard
-    assert rung.detail.startswith("first at stem.0: ")
+    comparison = function_comparison(found.network, view, [images()])
+    assert not comparison.passed and comparison.hard
+    assert comparison.detail.startswith("first at stem.0: ")

@@ -14,8 +14,8 @@ from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
 from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
-from saq_qat_export.proof.ladder import code_rungs, tie_images
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import CLASSES, Lowered, policy, quantized, smooth_images
 from tests.export.onnx_models import session
@@ -55,19 +55,22 @@ def small(bits: int, kind: str = "saq") -> Lowered:
 
 
 def assert_proved(found: Lowered, images: Tensor) -> None:
-    """Every rung of both targets passes, none with a code that differs but at a tie of float32."""
+    """Every comparison of both targets passes, none with a code that differs but at a tie of float32."""
     _, channels, height, width = images.shape
     shape = (channels, height, width)
     batches, ties = torch.split(images, 2), tie_images(found.view, shape)
     graphs = TensorRtGraphs(export_tensorrt(found.view, shape), None)
-    rungs = [
-        *code_rungs(found.view, found.graph, batches, ties),
-        *tensorrt_rungs(found.view, found.graph, graphs, batches, ties),
+    comparisons = [
+        *code_comparisons(found.view, found.graph, batches, ties),
+        *tensorrt_comparisons(found.view, found.graph, graphs, batches, ties),
     ]
-    for rung in rungs:
-        print(f"{rung.name}: {rung.compared:,} compared, {rung.mismatches} differ; {rung.detail}")
-        assert rung.passed and not rung.mismatches, rung
-        assert rung.compared > 0
+    for comparison in comparisons:
+        print(
+            f"{comparison.name}: {comparison.compared:,} compared, {comparison.mismatches} differ; "
+            f"{comparison.detail}"
+        )
+        assert comparison.passed and not comparison.mismatches, comparison
+        assert comparison.compared > 0
 
 
 def assert_integer(found: Lowered) -> None:

@@ -1,4 +1,4 @@
-"""The rungs of a graph for TensorRT: right graphs pass with room, one wrong number fails and is named."""
+"""The comparisons of a graph for TensorRT: right graphs pass, one wrong number is named."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_tensorrt
 from saq_qat_export.graph.passes.float16 import to_float16
-from saq_qat_export.proof.ladder import tie_images
-from saq_qat_export.proof.rungs import Rung
-from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_rungs
+from saq_qat_export.proof.codes import tie_images
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from tests.export.networks import SIDE, Lowered, Small, built_in, lower, policy, small, smooth_images
 from tests.export.onnx_models import Array
 from tests.export.photos import photos
@@ -34,11 +34,11 @@ def in_float16(graph: OnnxGraph) -> OnnxGraph:
     return OnnxGraph(ir.to_proto(model).SerializeToString(), graph.code_tensors)
 
 
-def climb(graph: OnnxGraph, *, float16: OnnxGraph | None = None, count: int = 16) -> list[Rung]:
+def climb(graph: OnnxGraph, *, float16: OnnxGraph | None = None, count: int = 16) -> list[Comparison]:
     found = small()
     graphs = TensorRtGraphs(graph, float16)
     batches = torch.split(smooth_images(count, SIDE, seed=1), 8)
-    return tensorrt_rungs(found.view, found.graph, graphs, batches, tie_images(found.view, SHAPE))
+    return tensorrt_comparisons(found.view, found.graph, graphs, batches, tie_images(found.view, SHAPE))
 
 
 def assert_proved(found: Lowered, images: torch.Tensor) -> None:
@@ -47,11 +47,14 @@ def assert_proved(found: Lowered, images: torch.Tensor) -> None:
     graph = export_tensorrt(found.view, shape)
     graphs = TensorRtGraphs(graph, in_float16(graph))
     batches, ties = torch.split(images, 4), tie_images(found.view, shape)
-    for rung in tensorrt_rungs(found.view, found.graph, graphs, batches, ties):
-        values = sum(tensor.tie_values for tensor in rung.tensors)
-        print(f"{rung.name}: {rung.compared:,} compared, {rung.mismatches} differ; {rung.detail}, {values}")
-        assert rung.passed, rung
-        assert rung.compared > 0
+    for comparison in tensorrt_comparisons(found.view, found.graph, graphs, batches, ties):
+        values = sum(tensor.tie_values for tensor in comparison.tensors)
+        print(
+            f"{comparison.name}: {comparison.compared:,} compared, {comparison.mismatches} differ; "
+            f"{comparison.detail}, {values}"
+        )
+        assert comparison.passed, comparison
+        assert comparison.compared > 0
 
 
 def test_the_graph_of_every_pattern_is_proved() -> None:
@@ -87,10 +90,10 @@ def test_the_whole_matrix_is_proved(name: str, bits: tuple[int, int]) -> None:
 
 
 def test_float16_is_judged_only_where_it_ships() -> None:
-    assert [rung.hard for rung in climb(graph_of("float32"), count=8)] == [True, True, True]
-    rungs = climb(graph_of("float32"), float16=graph_of("float16"), count=8)
-    assert [rung.hard for rung in rungs] == [True, True, True, False]
-    assert 0 < rungs[-1].mismatches < 0.02 * rungs[-1].compared
+    assert [comparison.hard for comparison in climb(graph_of("float32"), count=8)] == [True, True, True]
+    comparisons = climb(graph_of("float32"), float16=graph_of("float16"), count=8)
+    assert [comparison.hard for comparison in comparisons] == [True, True, True, False]
+    assert 0 < comparisons[-1].mismatches < 0.02 * comparisons[-1].compared
 
 
 def changed(name: str, change: Callable[[Array], None]) -> OnnxGraph:
@@ -147,10 +150,10 @@ def test_one_wrong_number_fails_and_is_named(
     name: str, change: Callable[[Array], None], failing: set[int], detail: str
 ) -> None:
     constant = upper_bound(name) if name == "stem_2" else name
-    rungs = climb(changed(constant, change))
-    assert {index for index, rung in enumerate(rungs) if not rung.passed} == failing
-    assert rungs[NUMBERS].detail == f"first at {detail}"
-    named = {rung.detail.split(":")[0] for rung in rungs[1:] if not rung.passed}
+    comparisons = climb(changed(constant, change))
+    assert {index for index, comparison in enumerate(comparisons) if not comparison.passed} == failing
+    assert comparisons[NUMBERS].detail == f"first at {detail}"
+    named = {comparison.detail.split(":")[0] for comparison in comparisons[1:] if not comparison.passed}
     assert named <= {f"first at {tensor}.codes" for tensor in ("stem_2", "branch_0_2")}
 
 
@@ -163,9 +166,9 @@ def test_one_wrong_number_fails_and_is_named(
     ],
 )
 def test_a_bias_beside_its_grid_fails_and_names_the_layer(name: str, layer: str) -> None:
-    (rung,) = climb(changed(name, next_float), count=8)
-    assert (rung.hard, rung.passed) == (True, False)
-    assert rung.detail.startswith(f"{layer}: the bias ")
+    (comparison,) = climb(changed(name, next_float), count=8)
+    assert (comparison.hard, comparison.passed) == (True, False)
+    assert comparison.detail.startswith(f"{layer}: the bias ")
 
 
 def rewired(edit: Callable[[onnx.GraphProto], None]) -> OnnxGraph:
@@ -197,9 +200,9 @@ def test_a_term_added_twice_fails() -> None:
 
     numbers, read, evaluated = climb(rewired(add_twice))
     assert numbers.passed
-    for rung in (read, evaluated):
-        assert not rung.passed
-        assert rung.detail.startswith("first at relu.codes: ")
+    for comparison in (read, evaluated):
+        assert not comparison.passed
+        assert comparison.detail.startswith("first at relu.codes: ")
 
 
 def test_a_shifted_window_fails() -> None:

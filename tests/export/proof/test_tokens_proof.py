@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.comparison import compare_reference, compare_view
+from saq_qat_export.proof.comparison import exact_comparison, tied_comparison
 from saq_qat_export.proof.probe import Probe
-from saq_qat_export.proof.rungs import exact_rung, tied_rung
+from saq_qat_export.proof.tensors import compare_reference, compare_view
 from tests.export.onnx_models import Array
 from tests.export.test_tokens import climb, images, transformer
 
@@ -84,10 +84,10 @@ def test_one_wrong_code_behind_a_float_operation_fails_the_gate(name: str) -> No
     index = int(np.flatnonzero((place > 0) & (place < 15))[5])
     place[index] += 1
     wrong = replace(seen, codes=forged)
-    reference = exact_rung("integer reference", compare_reference(found.view, batch.numpy(), wrong))
+    reference = exact_comparison("integer reference", compare_reference(found.view, batch.numpy(), wrong))
     assert not reference.passed and reference.detail.startswith(f"first at {name}: 1 of ")
     wide = copy.deepcopy(found.view).double()
-    double = tied_rung("float64", compare_view(wide, batch.double(), wrong), hard=True)
+    double = tied_comparison("float64", compare_view(wide, batch.double(), wrong), hard=True)
     assert not double.passed and double.detail.startswith(f"first at {name}: 1 of ")
 
 
@@ -100,7 +100,7 @@ def test_a_float_parameter_that_turns_a_handful_of_codes_fails_the_gate() -> Non
     found = transformer()
     reference, double, _ = climb(found, [images()], changed("norm1.weight", slightly_more, found.graph))
     norms = {"norm1.codes", "norm2.codes", "getitem_4.codes"}
-    for rung in (reference, double):
-        assert not rung.passed
-        assert 0 < rung.mismatches <= 8
-        assert {t.name for t in rung.tensors if t.mismatches} <= norms
+    for comparison in (reference, double):
+        assert not comparison.passed
+        assert 0 < comparison.mismatches <= 8
+        assert {t.name for t in comparison.tensors if t.mismatches} <= norms

@@ -99,7 +99,7 @@ def test_a_product_is_the_sum_of_integer_products(seed: int, sizes: tuple[int, i
         assert found[n, m, i, j] == sum(left * right for left, right in products)
 
 
-def test_an_accumulator_that_could_leave_int32_is_refused_with_the_remedy() -> None:
+def test_an_accumulator_that_could_leave_int32_is_refused_with_the_fix() -> None:
     x, weight = np.full((1, 2), 255, np.int32), np.full((1, 2), 127, np.int8)
     largest = np.array([2**31 - 1 - 2 * 255 * 127], np.int32)
     assert integer_math.accumulate_linear(x, weight, largest).item() == 2**31 - 1

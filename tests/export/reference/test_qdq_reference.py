@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat_export.graph.onnx_graph import export_tensorrt
-from saq_qat_export.proof.ladder import tie_images
+from saq_qat_export.proof.codes import tie_images
 from saq_qat_export.proof.probe import Probe
 from saq_qat_export.reference.deploy_view import run_reference, tensor_name
 from saq_qat_export.reference.integer_math import CodeRange

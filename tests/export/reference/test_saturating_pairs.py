@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saq_qat_export.proof.ladder import pair_rung
+from saq_qat_export.proof.codes import pair_comparison
 from saq_qat_export.reference.integer_math import Window
 from saq_qat_export.reference.saturating_pairs import can_saturate, conv_saturation, saturation
 from tests.export.networks import SIDE, small, smooth_images
@@ -75,6 +75,6 @@ def test_within_the_bound_no_order_of_pairs_loses_anything(largest: int, weight:
 def test_deployed_networks_lose_no_code_on_any_cpu() -> None:
     images = smooth_images(4, SIDE, seed=1)
     for bits in ((4, 4), (8, 8)):
-        rung = pair_rung(small(*bits).view, [images], cpu="any")
-        assert (rung.hard, rung.passed, rung.mismatches) == (True, True, 0)
-        assert rung.compared > 1000
+        comparison = pair_comparison(small(*bits).view, [images], cpu="any")
+        assert (comparison.hard, comparison.passed, comparison.mismatches) == (True, True, 0)
+        assert comparison.compared > 1000

@@ -82,7 +82,7 @@ def test_operations_that_stay_float_are_named_by_ort007() -> None:
     assert found(plan_of(policy()), "ORT007") == []
 
 
-def test_errors_stop_quantize_and_list_their_remedies() -> None:
+def test_errors_stop_quantize_and_list_their_fixes() -> None:
     with pytest.raises(LegalityError, match=r"cannot run this plan:\n  error ORT003 .*deploy\.targets: \[\]"):
         quantize(Residual(), policy(grid="paper"), TARGETS)
 
@@ -97,4 +97,4 @@ def test_without_targets_nothing_is_illegal_and_nothing_is_promised() -> None:
 def test_a_finding_reads_as_one_line() -> None:
     finding = Finding("ORT004", "warning", "stem", "runs as a float kernel.", "Quantize the image.")
     assert str(finding) == "warning ORT004 stem: runs as a float kernel. Quantize the image."
-    assert str(replace(finding, remedy="")) == "warning ORT004 stem: runs as a float kernel."
+    assert str(replace(finding, fix="")) == "warning ORT004 stem: runs as a float kernel."

@@ -59,7 +59,7 @@ FLOAT = {
 )
 def test_what_stays_float_though_it_multiplies_is_named_once(message: str, network: nn.Module) -> None:
     (finding,) = findings(trace(nn.Sequential(network)))
-    assert finding.level == "warning" and finding.remedy
+    assert finding.level == "warning" and finding.fix
     assert re.search(message, str(finding)), str(finding)
 
 

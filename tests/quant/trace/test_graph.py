@@ -34,7 +34,7 @@ def nodes_of(model: nn.Module) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
     return network, {node.name: node for node in network.graph.nodes}
 
 
-def test_a_branch_on_values_names_the_model_and_the_remedy() -> None:
+def test_a_branch_on_values_names_the_model_and_the_fix() -> None:
     with pytest.raises(
         LegalityError, match=r"Branching cannot be traced \(.*test_graph\.py, line \d+: .*torch\.fx\.wrap"
     ):

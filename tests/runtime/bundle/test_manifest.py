@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saq_qat_runtime.bundle.files import sha256
-from saq_qat_runtime.bundle.manifest import FileRecord, Gate, Manifest, RungRecord, TensorRecord, TensorSpec
+from saq_qat_runtime.bundle.manifest import (
+    ComparisonRecord,
+    FileRecord,
+    Gate,
+    Manifest,
+    TensorRecord,
+    TensorSpec,
+)
 from saq_qat_runtime.errors import ModelError
 from tests.runtime.bundles import build_manifest
 
@@ -44,7 +51,7 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
         (lambda m: m.update(extra=1), r"unknown field 'extra'"),
         (lambda m: m["tensors"][0].update(zero=1), r"tensors\[0\]: unknown field 'zero'"),
         (lambda m: m.pop("labels"), r"missing field 'labels'"),
-        (lambda m: m["gate"]["rungs"][0].pop("hard"), r"gate.rungs\[0\]: missing field 'hard'"),
+        (lambda m: m["gate"]["comparisons"][0].pop("hard"), r"gate.comparisons\[0\]: missing field 'hard'"),
         (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 3"),
         (lambda m: m.update(schema_version="1"), r"no schema_version"),
         (lambda m: m["preprocessing"].update(image_size="8"), r"image_size: expected an integer, got '8'"),
@@ -68,7 +75,10 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
         ),
         (lambda m: m["models"]["onnxruntime"].update(sha256="0"), r"64 hexadecimal digits"),
         (lambda m: m["recipe"].update(text="other"), r"another sha256"),
-        (lambda m: m["gate"]["rungs"][0].update(passed=False), r"cannot pass with failed hard rungs"),
+        (
+            lambda m: m["gate"]["comparisons"][0].update(passed=False),
+            r"cannot pass with failed hard comparisons",
+        ),
     ],
 )
 def test_names_what_is_wrong(change: Callable[[dict[str, Any]], object], complaint: str) -> None:
@@ -121,8 +131,8 @@ def test_will_not_write_what_it_would_not_read() -> None:
 def test_records_check_themselves() -> None:
     with pytest.raises(ModelError, match="do not fit int8"):
         TensorRecord("x", 8, 0, 255, 0, "int8", 1.0, "codes", False)
-    with pytest.raises(ModelError, match="failed hard rungs"):
-        Gate(True, False, (RungRecord("codes", True, False, 10, 1, ""),))
+    with pytest.raises(ModelError, match="failed hard comparisons"):
+        Gate(True, False, (ComparisonRecord("codes", True, False, 10, 1, ""),))
     with pytest.raises(ModelError, match="sizes must be positive"):
         TensorSpec("image", "float32", ("N", 0))
 

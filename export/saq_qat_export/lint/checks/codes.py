@@ -145,8 +145,8 @@ def scalar_data(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     for found in view.quantization.values():
         if dimensions(found.data) == () and (found.quantizes or view.source_of(found) is None):
             reshaped = found.quantizes and not view.is_activation(found)
-            remedy = "Give it a dimension, or leave it in float."
-            yield Violation(found.node, "its data is a scalar.", remedy, "warning" if reshaped else None)
+            fix = "Give it a dimension, or leave it in float."
+            yield Violation(found.node, "its data is a scalar.", fix, "warning" if reshaped else None)
 
 
 def narrow_weights(view: GraphView, settings: LintSettings) -> Iterator[Violation]:

@@ -34,20 +34,20 @@ def opset(view: GraphView, _: LintSettings) -> Iterator[Violation]:
     Error, but a warning for sets 9 to 12 that hold nothing newer than per-tensor quantization.
     """
     version = view.opset
-    remedy = "Export with opset 19 (float16 or float32), or 21 where there are blocked scales or 4-bit codes."
+    fix = "Export with opset 19 (float16 or float32), or 21 where there are blocked scales or 4-bit codes."
     if not _OLDEST_PARSED <= version <= _NEWEST_PARSED:
         message = (
             f"operator set {version} is outside {_OLDEST_PARSED} to {_NEWEST_PARSED}, which the parser reads."
         )
-        yield Violation("model", message, remedy)
+        yield Violation("model", message, fix)
         return
     for found in view.quantization.values():
         needed, feature = _needs(found)
         if version < needed:
-            yield Violation(found.node, f"{feature} need opset {needed}; the model states {version}.", remedy)
+            yield Violation(found.node, f"{feature} need opset {needed}; the model states {version}.", fix)
     if view.quantization and version < _PER_CHANNEL:
         message = f"operator set {version} knows no per-channel quantization."
-        yield Violation("model", message, remedy, "warning")
+        yield Violation("model", message, fix, "warning")
 
 
 def _needs(found: QuantizationNode) -> tuple[int, str]:
@@ -113,18 +113,18 @@ def _operator_problem(node: ir.Node) -> Violation | None:
         return None
     if node.domain in STANDARD_DOMAINS:
         message = f"the parser knows no operator {node.op_type}."
-        remedy = "Express it by supported operators, or register a TensorRT plugin of that name."
-        return None if node.op_type in SUPPORTED else Violation(node, message, remedy)
+        fix = "Express it by supported operators, or register a TensorRT plugin of that name."
+        return None if node.op_type in SUPPORTED else Violation(node, message, fix)
     name = f"{node.domain}.{node.op_type}"
     if node.op_type in SUPPORTED:
         taken = "the parser looks only at its name and takes it for the standard one"
         same = node.domain in QUANTIZATION_DOMAINS and node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        remedy = "Use the standard operator." if same else "Use the standard operator, or another name."
-        return Violation(node, f"{name} is no operator of ONNX; {taken}.", remedy, "warning")
+        fix = "Use the standard operator." if same else "Use the standard operator, or another name."
+        return Violation(node, f"{name} is no operator of ONNX; {taken}.", fix, "warning")
     message = f"{name} is no operator of ONNX; the parser needs a plugin called {node.op_type}."
     known = node.domain.startswith("com.microsoft") or node.domain == "ai.onnx.ml"
-    remedy = "Export without optimizations of ONNX Runtime." if known else "Load that plugin before building."
-    return Violation(node, message, remedy, None if known else "warning")
+    fix = "Export without optimizations of ONNX Runtime." if known else "Load that plugin before building."
+    return Violation(node, message, fix, None if known else "warning")
 
 
 def _repeated_names(graph: ir.Graph) -> Iterator[Violation]:

@@ -101,14 +101,14 @@ def double_pair(view: GraphView, _: LintSettings) -> Iterator[Violation]:
         if source is None or source.quantizes or not view.is_activation(found):
             continue
         if view.agree(source.scale, found.scale):
-            message, remedy = (
+            message, fix = (
                 "codes are dequantized and quantized again at the same scale.",
                 "Remove this pair.",
             )
         else:
             message = "codes are dequantized and quantized again at another scale, which costs a kernel."
-            remedy = "Let the readers share one scale if accuracy allows."
-        yield Violation(found.node, message, remedy)
+            fix = "Let the readers share one scale if accuracy allows."
+        yield Violation(found.node, message, fix)
 
 
 def concat_scales(view: GraphView, _: LintSettings) -> Iterator[Violation]:

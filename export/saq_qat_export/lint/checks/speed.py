@@ -41,14 +41,14 @@ def small_layers(view: GraphView, _: LintSettings) -> Iterator[Violation]:
             continue
         inputs, outputs = channels
         rows = (dimensions(item.data) or (None,))[-2:-1]
-        remedy = "Leave this layer in float if time matters more than one number format throughout."
+        fix = "Leave this layer in float if time matters more than one number format throughout."
         if item.is_convolution and not _convolution_pays(view, item, inputs, outputs):
             message = f"{inputs} input and {outputs} output channels: too few for int8 to beat float16."
-            yield Violation(item.node, message, remedy)
+            yield Violation(item.node, message, fix)
         elif not item.is_convolution and min(inputs, outputs) < _SMALLEST:
             message = f"a product with {inputs} by {outputs} weights is too small for int8 to beat float16."
             head = any(value in view.graph.outputs for value in item.node.outputs)
-            yield Violation(item.node, message, "" if head else remedy, "note" if head else None)
+            yield Violation(item.node, message, "" if head else fix, "note" if head else None)
         elif not item.is_convolution and rows == (1,):
             message = "its data has one row: a matrix times a vector reads weights more than it computes."
             yield Violation(item.node, message, "Expect little from int8 at batch 1.", "note")

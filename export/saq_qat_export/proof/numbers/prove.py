@@ -6,25 +6,25 @@ from pathlib import Path
 
 from saq_qat.errors import ArtifactError
 from saq_qat_export.graph.onnx_graph import read_onnx
+from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.numbers.compare import Numbers, compare_file
 from saq_qat_export.proof.numbers.trained import read_trained
-from saq_qat_export.proof.rungs import Rung
 
 __all__ = ["compare_contents", "compare_numbers_of", "describe_differences", "with_contents"]
 
 _LISTED = 8
 
 
-def compare_numbers_of(lowered: Lowered) -> list[Rung]:
+def compare_numbers_of(lowered: Lowered) -> list[Comparison]:
     """A hard comparison for each graph that ships."""
     contents = {target: graph.content for target, graph in lowered.shipped.items()}
     try:
         found = compare_contents(contents, lowered.restored.checkpoint)
     except ArtifactError as error:
-        return [Rung("numbers of the graphs = checkpoint", True, False, 0, 0, str(error))]
+        return [Comparison("numbers of the graphs = checkpoint", True, False, 0, 0, str(error))]
     return [
-        Rung(
+        Comparison(
             f"numbers of the graph for {target} = checkpoint",
             True,
             not numbers.differences,

@@ -19,7 +19,7 @@ _WORKER = "saq_qat_runtime.tensorrt.build.worker"
 _SHOWN_LINES = 12
 
 # What a library says, in part, and what helps.
-_REMEDIES = (
+_FIXES = (
     (
         "Scale coefficients must all be positive",
         "A tensor that is always zero gets such a scale: look at the layer before it",
@@ -119,7 +119,7 @@ def _failure_text(place: Workplace, request: Request, what: str) -> str:
 
 
 def _refusal_text(refusal: Refusal, request: Request) -> str:
-    """The library's words, each on a line, and a remedy."""
+    """The library's words, each on a line, and a fix."""
     library = f"{FLAVOUR_NAMES[request.flavour]} {refusal.version}".rstrip()
     what = {
         "import": f"{library} cannot be imported",
@@ -129,7 +129,7 @@ def _refusal_text(refusal: Refusal, request: Request) -> str:
         "inspect": f"{library} built an engine that it cannot load again",
     }[refusal.stage]
     words = "".join(f"\n    {message}" for message in refusal.messages or ("it gave no reason",))
-    known = [remedy for part, remedy in _REMEDIES if any(part in message for message in refusal.messages)]
+    known = [fix for part, fix in _FIXES if any(part in message for message in refusal.messages)]
     check = f"`saq-qat check {request.source}` names the rule that a graph breaks."
     general = "`saq-qat doctor` shows what is installed." if refusal.stage in ("import", "inspect") else check
     return f"{request.source}: {what}:{words}\n{'. '.join([*dict.fromkeys(known), general])}"

@@ -127,7 +127,7 @@ def choose_flavour(wanted: WantedFlavour, states: tuple[FlavourState, ...] | Non
 
 def _alone(state: FlavourState, known: tuple[FlavourState, ...]) -> str:
     """Why the flavour that was asked for cannot build, and what can."""
-    remedy = f"Install it: {state.install}" if state.version is None else "Build on a machine with a GPU"
+    fix = f"Install it: {state.install}" if state.version is None else "Build on a machine with a GPU"
     others = [f"--flavour {other.flavour}" for other in known if other.builds]
     instead = f", or use what can build here: {others[0]}." if others else "."
-    return f"{FLAVOUR_NAMES[state.flavour]} cannot build here: {state.reason}. {remedy}{instead}"
+    return f"{FLAVOUR_NAMES[state.flavour]} cannot build here: {state.reason}. {fix}{instead}"

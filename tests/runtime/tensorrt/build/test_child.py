@@ -138,7 +138,7 @@ def test_a_process_that_dies_is_told_with_its_last_words(code: int, words: str, 
         (Refusal("inspect", "11.4.0", ("no",)), "built an engine that it cannot load again"),
     ],
 )
-def test_a_refusal_is_told_in_the_librarys_words_with_a_remedy(
+def test_a_refusal_is_told_in_the_librarys_words_with_a_fix(
     refusal: Refusal, words: str, tmp_path: Path
 ) -> None:
     refusal.save(Workplace(tmp_path).refusal)

@@ -1,4 +1,4 @@
-"""The ladder of proof fails where it must: one wrong integer anywhere in the graph, named by tensor."""
+"""The proof fails where it must: one wrong integer anywhere in the graph, named by tensor."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,9 @@ from onnx import numpy_helper
 from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.recipe.schema import Deploy, Thresholds
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.ladder import Rung, agree, agreement_rungs, code_rungs, tie_images
+from saq_qat_export.proof.codes import code_comparisons, tie_images
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import agree, agreement_comparisons
 from saq_qat_export.proof.probe import Probe
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.export.networks import SIDE, Small, lower, policy, small, smooth_images
@@ -20,9 +22,9 @@ from tests.export.onnx_models import Array
 SHAPE = (3, SIDE, SIDE)
 
 
-def rungs(graph: OnnxGraph, count: int = 8) -> list[Rung]:
+def comparisons(graph: OnnxGraph, count: int = 8) -> list[Comparison]:
     view = small(pack_weights=False).view
-    return code_rungs(view, graph, [smooth_images(count, SIDE, seed=1)], tie_images(view, SHAPE))
+    return code_comparisons(view, graph, [smooth_images(count, SIDE, seed=1)], tie_images(view, SHAPE))
 
 
 def changed(name: str, change: Callable[[Array], None]) -> OnnxGraph:
@@ -60,7 +62,7 @@ def one_lower(values: Array) -> None:
 
 
 def test_the_untouched_graph_passes() -> None:
-    assert all(rung.passed for rung in rungs(small(pack_weights=False).graph))
+    assert all(comparison.passed for comparison in comparisons(small(pack_weights=False).graph))
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,10 @@ def test_the_untouched_graph_passes() -> None:
         ("stem_2.unclipped", 2, "Clip", one_lower, "stem_2"),
     ],
 )
-def test_one_wrong_integer_fails_the_hard_rungs_and_is_named(
+def test_one_wrong_integer_fails_the_hard_comparisons_and_is_named(
     prefix: str, argument: int, op: str, change: Callable[[Array], None], tensor: str
 ) -> None:
-    reference, double, _ = rungs(changed(initializer(prefix, argument, op), change), 32)
+    reference, double, _ = comparisons(changed(initializer(prefix, argument, op), change), 32)
     assert not reference.passed
     assert reference.detail.startswith(f"first at {tensor}.codes: ")
     assert not double.passed
@@ -86,7 +88,7 @@ def test_one_wrong_integer_fails_the_hard_rungs_and_is_named(
 def test_a_scale_wrong_in_its_last_bit_fails_on_images_made_of_ties() -> None:
     model = onnx.load_from_string(small(pack_weights=False).graph.content)
     quantize = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
-    reference, _, _ = rungs(changed(quantize.input[1], next_float))
+    reference, _, _ = comparisons(changed(quantize.input[1], next_float))
     assert not reference.passed
     assert reference.detail.startswith("first at image.codes: ")
 
@@ -122,7 +124,7 @@ def test_agreement_counts_lists_and_judges_flips() -> None:
     assert wrong.view_flips == 12
     assert wrong.listed[0].label == int(truth[0])
     assert [flip.index for flip in wrong.listed] == sorted(flip.index for flip in wrong.listed)
-    of_view, of_network = agreement_rungs(wrong, Thresholds())
+    of_view, of_network = agreement_comparisons(wrong, Thresholds())
     assert not of_view.passed
     assert not of_network.passed
     assert not of_view.hard
@@ -135,7 +137,7 @@ def test_networks_with_float_parts_are_proved_and_not_called_integer(settings: d
     torch.manual_seed(0)
     found = lower(Small(), policy(4, 4, **settings), smooth_images(16, SIDE), Deploy())
     images = [smooth_images(8, SIDE, seed=1)]
-    reference, double, _ = code_rungs(found.view, found.graph, images, tie_images(found.view, SHAPE))
+    reference, double, _ = code_comparisons(found.view, found.graph, images, tie_images(found.view, SHAPE))
     assert reference.passed, reference.detail
     assert double.passed, double.detail
     kernels = OnnxRuntimeBackend(found.graph.content).integer_count()

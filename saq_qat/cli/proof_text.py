@@ -1,4 +1,4 @@
-"""How the ladder of proof looks on a terminal."""
+"""How the proof looks on a terminal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from saq_qat.report.blocks import block_table
 if TYPE_CHECKING:
     from saq_qat_export.proof.prove import Proof
 
-__all__ = ["print_flips", "print_rungs", "print_tensors"]
+__all__ = ["print_comparisons", "print_flips", "print_tensors"]
 
 _NAMES = ("integer reference", "deploy view in float64", "in float32")
 _FLIPS_SHOWN = 10
@@ -20,29 +20,30 @@ _COUNTED_IN_ENGINES = (
 )
 
 
-def print_rungs(proof: "Proof") -> None:
-    """Every rung with what it compared, and the verdict."""
+def print_comparisons(proof: "Proof") -> None:
+    """Every comparison with what it compared, and the verdict."""
     rows = [
         (
-            "pass" if rung.passed else "FAIL",
-            "hard" if rung.hard else "soft",
-            rung.name,
-            f"{rung.compared:,}",
-            f"{rung.mismatches:,}",
-            rung.detail,
+            "pass" if comparison.passed else "FAIL",
+            "hard" if comparison.hard else "soft",
+            comparison.name,
+            f"{comparison.compared:,}",
+            f"{comparison.mismatches:,}",
+            comparison.detail,
         )
-        for rung in proof.rungs
+        for comparison in proof.comparisons
     ]
-    table(("", "rung", "compares", "compared", "differ", ""), rows)
+    table(("", "level", "compares", "compared", "differ", ""), rows)
     typer.echo(
-        "\nA bundle needs every hard rung, deploy.thresholds among them; a soft one that fails is a warning."
+        "\nA bundle needs every hard comparison, deploy.thresholds among them; a soft one that fails is a "
+        "warning."
     )
     typer.echo(_COUNTED_IN_ENGINES if proof.kernels is None else proof.kernels.label)
 
 
 def print_tensors(proof: "Proof") -> None:
     """Per tensor: differing codes (and ties) of reference, float64 and float32 against the engine."""
-    columns = [{t.name: t for t in rung.tensors} for rung in proof.rungs[: len(_NAMES)]]
+    columns = [{t.name: t for t in comparison.tensors} for comparison in proof.comparisons[: len(_NAMES)]]
     rows = []
     for name, first in columns[0].items():
         cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]

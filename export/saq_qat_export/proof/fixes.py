@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from saq_qat_export.proof.ladder import FAKE_QUANT_RUNG, Rung
-from saq_qat_runtime.bundle.records import RungRecord
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import FAKE_QUANT_COMPARISON
+from saq_qat_runtime.bundle.records import ComparisonRecord
 
-__all__ = ["failed_checks", "flip_remedy"]
+__all__ = ["failed_checks", "flip_fix"]
 
 _FLIPS = (
     "answers differ because the biases were rounded to integers after training, which had no deploy stage: "
@@ -15,18 +16,22 @@ _FLIPS = (
 )
 
 
-def failed_checks(rungs: Iterable[Rung | RungRecord]) -> list[str]:
+def failed_checks(comparisons: Iterable[Comparison | ComparisonRecord]) -> list[str]:
     """Each hard comparison that failed, with what it found; a proof without one has passed."""
     return [
-        f"{rung.name} ({rung.detail or rung.mismatches})" for rung in rungs if rung.hard and not rung.passed
+        f"{comparison.name} ({comparison.detail or comparison.mismatches})"
+        for comparison in comparisons
+        if comparison.hard and not comparison.passed
     ]
 
 
-def flip_remedy(rungs: Iterable[Rung | RungRecord], *, biases_learned: bool) -> str:
-    """The cause of too many changed answers and its remedy; empty if there are few, or another cause.
+def flip_fix(comparisons: Iterable[Comparison | ComparisonRecord], *, biases_learned: bool) -> str:
+    """The cause of too many changed answers and its fix; empty if there are few, or another cause.
 
     Args:
         biases_learned: the network went through a deploy stage, in which biases are already rounded.
     """
-    failed = any(rung.name == FAKE_QUANT_RUNG and not rung.passed for rung in rungs)
+    failed = any(
+        comparison.name == FAKE_QUANT_COMPARISON and not comparison.passed for comparison in comparisons
+    )
     return _FLIPS if failed and not biases_learned else ""

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from saq_qat.cli.ladder import print_flips, print_tensors
-from saq_qat_export.proof.comparison import TensorComparison
-from saq_qat_export.proof.ladder import Agreement, Flip
+from saq_qat.cli.proof_text import print_flips, print_tensors
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import Agreement, Flip
 from saq_qat_export.proof.prove import Proof
-from saq_qat_export.proof.rungs import Rung
+from saq_qat_export.proof.tensors import TensorComparison
 from saq_qat_runtime.kernels import IntegerCount
 
 Captured = pytest.CaptureFixture[str]
@@ -26,9 +26,9 @@ def proof(*differing: str) -> Proof:
         dataclasses.replace(exact(name), mismatches=int(name.removesuffix(".codes") in differing))
         for name in names
     )
-    rungs = tuple(Rung(str(i), True, True, 1, 0, "", tensors) for i in range(3))
+    comparisons = tuple(Comparison(str(i), True, True, 1, 0, "", tensors) for i in range(3))
     flips = (Flip(7, 0, 1, 0), Flip(9, 1, 1, 0))
-    return Proof(rungs, Agreement(40, 90.0, 90.0, 90.0, 0, 2, flips), IntegerCount(1, 1, {"QGemm": 1}))
+    return Proof(comparisons, Agreement(40, 90.0, 90.0, 90.0, 0, 2, flips), IntegerCount(1, 1, {"QGemm": 1}))
 
 
 def test_tensors_of_equal_blocks_are_one_row_and_a_differing_block_its_own(capsys: Captured) -> None:
