@@ -19,6 +19,7 @@ from saq_qat.train.files import sync_folder, write_synced
 from saq_qat_export.bundle.golden import golden_codes
 from saq_qat_export.bundle.records import cpu_record, gate_record, layer_records, sizes_of, tensor_records
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import Stored
@@ -43,7 +44,7 @@ __all__ = [
     "write_bundle",
 ]
 
-MODEL_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.tensorrt.onnx"}
+MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
 _GOLDEN_FILE = "golden.npz"
 _LOGITS_TOLERANCE = 1e-5
 # A GPU rounds ties otherwise and later layers amplify that: this finds a wrong engine, not a rounding.

@@ -33,6 +33,7 @@ from saq_qat.quant.numerics.kinds.table import KINDS, weight_grid
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.policy import layer_policies
 from saq_qat.quant.plan.requirements import Requirement, Requirements
+from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group, groups
 from saq_qat.recipe.schema import Cpu, Quant
@@ -58,8 +59,13 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), 
     Raises:
         LegalityError: a layer is called twice, an override matches nothing, or there is nothing to quantize.
     """
-    on_cpus = targets != ("tensorrt",)
-    placer = _Placer(network, quant, codes_everywhere=on_cpus, bound_pairs=on_cpus and cpu == "any")
+    known = [TARGETS[target] for target in targets]
+    placer = _Placer(
+        network,
+        quant,
+        codes_everywhere=not known or any(target.kernels_write_codes for target in known),
+        bound_pairs=cpu == "any" and (not known or any(target.pairs_saturate for target in known)),
+    )
     tensors = tuple(placer.tensors())
     return Plan(tensors, tuple(placer.layers(tensors)), tuple(placer.products()))
 

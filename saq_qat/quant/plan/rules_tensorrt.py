@@ -5,7 +5,10 @@ The ids are those of the rules over graphs (``saq-qat check model.onnx``), which
 
 from collections.abc import Iterator
 
+from torch import fx
+
 from saq_qat.quant.plan.plan import Finding, LayerPlan, Plan, TensorPlan
+from saq_qat.recipe.schema import Cpu
 
 __all__ = ["findings", "float_reason"]
 
@@ -17,7 +20,7 @@ def float_reason(layer: LayerPlan) -> str:
     return "its input is not quantized" if layer.input is None else ""
 
 
-def findings(plan: Plan) -> list[Finding]:
+def findings(plan: Plan, _network: fx.GraphModule, _cpu: Cpu) -> list[Finding]:
     """What the rules say of a plan, in its order."""
     return [
         *(finding for tensor in plan.tensors for finding in _tensor_findings(tensor)),
