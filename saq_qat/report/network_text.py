@@ -27,9 +27,8 @@ def tensor_lines(known: Collected, *, fold: bool = True) -> list[str]:
     """Bits, codes, scale and offset of every quantized tensor; ranges where blocks are alike."""
     if known.manifest is None:
         return ["no bundle yet"]
-    offsets = {} if known.graph is None else known.graph.offsets
-    rows = [_tensor(tensor, offsets.get(tensor.name)) for tensor in known.manifest.tensors]
-    if not offsets:
+    rows = [_tensor(tensor) for tensor in known.manifest.tensors]
+    if all(tensor.offset is None for tensor in known.manifest.tensors):
         header = ("tensor", "bits", "codes", "stored as", "scale")
         return block_table(header, [row[:-1] for row in rows], left=(0, 3), fold=fold)
     table = block_table(
@@ -50,9 +49,9 @@ def _layer(layer: LayerRecord) -> tuple[str, ...]:
     )
 
 
-def _tensor(tensor: TensorRecord, offset: float | None) -> tuple[str | float, ...]:
+def _tensor(tensor: TensorRecord) -> tuple[str | float, ...]:
     codes = f"{tensor.code_min - tensor.zero_point}..{tensor.code_max - tensor.zero_point}"
-    shift = "" if offset is None else offset
+    shift = "" if tensor.offset is None else tensor.offset
     return tensor.name, str(tensor.bits), codes, tensor.dtype, tensor.scale, shift
 
 

@@ -27,6 +27,7 @@ class TensorGrid:
         minimum, maximum: of the stored codes, zero point included; None where the file states no bound
             narrower than its type, and what it rounds may be bounded by what computes it.
         pooled: the tensor of codes that these are the maxima of; None where they are something else.
+        offset: the number that is subtracted right before the codes are made; None where nothing is.
     """
 
     scale: float
@@ -35,6 +36,7 @@ class TensorGrid:
     minimum: int | None
     maximum: int | None
     pooled: str | None = None
+    offset: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,13 @@ class _Reader:
         elif zero.dtype == np.uint8:
             minimum, maximum = 0, 255
         pooled = None if name != quantize.output[0] else self._pooled(quantize)
-        return name, TensorGrid(scale, int(zero.reshape(())), str(zero.dtype), minimum, maximum, pooled)
+        zero_point, offset = int(zero.reshape(())), self._offset(quantize)
+        return name, TensorGrid(scale, zero_point, str(zero.dtype), minimum, maximum, pooled, offset)
+
+    def _offset(self, quantize: onnx.NodeProto) -> float | None:
+        before = self.writers.get(quantize.input[0])
+        number = None if before is None or before.op_type != "Sub" else self.constants.get(before.input[1])
+        return None if number is None or number.size != 1 else float(number.reshape(()))
 
     def _pooled(self, quantize: onnx.NodeProto) -> str | None:
         """The codes whose maxima ``quantize`` writes on their own grid."""

@@ -1,4 +1,4 @@
-"""What a bundle's graph tells beyond the manifest: offsets of codes, and what computes in float."""
+"""What a bundle's graph tells beyond the manifest: what computes in float."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,29 +24,26 @@ class GraphFacts:
     Attributes:
         float_operations: how often each ONNX operator computes in float32, most frequent first; products and
             convolutions are counted elsewhere, by their kernels.
-        offsets: of each quantized tensor that has one, what its values are before scale and codes are added.
     """
 
     float_operations: dict[str, int]
-    offsets: dict[str, float]
 
 
 def graph_facts(model: onnx.ModelProto) -> GraphFacts:
     """The facts of one of our graphs for ONNX Runtime; nothing is loaded into an engine."""
     graph = QdqGraph(model.graph)
-    shifted = dict(_shifted(graph))
-    offsets = {codes.rsplit(".", 1)[0]: offset for codes, offset in shifted.values()}
+    shifted = set(_shifted(graph))
     found = Counter(node.op_type for node in _floats(graph) if node.output[0] not in shifted)
-    return GraphFacts(dict(found.most_common()), offsets)
+    return GraphFacts(dict(found.most_common()))
 
 
-def _shifted(graph: QdqGraph) -> Iterator[tuple[str, tuple[str, float]]]:
-    """What a subtraction of one number writes for a quantizer alone; the quantizer's codes and the number."""
+def _shifted(graph: QdqGraph) -> Iterator[str]:
+    """What the subtraction of an offset writes, of one number for a quantizer alone."""
     for node in graph.nodes:
         number = graph.array(node.input[1]) if node.op_type == "Sub" else None
         quantizer = graph.quantizer_behind(node.output[0], frozenset())
         if number is not None and number.shape == () and quantizer is not None:
-            yield node.output[0], (quantizer.result, float(number))
+            yield node.output[0]
 
 
 def _floats(graph: QdqGraph) -> Iterator[onnx.NodeProto]:

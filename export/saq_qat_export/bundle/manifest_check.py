@@ -161,6 +161,8 @@ def _of_tensor(record: TensorRecord, target: str, grid: TensorGrid) -> Iterator[
     if target == "onnxruntime":
         yield from _compared(f"zero point of {name}", zero, grid.zero_point)
         yield from _compared(f"dtype of {name}", record.dtype, grid.dtype)
+        if grid.pooled is None:
+            yield from _compared(f"offset of {name}", record.offset, grid.offset)
     else:
         zero = 0
     shift = record.zero_point - zero

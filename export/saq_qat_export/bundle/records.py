@@ -69,6 +69,7 @@ def _tensor_record(path: str, module: Quantize) -> TensorRecord:
         scale=float(module.scale),
         code_tensor=tensor_name(path),
         signed=module.minimum < 0,
+        offset=module.offset,
     )
 
 

@@ -132,7 +132,7 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One quantized tensor: value = scale * (code - zero_point), above the offset that the graph subtracts.
+    """One quantized tensor: value = scale * (code - zero_point) + offset; None: no offset.
 
     code_tensor: name of the ONNX tensor that holds its codes.
     """
@@ -146,6 +146,7 @@ class TensorRecord:
     scale: float
     code_tensor: str
     signed: bool
+    offset: float | None = None
 
     def __post_init__(self) -> None:
         lowest, highest = _CODE_LIMITS[self.dtype]

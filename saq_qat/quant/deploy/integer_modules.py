@@ -31,6 +31,8 @@ class Quantize(nn.Module):
         scale: 0-dim float32 buffer.
         minimum, maximum: bounds of the code; a ReLU or ReLU6 before the quantizer has become part of them.
         on_grid: the input lies within these bounds already, so that nothing needs to be clipped.
+        offset: value of code 0, which the graph subtracts before and layers hold in their biases; None where
+            it is 0.
         stored: ``int8`` for the second operand of a product, whose kernels are fastest so; its zero point
             is 0.
     """
@@ -47,6 +49,7 @@ class Quantize(nn.Module):
         bits: int,
         on_grid: bool = False,
         stored: Literal["uint8", "int8"] = "uint8",
+        offset: float | None = None,
     ) -> None:
         super().__init__()
         if stored == "int8" and zero_point:
@@ -57,6 +60,7 @@ class Quantize(nn.Module):
         self.zero_point = zero_point
         self.bits = bits
         self.on_grid = on_grid
+        self.offset = offset
         self.stored: Literal["uint8", "int8"] = stored
 
     def forward(self, x: Tensor) -> Tensor:

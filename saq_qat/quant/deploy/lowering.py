@@ -142,7 +142,7 @@ class _Lowering:
             minimum = max(minimum, 0)
             maximum = min(maximum, int(torch.round(bound / scale).clamp_max(maximum)))
         path = str(node.target)
-        stored = self._storage(node, minimum, maximum)
+        stored, offset = self._storage(node, minimum, maximum), quantizer.offset()
         self.quantizers[path] = Quantize(
             scale,
             minimum=minimum,
@@ -150,9 +150,9 @@ class _Lowering:
             zero_point=0 if stored == "int8" else -min(minimum, 0),
             bits=quantizer.bits,
             stored=stored,
+            offset=None if offset is None else float(offset.detach().float()),
         )
         value = self._float(source)
-        offset = quantizer.offset()
         if offset is not None:
             value = self._minus_offset(node, path, value, offset)
         flattens = value.target is torch.flatten and value.all_input_nodes[0].target is GLOBAL_AVERAGE_POOL
@@ -227,6 +227,7 @@ class _Lowering:
             bits=before.bits,
             on_grid=True,
             stored=before.stored,
+            offset=before.offset,
         )
         source = node.all_input_nodes[0]
         pooled = self._copied(node, {source: self._scaled(source)})
