@@ -1,4 +1,7 @@
-"""Rules of TensorRT over any ONNX file: what builds, what runs as integers, what is fast."""
+"""Rules of TensorRT over any ONNX file: what builds, what runs as integers, what is fast.
+
+The one rule about CPUs, ORT005, stands in ``pair_bound``.
+"""
 
 from saq_qat_export.lint.linter import has_quantization, lint, lint_file, lint_model
 from saq_qat_export.lint.reading import read_model

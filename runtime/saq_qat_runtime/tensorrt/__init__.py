@@ -1,1 +1,1 @@
-"""TensorRT engines: the record beside them, whether they may run here, and running them."""
+"""TensorRT engines: the record beside them, whether they may run here, running and building them."""
