@@ -162,15 +162,17 @@ class ChannelAffine(nn.Module):
 
     Args:
         gain, shift: (C,).
+        axes: behind the channels, as far as the graph tells, so that the file's constants keep their names.
     """
 
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, gain: Tensor, shift: Tensor) -> None:
+    def __init__(self, gain: Tensor, shift: Tensor, axes: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("gain", gain.float())
-        self.register_buffer("shift", shift.float())
+        shape = (-1, *[1] * (axes or 0))
+        self.register_buffer("gain", gain.float().reshape(shape))
+        self.register_buffer("shift", shift.float().reshape(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C), (N, C, L) or (N, C, H, W) to the same."""
@@ -178,5 +180,5 @@ class ChannelAffine(nn.Module):
 
 
 def along_channels(values: Tensor, x: Tensor) -> Tensor:
-    """``values`` (C,) shaped to broadcast along axis 1 of ``x`` (N, C, ...)."""
-    return values.reshape(-1, *[1] * (x.dim() - 2))
+    """``values`` of C channels shaped to broadcast along axis 1 of ``x`` (N, C, ...)."""
+    return values if values.dim() == x.dim() - 1 else values.reshape(-1, *[1] * (x.dim() - 2))

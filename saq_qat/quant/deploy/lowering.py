@@ -22,6 +22,7 @@ from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import groups
 from saq_qat.quant.trace.inputs import quantizer_before, quantizer_before_factor
+from saq_qat.quant.trace.ranks import rank_of
 
 __all__ = ["lower"]
 
@@ -213,7 +214,9 @@ class _Lowering:
         self.values[node] = self.graph.call_module(str(node.target), (self._scaled(source),))
 
     def _affine(self, node: fx.Node, norm: nn.Module) -> None:
-        self.modules[str(node.target)] = ChannelAffine(*batch_norm_affine(norm))
+        rank = rank_of(self.network, node)
+        axes = None if rank is None else rank - 2
+        self.modules[str(node.target)] = ChannelAffine(*batch_norm_affine(norm), axes)
         self.values[node] = self.graph.call_module(str(node.target), (self._float(node.all_input_nodes[0]),))
 
     def _pool(self, node: fx.Node, before: Quantize) -> None:

@@ -66,8 +66,9 @@ def test_codes_are_bounded_in_float_at_bound_times_scale() -> None:
         before = made.get(node.input[0])
         if before is not None and before.op_type == "Clip":
             scale = values[node.input[1]]
-            bounds[node.output[0]] = tuple(values[name] / scale for name in before.input[1:])
-    assert bounds["stem_2.codes"] == (0, 15)
+            bounds[node.output[0]] = (scale, *(values[name] for name in before.input[1:]))
+    scale, lowest, highest = bounds["stem_2.codes"]
+    assert float(lowest) == 0 and float(highest) == float(np.float32(15) * scale)
     assert nodes(graph, "Clip") and all(node.input[0] in made for node in nodes(graph, "Clip"))
     # 8-bit codes: the saturation of int8 is one bound or both
     assert "image.codes" not in bounds and "branch_2.codes" not in bounds

@@ -254,4 +254,4 @@ def test_the_comparison_needs_neither_torch_nor_what_it_judges() -> None:
         "print([m for m in sys.modules if m.split('.')[0] == 'torch' or m.startswith('saq_qat.quant.')])"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "['saq_qat.quant.plan.records']"
+    assert shown.stdout.strip() == "['saq_qat.quant.plan', 'saq_qat.quant.plan.records']"
