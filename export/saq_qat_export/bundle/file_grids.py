@@ -15,6 +15,8 @@ __all__ = ["FileGrids", "TensorGrid", "file_grids"]
 
 Array = npt.NDArray[Any]
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+# how far a bound may be from a code's value, of which it is rounded
+_OF_SINGLE, _OF_HALF = 2.0**-20, 2.0**-9
 _CARRIERS = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -159,6 +161,9 @@ class _Reader:
         if any(bound is None for bound in bounds):
             return None, None
         low, high = (float(bound.reshape(())) / scale for bound in bounds if bound is not None)
+        rounding = _OF_HALF if any(b is not None and b.dtype == np.float16 for b in bounds) else _OF_SINGLE
+        if any(abs(code - round(code)) > rounding * max(1, abs(code)) for code in (low, high)):
+            return None, None  # the network's own, which knows no codes
         limits = np.iinfo(np.int8)
         return max(round(low), int(limits.min)), min(round(high), int(limits.max))
 

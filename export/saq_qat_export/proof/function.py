@@ -42,11 +42,11 @@ class _Trained:
     """What the trained network computes on one batch, float64, by module path.
 
     Attributes:
-        rounded: for each quantizer, its input, its output and the value of its code 0.
+        rounded: for each quantizer, its input, its output, and ``_offset_of`` it.
         computed: for each layer and each BatchNorm that no layer holds, its result.
     """
 
-    rounded: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
+    rounded: dict[str, tuple[Tensor, Tensor, float, float]] = field(default_factory=dict)
     computed: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -65,14 +65,21 @@ class _Recorder(fx.Interpreter):
         before = self.env[n.all_input_nodes[0]].clone() if isinstance(module, Quantizer) else None
         result = super().run_node(n)
         if isinstance(module, Quantizer) and before is not None:
-            offset = module.offset()
-            zero = 0.0 if offset is None else float(offset)
-            self.seen.rounded[str(n.target)] = (before, result.clone(), zero)
+            self.seen.rounded[str(n.target)] = (before, result.clone(), *_offset_of(module))
         if n in self.results:
             self.seen.computed[self.results[n]] = result.clone()
         if n.op == "output":
             self.seen.logits = result
         return result
+
+
+def _offset_of(quantizer: Quantizer) -> tuple[float, float]:
+    """Value of code 0, and the size of what it is made of: float32 rounds the terms of a difference."""
+    offset = quantizer.offset()
+    if offset is None or quantizer.beta is None:
+        return 0.0, 0.0
+    zero = float(offset.detach())
+    return zero, max(abs(zero), abs(float(quantizer.beta.detach())))
 
 
 def _results(network: fx.GraphModule) -> Iterator[tuple[fx.Node, str]]:
@@ -91,7 +98,7 @@ class _Comparing(fx.Interpreter):
         super().__init__(view)
         self.view, self.trained = view, trained
         self.kinds = producers(view)
-        self.offset = max((abs(zero) for _, _, zero in trained.rounded.values()), default=0.0)
+        self.offset = max((size for *_, size in trained.rounded.values()), default=0.0)
         self.comparisons: list[TensorComparison] = []
 
     def run_node(self, n: fx.Node) -> Any:
@@ -129,7 +136,7 @@ class _Comparing(fx.Interpreter):
     def _codes(self, node: fx.Node, module: Quantize, own: Tensor) -> Tensor:
         """What is rounded where codes are not at their bounds, and every code but those beside a tie."""
         path = str(node.target)
-        value, output, zero = self.trained.rounded.pop(path)
+        value, output, zero, size = self.trained.rounded.pop(path)
         name = tensor_name(path)
         scale = module.scale
         if value.numel() != own.numel():
@@ -138,7 +145,7 @@ class _Comparing(fx.Interpreter):
         steps = self.env[node.all_input_nodes[0]] / scale
         trained = ((value - zero) / scale).reshape(own.shape)
         code = ((output - zero) / scale).round().reshape(own.shape)
-        allowed = _SHARE_OF_RANGE * (module.maximum - module.minimum) + _CONSTANTS * abs(zero) / float(scale)
+        allowed = _SHARE_OF_RANGE * (module.maximum - module.minimum) + _CONSTANTS * size / float(scale)
         inside = (steps > module.minimum + 0.5) & (steps < module.maximum - 0.5)
         strays = inside & ~((steps - trained).abs() <= allowed)
         beside = ((steps - steps.floor()) - 0.5).abs() <= allowed

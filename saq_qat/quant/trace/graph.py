@@ -25,6 +25,7 @@ from saq_qat.quant.trace.operations import (
     SELECTING,
     Operations,
 )
+from saq_qat.quant.trace.ranks import rank_of
 
 __all__ = [
     "activation_bound",
@@ -49,6 +50,9 @@ __all__ = [
     "uses",
     "value_of",
 ]
+
+
+_IMAGE_RANK = 4
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -120,7 +124,8 @@ def is_global_average(network: fx.GraphModule, node: fx.Node) -> bool:
         return (node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")) in (1, (1, 1))
     if _calls(network, node, (), (torch.mean,), ("mean",)):
         axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        return isinstance(axes, (tuple, list)) and [int(str(a)) for a in axes] in ([2, 3], [-2, -1])
+        over_image = isinstance(axes, (tuple, list)) and [int(str(a)) for a in axes] in ([2, 3], [-2, -1])
+        return over_image and rank_of(network, node.all_input_nodes[0]) in (_IMAGE_RANK, None)
     return False
 
 

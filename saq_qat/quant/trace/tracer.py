@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from saq_qat.errors import LegalityError, SaqError
 from saq_qat.quant.trace.decompose import decompose_products
+from saq_qat.quant.trace.graph import is_shape_query
 from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 
@@ -105,12 +106,43 @@ def trace(model: nn.Module) -> fx.GraphModule:
     evaluating, training = _recorded(model, training=False), _recorded(model, training=True)
     network = fx.GraphModule(model, evaluating, type(model).__name__)
     _check_interface(network, type(model).__name__)
+    _check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
     network.graph.eliminate_dead_code()
     network.graph.lint()
     network.recompile()
     return network
+
+
+def _check_in_place(network: fx.GraphModule) -> None:
+    """Refuse what overwrites a tensor that somebody goes on reading: a graph knows results alone."""
+    order = {node: index for index, node in enumerate(network.graph.nodes)}
+    for node in network.graph.nodes:
+        if not node.all_input_nodes or not _works_in_place(network, node):
+            continue
+        overwritten = node.all_input_nodes[0]
+        later = [user for user in overwritten.users if order[user] > order[node] and not is_shape_query(user)]
+        if node.users and not later:
+            continue
+        told = "its result is not used" if not node.users else f"{later[0].name} reads it afterwards"
+        raise LegalityError(
+            f"{node.name} overwrites {overwritten.name} in place, and {told}. A traced network knows the "
+            "results of operations alone: write x = relu(x), or x = x + y, and go on with x."
+        )
+
+
+def _works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+    elif node.op == "call_function":
+        name = str(getattr(node.target, "__name__", ""))
+    else:
+        return False
+    in_place = name in ("iadd", "imul", "isub") or (name.endswith("_") and not name.startswith("_"))
+    return in_place or bool(node.kwargs.get("inplace", False))
 
 
 def _recorded(model: nn.Module, *, training: bool) -> fx.Graph:

@@ -45,6 +45,19 @@ class LoneNorms(nn.Module):
         return logits
 
 
+class Clamped(nn.Module):
+    """Clips of the network's own before quantizers, which exporters make one with those of the codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.conv(x).clamp(-0.3, 0.4)).clamp(min=0.05)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
 @dataclass(frozen=True)
 class Case:
     """A network and how it is quantized.
@@ -72,7 +85,10 @@ CASES = (
     Case("cnn-w8", Small, weight=(8, "saq"), activation=(8, "saq", "none")),
     Case("cnn-without-normalisation", Small, normalize=False),
     Case("cnn-deploy-stage", Small, deploy=True),
+    Case("cnn-dorefa-pact", Small, weight=(4, "dorefa"), activation=(4, "pact", "none")),
     Case("lone-norms", LoneNorms),
+    Case("clamped", Clamped),
+    Case("clamped-w8", Clamped, weight=(8, "saq"), activation=(8, "saq", "none")),
     Case("mobilenet", TINY[1].build, weight=(4, "lsq"), activation=(4, "lsq", "none"), last="classifier.*"),
     Case("offsets", Swish, 8, weight=(4, "lsq"), activation=(4, "lsq", "bounded"), last="last"),
     Case("offsets-deploy-stage", Swish, 8, activation=(4, "saq", "bounded"), deploy=True),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view
-from saq_qat.recipe.schema import Deploy, TensorRt
+from saq_qat.recipe.schema import ActivationQuantizer, Deploy, TensorRt
 from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
 from saq_qat_export.proof.codes import code_comparisons, tie_images
 from saq_qat_export.proof.function import function_comparison
@@ -68,6 +68,19 @@ def test_a_clipping_that_does_not_start_at_0_is_no_difference_of_bounds(
     torch.manual_seed(0)
     targets = ("onnxruntime", "tensorrt")
     assert_proved(lower(Clipped(clipping), policy(bits, bits), smooth_images(8, SIDE), targets=targets))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_values_on_the_bounds_of_a_clipping_with_an_offset_are_no_difference_of_functions(bits: int) -> None:
+    """The value of zero is a small difference of offset and codes, which float32 rounds."""
+    torch.manual_seed(0)
+    activation = ActivationQuantizer(kind="saq", bits=bits, offset="signed")
+    found = lower(
+        Clipped(nn.Hardtanh(-1, 1)), policy(bits, bits, activation=activation), smooth_images(8, SIDE)
+    )
+    images = smooth_images(2, SIDE, seed=1)
+    comparison = function_comparison(found.network, found.view, [images])
+    assert comparison.passed, comparison.detail
 
 
 def test_a_channel_of_almost_no_gain_has_a_bias_that_float32_does_not_tell_from_its_neighbours() -> None:

@@ -118,6 +118,15 @@ class Averages(nn.Module):
         ]
 
 
+def test_a_mean_over_two_of_five_axes_is_no_global_average() -> None:
+    class Grouped(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1, 3, 4, 2, 8).mean((2, 3))
+
+    network = trace(Grouped())
+    assert not any(graph.is_global_average(network, node) for node in network.graph.nodes)
+
+
 def test_every_way_to_write_a_global_average_is_recognised() -> None:
     network = fx.symbolic_trace(Averages())
     calls = [node for node in network.graph.nodes if node.op not in ("placeholder", "output")]

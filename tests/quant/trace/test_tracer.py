@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -87,3 +88,37 @@ def test_parts_of_unknown_number_cannot() -> None:
 
     with pytest.raises(LegalityError, match="cannot be traced"):
         trace(Loops())
+
+
+class InPlace(nn.Module):
+    """A convolution whose result something overwrites."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.relu, self.kind = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if self.kind == "function":
+            F.relu(y, inplace=True)
+        elif self.kind == "method":
+            y.relu_()
+        elif self.kind == "layer":
+            self.relu(y)
+        elif self.kind == "alias":
+            return y.mul_(2) + y.mean()
+        else:
+            y = self.relu(y)
+            y += 1
+        return y
+
+
+@pytest.mark.parametrize("kind", ["function", "method", "layer", "alias"])
+def test_what_overwrites_a_tensor_that_is_read_on_is_refused(kind: str) -> None:
+    with pytest.raises(LegalityError, match=r"overwrites conv in place, and .*write x = relu\(x\)"):
+        trace(InPlace(kind))
+
+
+def test_what_works_in_place_on_a_value_of_its_own_is_traced() -> None:
+    model, images = InPlace("own").eval(), torch.randn(2, 3, 8, 8)
+    assert torch.equal(trace(model).eval()(images), model(images))

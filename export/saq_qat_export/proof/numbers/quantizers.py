@@ -139,6 +139,8 @@ class QuantizerComparison:
         if clip is None or clip.op_type != "Clip":
             return True
         scale = _single(stored.expected.scale)
+        if self._needs_no_clip(clip, stored) and not self._is_at_codes(clip, stored, scale):
+            return True  # the network's own, whose numbers are those of a float operation
         for index, kind, code in (
             (1, "lower", stored.expected.minimum),
             (2, "upper", stored.expected.maximum),
@@ -146,8 +148,30 @@ class QuantizerComparison:
             bound = self.file.value(clip, index)
             own = _as_stored(np.float32(scale * np.float32(code)), self.file.half)
             found = np.array(np.nan) if bound is None else bound
+            tighter = found > own if kind == "lower" else found < own
+            if np.all(tighter) and self._is_of_network(found):
+                own = found  # a clip of the network's own, made one with the quantizer's
             self.tally.equal(f"{kind} bound of quantizer {name}", self.file.name(clip, index), own, found)
         return False
+
+    def _is_of_network(self, bound: Array) -> bool:
+        """Whether the network computes with this number somewhere."""
+        numbers = (number for record in self.trained.records.floats for number in record.numbers)
+        return any(np.array_equal(bound, _as_stored(number, self.file.half)) for number in numbers)
+
+    def _needs_no_clip(self, before: onnx.NodeProto, stored: _Stored) -> bool:
+        """Whether saturation, or values that cannot be negative, bound the codes already."""
+        low, high = (limit - stored.zero_point for limit in _LIMITS[stored.dtype])
+        expected = stored.expected
+        from_zero = expected.minimum == 0 and self._is_never_negative(before)
+        return expected.maximum == high and (expected.minimum == low or from_zero)
+
+    def _is_at_codes(self, clip: onnx.NodeProto, stored: _Stored, scale: np.float32) -> bool:
+        """Whether a Clip has the smallest and largest code's values."""
+        bounds = ((1, stored.expected.minimum), (2, stored.expected.maximum))
+        found = [(self.file.value(clip, index), scale * np.float32(code)) for index, code in bounds]
+        half = self.file.half
+        return all(b is not None and np.array_equal(b, _as_stored(own, half)) for b, own in found)
 
     def _float_bounds(self, node: onnx.NodeProto, stored: _Stored, low: int, high: int) -> tuple[int, int]:
         """A Relu, or values that cannot be negative, bound codes at 0."""
