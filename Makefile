@@ -10,7 +10,8 @@ WORKERS ?= 2
 EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+ON_CPU := $(if $(CPU),$(BIN)/python -m tests.portability.older_cpu $(CPU) )
+PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
 
 # $(call step,what it does,command): says it, runs it, and says how long it took.
 define step
@@ -21,9 +22,10 @@ help:
 	@echo "make quickstart   environment; then train, export, verify, bench and report a 4-bit network on real images"
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
-	@echo "make portability  environment; then codes of a CNN and a ViT under emulated CPUs (needs qemu-user)"
+	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
 	@echo "make format       rewrite the code in the house style"
 	@echo
+	@echo "CPU=avx2 (or avx512, sse4) hides newer instructions from quickstart and test: kernels without VNNI."
 	@echo "The environment is .venv in this folder, made once from constraints.txt (PYTHON=$(PYTHON), 3.11 or later)."
 
 $(STAMP): pyproject.toml constraints.txt
@@ -33,11 +35,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: $(STAMP)
-	$(call step,Train the quickstart recipe,$(BIN)/saq-qat train configs/quickstart.yaml)
-	$(call step,Export the newest run as integers and build its TensorRT engine,$(BIN)/saq-qat export --onnx --trt)
-	$(call step,Verify that the exported integers are the trained ones,$(BIN)/saq-qat verify)
-	$(call step,Measure latency and throughput,$(BIN)/saq-qat bench)
-	$(call step,Write the report,$(BIN)/saq-qat report)
+	$(call step,Train the quickstart recipe,$(ON_CPU)$(BIN)/saq-qat train configs/quickstart.yaml)
+	$(call step,Export the newest run as integers and build its TensorRT engine,$(ON_CPU)$(BIN)/saq-qat export --onnx --trt)
+	$(call step,Verify that the exported integers are the trained ones,$(ON_CPU)$(BIN)/saq-qat verify)
+	$(call step,Measure latency and throughput,$(ON_CPU)$(BIN)/saq-qat bench)
+	$(call step,Write the report,$(ON_CPU)$(BIN)/saq-qat report)
 
 test: $(STAMP)
 	$(call step,Lint,$(BIN)/ruff check .)
@@ -50,7 +52,7 @@ test-slow: $(STAMP)
 	$(call step,Run the slow tests,$(PYTEST) -m slow)
 
 portability: $(STAMP)
-	$(call step,Compare codes under emulated CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)
+	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)
 
 format: $(STAMP)
 	$(call step,Format,$(BIN)/ruff format .)

@@ -13,6 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from saq_qat.data.record import DataRecord, data_record_from_json, data_record_to_json
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
 from saq_qat.train.files import sync_folder, write_synced
@@ -29,11 +30,10 @@ __all__ = [
     "write_checkpoint",
 ]
 
-FORMAT = 2
+FORMAT = 3
 RECORDS_FILE = "records.json"
 """Of the quantizers, layers and other numbers of a quantized network; absent for one in full precision."""
 
-_WITHOUT_RECORDS = 1
 Form = Literal["float", "quantized", "deploy"]
 _HASHES = "sha256.json"
 
@@ -63,6 +63,7 @@ class Checkpoint:
         progress: plain numbers of the epoch so far and of the best epoch.
         sha256: of its model.safetensors, by which results know it; empty before it is written.
         records: of its quantizers; None in full precision.
+        data: what it was trained on; None in checkpoints of format 1 and 2.
         folder: where it was read; None before it was written.
     """
 
@@ -74,6 +75,7 @@ class Checkpoint:
     progress: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
     records: NetworkRecords | None = None
+    data: DataRecord | None = None
     folder: Path | None = None
 
 
@@ -110,6 +112,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "world_size": checkpoint.world_size,
         "position": asdict(checkpoint.position),
         "progress": dict(checkpoint.progress),
+        "data": None if checkpoint.data is None else data_record_to_json(checkpoint.data),
     }
     files = {
         "model.safetensors": packed(checkpoint.model),
@@ -138,7 +141,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         ArtifactError: it is missing or damaged (naming the file).
-        FormatError: a newer version wrote it, or one that kept no records of a quantized network.
+        FormatError: a newer version wrote it, or one that recorded less of a quantized network.
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such checkpoint.")
@@ -150,6 +153,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name in (*names, *([RECORDS_FILE] if RECORDS_FILE in hashes else []))
     }
     state = _parse(folder, "state.json", content["state.json"])
+    data = state.get("data")
     checkpoint = Checkpoint(
         position=Position(**state["position"]),
         form=state["form"],
@@ -158,6 +162,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         training=_unpack(folder, "optimizer.safetensors", content),
         progress=state["progress"],
         sha256=hashes["model.safetensors"],
+        data=None if data is None else data_record_from_json(data, str(folder / "state.json")),
         folder=folder,
     )
     if RECORDS_FILE not in content:
@@ -180,11 +185,11 @@ def _check_format(folder: Path) -> None:
             f"{folder}: a checkpoint of format {found}; this saq-qat reads formats up to {FORMAT}. "
             "Use the version that wrote it."
         )
-    if found != _WITHOUT_RECORDS or state.get("form") != "float":
+    if state.get("form") != "float":
         raise FormatError(
-            f"{folder}: a quantized network in a checkpoint of format {found}, which has no records of what "
-            f"was trained ({RECORDS_FILE}); nothing exported from it could be proved. Train again, or export "
-            "with the version that wrote it."
+            f"{folder}: a quantized network in a checkpoint of format {found}, which does not record all "
+            "that was trained (quantizers, classes, preprocessing), so no export of it could be proved. "
+            "Train again, or export with the version that wrote it."
         )
 
 

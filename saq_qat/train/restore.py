@@ -7,6 +7,7 @@ from typing import Literal
 from torch import fx, nn
 
 from saq_qat.data.open import ImageData, open_data
+from saq_qat.data.record import check_data_record
 from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.recorded import take_up_statistics
 from saq_qat.quant.plan.plan import Plan
@@ -50,8 +51,8 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
             recipe); ``choose_checkpoint`` says which of them a command takes.
 
     Raises:
-        ArtifactError: the folder is no run, or its checkpoint is missing or damaged and so is the one before
-            it, which is tried with a warning.
+        ArtifactError: the folder is no run, its checkpoint is missing or damaged and so is the one before
+            it, which is tried with a warning; or the network was trained otherwise than its recipe says.
         DataError: the images are not what the recipe says.
     """
     if not (run / RESOLVED).is_file():
@@ -64,6 +65,8 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
     if checkpoint is None:
         raise ArtifactError(f"{folder}: no such checkpoint; the training has not saved one yet.")
     images = open_data(recipe.data, recipe.seed)
+    if checkpoint.data is not None:
+        check_data_record(checkpoint.data, images, str(folder))
     network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
     records = check_records(network, plan, recipe, checkpoint)
     load_weights(network, checkpoint.model, str(folder))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saq_qat.data.batches import steps_per_epoch
 from saq_qat.data.open import ImageData
+from saq_qat.data.record import check_data_record, data_record
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
 from saq_qat.models.probe import check_takes_images
@@ -115,6 +116,7 @@ class Training:
             training,
             progress,
             records=records_of(self.network, self.plan, self.recipe),
+            data=data_record(self.images),
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
 
@@ -161,6 +163,8 @@ def begin_or_resume(
         plan = None
     else:
         _check_same_surroundings(checkpoint, folder, processes, teacher)
+        if checkpoint.data is not None:
+            check_data_record(checkpoint.data, images, str(checkpoint.folder))
         network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
         check_records(network, plan, recipe, checkpoint)
         load_weights(network, checkpoint.model, str(folder))

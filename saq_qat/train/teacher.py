@@ -1,7 +1,6 @@
 """The teacher of a training: loaded, held against the images it will see, and known by its hash."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from saq_qat.data.open import ImageData
+from saq_qat.data.record import data_differences, data_record
 from saq_qat.errors import ArtifactError, DataError, RecipeError
 from saq_qat.models.build import build_model
 from saq_qat.optim.distillation import Distillation
@@ -60,29 +60,15 @@ def load_teacher(wanted: Teacher, images: ImageData, device: torch.device) -> Lo
 
 def _of_run(run: Path, wanted: Teacher, images: ImageData) -> nn.Module:
     restored = restore(run, wanted.checkpoint)
-    differences = list(_differences(restored.images, images))
+    of_teacher, here = data_record(restored.images), data_record(images)
+    differences = list(data_differences(of_teacher, here, now="here", only=_INPUT))
     if differences:
         raise RecipeError(
-            f"{run}: the teacher must know the same classes and expect the same input as this recipe:\n"
+            f"{run}: a teacher must know the classes of this recipe and expect its input:\n"
             + "\n".join(f"  {line}" for line in differences)
             + "\nChange data to fit the teacher, or choose another teacher."
         )
     return restored.network
-
-
-def _differences(of_teacher: ImageData, here: ImageData) -> Iterator[str]:
-    if of_teacher.classes != here.classes:
-        theirs, ours = (_summary(each.classes) for each in (of_teacher, here))
-        yield f"classes: the teacher's are {theirs}; here they are {ours}"
-    for name in _INPUT:
-        theirs, ours = (getattr(each.preprocessing, name) for each in (of_teacher, here))
-        if theirs != ours:
-            yield f"{name}: the teacher's is {theirs}; here it is {ours}"
-
-
-def _summary(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(classes[:5])
-    return f"{len(classes)} ({shown}{', ...' if len(classes) > 5 else ''})"
 
 
 def _of_file(model: Model | None, images: ImageData) -> tuple[str, nn.Module]:

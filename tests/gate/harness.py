@@ -48,7 +48,8 @@ class Mutant:
             the product. ``view``: the deploy view, whose numbers change; the files have the same wrong
             numbers. ``graph``: the deploy view, whose operations change.
             ``onnxruntime``, ``tensorrt``, ``float16``: one file alone, as a model to edit. ``bundle``: files
-            and manifest, ready to be written. ``code``: MonkeyPatch, for the source of the user's model.
+            and manifest, ready to be written. ``code``: MonkeyPatch, for the user's model
+            and data.
         change: in place, but for ``bundle``, where it returns the changed one.
         named: regular expression that the message of the refusal has to match.
     """

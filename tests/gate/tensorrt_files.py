@@ -60,7 +60,7 @@ _CNN: tuple[tuple[str, Edit, str], ...] = (
         r"pool",
     ),
     ("subtraction for addition", operation("add", "Sub"), r"add|relu"),
-    ("zero point", own_constant("image.codes", 2, lambda v: v + 1), r"image"),
+    ("zero point", own_constant("image.codes", 2, lambda v: v + 1), r"image.codes: zero point is not 0"),
     ("number that no record has", unused_constant("stray"), r"stray"),
 )
 _VIT: tuple[tuple[str, Edit, str], ...] = (

@@ -8,7 +8,7 @@ import pytest
 from saq_qat.cli.main import main
 from saq_qat.errors import SaqError
 from saq_qat_export.run import export_run
-from tests.gate import adversarial, bundles, files, tensorrt_files, trained, views
+from tests.gate import adversarial, bundles, datasets, files, tensorrt_files, trained, views
 from tests.gate.harness import SIZE, Mutant, Trained, injected
 
 MUTANTS = (
@@ -18,6 +18,7 @@ MUTANTS = (
     *tensorrt_files.MUTANTS,
     *bundles.MUTANTS,
     *adversarial.MUTANTS,
+    *datasets.MUTANTS,
 )
 ON_THE_COMMAND_LINE = [
     next(mutant for mutant in MUTANTS if mutant.place == place and mutant.network == "cnn")

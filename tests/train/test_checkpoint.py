@@ -164,8 +164,8 @@ def of_format(folder: Path, number: int, form: str = "quantized") -> None:
 
 def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "last", make(1))
-    of_format(tmp_path / "last", 3)
-    with pytest.raises(FormatError, match="format 3; this saq-qat reads formats up to 2"):
+    of_format(tmp_path / "last", 4)
+    with pytest.raises(FormatError, match="format 4; this saq-qat reads formats up to 3"):
         read_checkpoint(tmp_path / "last")
 
 
@@ -174,10 +174,10 @@ def test_a_newer_format_is_never_taken_for_damage(tmp_path: Path, newer: list[st
     for step in (1, 2):
         write_checkpoint(tmp_path / "last", make(step))
     for name in newer:
-        of_format(tmp_path / name, 3)
+        of_format(tmp_path / name, 4)
     if "last" not in newer:
         (tmp_path / "last" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(FormatError, match="format 3"):
+    with pytest.raises(FormatError, match="format 4"):
         newest_checkpoint(tmp_path / "last")
 
 
@@ -195,7 +195,7 @@ def test_without_records_a_float_network_is_read_and_a_quantized_one_refused(tmp
     of_format(tmp_path / "last", 1, "float")
     assert read_checkpoint(tmp_path / "last").records is None
     of_format(tmp_path / "last", 1)
-    with pytest.raises(FormatError, match=r"no records of what was trained.*Train again"):
+    with pytest.raises(FormatError, match=r"does not record all.*Train again"):
         read_checkpoint(tmp_path / "last")
 
 

@@ -157,11 +157,11 @@ def test_the_mode_is_the_recipe_s(teacher: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.image_size=16", r"image_size: the teacher's is 8; here it is 16"),
-        ("data.std=[1, 1, 1]", r"std: the teacher's is \(.*\); here it is \(1\.0, 1\.0, 1\.0\)"),
+        ("data.image_size=16", r"image_size: 8 in training, 16 here"),
+        ("data.std=[1, 1, 1]", r"std: \(.*\) in training, \(1\.0, 1\.0, 1\.0\) here"),
         (
             "data={kind: synthetic, image_size: 8, classes: 3}",
-            r"classes: the teacher's are 10 \(0, 1, 2, 3, 4, ...\); here they are 3",
+            r"classes: 10 \(0, 1, 2, 3, 4, ...\) in training, 3 \(class 0, class 1, class 2\) here",
         ),
     ],
 )

@@ -209,7 +209,7 @@ def _compare_biases(view: fx.GraphModule) -> list[TensorComparison]:
     found = []
     for path, module in view.named_modules():
         if isinstance(module, IntegerLayer) and module.bias_scale is not None:
-            units = module.before_rounding.bias.double() * module.factor / module.bias_scale.double()
+            units = module.before_rounding.bias * module.factor / module.bias_scale.double()
             wrong = ~((units - module.bias.double()).abs() <= _ROUNDING_HALF)
             count = int(wrong.sum())
             found.append(

@@ -123,4 +123,4 @@ def _unround(layer: IntegerLayer) -> None:
     shape = (-1, *[1] * (layer.weight.dim() - 1))
     layer.weight = torch.where(constant.reshape(shape), before.codes, layer.weight)
     layer.weight_scale = torch.where(constant, before.scale.double() * layer.factor, layer.weight_scale)
-    layer.bias, layer.bias_scale = before.bias.double() * layer.factor, None
+    layer.bias, layer.bias_scale = before.bias * layer.factor, None

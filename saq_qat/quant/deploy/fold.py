@@ -34,7 +34,7 @@ class FoldedLayer:
         codes: int8, the weight's shape; refined by a power of two, signs flipped where the BatchNorm's gain
             is negative.
         scale: float32 (out,), positive; value of one stored code.
-        bias: float32 (out,), not rounded yet.
+        bias: float64 (out,), not rounded yet.
     """
 
     codes: Tensor
@@ -95,7 +95,7 @@ def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> Folded
             "A folded scale or bias is not a finite number: the checkpoint holds NaN or infinity. "
             "Export an earlier checkpoint, or train with a lower learning rate."
         )
-    return FoldedLayer(codes.to(torch.int8), scale.float(), bias.float())
+    return FoldedLayer(codes.to(torch.int8), scale.float(), bias)
 
 
 def absorb_offset(folded: FoldedLayer, offset: Tensor) -> FoldedLayer:
@@ -105,7 +105,7 @@ def absorb_offset(folded: FoldedLayer, offset: Tensor) -> FoldedLayer:
     then the padding is code 0, and the offset is what it stands for.
     """
     held = offset_in_bias(offset.detach(), folded.codes, folded.scale)
-    return replace(folded, bias=(folded.bias.double() + held).float())
+    return replace(folded, bias=folded.bias + held)
 
 
 def _check_fits_int8(layer: QuantLayer) -> None:
@@ -140,9 +140,9 @@ def bias_codes(folded: FoldedLayer, input_scale: Tensor) -> tuple[FoldedLayer, T
     K weights.
     """
     step = bias_scale(input_scale, folded.scale).double()
-    constant = folded.bias.double().abs() > step * _LARGEST_BIAS_CODE
+    constant = folded.bias.abs() > step * _LARGEST_BIAS_CODE
     if bool(constant.any()):
-        wide = (folded.bias.double().abs() / (_CONSTANT_BIAS_CODE * input_scale.double())).float()
+        wide = (folded.bias.abs() / (_CONSTANT_BIAS_CODE * input_scale.double())).float()
         shape = (-1, *[1] * (folded.codes.dim() - 1))
         folded = FoldedLayer(
             torch.where(constant.reshape(shape), torch.zeros_like(folded.codes), folded.codes),
@@ -150,4 +150,4 @@ def bias_codes(folded: FoldedLayer, input_scale: Tensor) -> tuple[FoldedLayer, T
             folded.bias,
         )
         step = bias_scale(input_scale, folded.scale).double()
-    return folded, torch.round(folded.bias.double() / step).to(torch.int32)
+    return folded, torch.round(folded.bias / step).to(torch.int32)

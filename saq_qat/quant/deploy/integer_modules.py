@@ -103,7 +103,7 @@ class IntegerLayer(nn.Module):
         self.refinement = refinement
         self.factor = 1.0
         self.before_rounding = FoldedLayer(folded.codes, folded.scale.clone(), folded.bias.clone())
-        codes = folded.bias
+        codes = folded.bias.float()
         if input_scale is not None:
             folded, codes = bias_codes(folded, input_scale)
         self.register_buffer("weight", folded.codes)

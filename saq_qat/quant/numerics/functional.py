@@ -225,7 +225,7 @@ class _RoundToStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
         exact = step.double()
-        return x.double().div_(exact).round_().mul_(exact).to(x.dtype)
+        return (x.double() / exact).round_().mul_(exact).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:

@@ -84,8 +84,7 @@ class QuantLayer(nn.Module):
             return round_to_step(self.bias, input_scale * scale)
         codes, scale = self.stored(self.channel_gain, self.refinement)
         held = offset_in_bias(offset.detach(), codes, scale)
-        total = (self.bias.detach().double() + held).to(self.bias.dtype)
-        rounded = round_to_step(total, input_scale * scale).double() - held
+        rounded = round_to_step(self.bias.detach().double() + held, input_scale * scale) - held
         return self.bias + (rounded - self.bias.double()).detach().to(self.bias.dtype)
 
     @property

@@ -23,7 +23,7 @@ _KEEPS_SIGN = CARRIERS | {"DequantizeLinear", "GlobalAveragePool", "MaxPool"}
 
 @dataclass(frozen=True)
 class _Stored:
-    """How a QuantizeLinear of the file stores codes."""
+    """How a QuantizeLinear stores codes; ``zero_point`` is the one it must have."""
 
     expected: ExpectedQuantizer
     scale: Array
@@ -78,19 +78,35 @@ class QuantizerComparison:
         what = f"scale of quantizer {name}"
         self.tally.equal(what, node.input[1], _as_stored(expected.scale, self.file.half), scale)
         dtype = str(zero_point.dtype)
-        stored = _Stored(expected, scale, int(zero_point.reshape(-1)[0]), dtype)
-        self.stored[node.output[0]], self.names[node.output[0]] = stored, name
+        is_own = node.output[0].endswith(_SUFFIXES)
         if zero_point.size != 1 or dtype not in _LIMITS:
-            self.tally.differ(f"zero point of quantizer {name}", node.input[2], "one of 8 bits", zero_point)
-        elif node.output[0].endswith(_SUFFIXES):
+            self.tally.differ(
+                f"zero point of quantizer {name}", self.file.name(node, 2), "one of 8 bits", zero_point
+            )
+            return
+        stored = _Stored(expected, scale, self._zero_point(name, expected, dtype, is_own=is_own), dtype)
+        self.stored[node.output[0]], self.names[node.output[0]] = stored, name
+        self.tally.equal(
+            f"zero point of quantizer {name}", self.file.name(node, 2), stored.zero_point, int(zero_point)
+        )
+        if is_own:
             self.seen.add(name)
             self._offset(node, name, expected)
-            if name not in self.trained.records.repeated:
-                self._bounds(node, name, stored)
-            else:
-                self._pass_on(node, name, stored)
+        if is_own and name not in self.trained.records.repeated:
+            self._bounds(node, name, stored)
         else:
-            self._pass_on(node, name, stored)
+            self._holds_all(node, name, stored)
+
+    def _zero_point(self, name: str, expected: ExpectedQuantizer, dtype: str, *, is_own: bool) -> int:
+        """What code 0 is stored as: unsigned types have room for the smallest code, those in between for all
+        8 bits of signed ones, and behind a max pool it is what it was before."""
+        source = self.trained.records.repeated.get(name)
+        known = [other for output, other in self.stored.items() if self.names[output] == source]
+        if known:
+            return known[0].zero_point
+        if dtype == "int8":
+            return 0
+        return -min(expected.minimum, 0) if is_own else 128
 
     def _name(self, node: onnx.NodeProto) -> str:
         """By the name of its codes; one in between stores codes otherwise, for the quantizer behind it."""
@@ -200,17 +216,14 @@ class QuantizerComparison:
             return low is not None and bool(np.all(low >= 0))
         return found.op_type in _NEVER_NEGATIVE
 
-    def _pass_on(self, node: onnx.NodeProto, name: str, stored: _Stored) -> None:
-        """Codes stored again: behind a max pool as before it, otherwise with all 8 bits of signed codes."""
-        source = self.trained.records.repeated.get(name)
-        known = [other for output, other in self.stored.items() if self.names[output] == source]
-        zero_point = known[0].zero_point if known else 128 if stored.dtype == "uint8" else 0
-        tensor = self.file.name(node, 2)
-        self.tally.equal(f"zero point of quantizer {name}", tensor, zero_point, stored.zero_point)
+    def _holds_all(self, node: onnx.NodeProto, name: str, stored: _Stored) -> None:
+        """Codes stored again, unbounded: the type has room for every one of them."""
         low, high = (limit - stored.zero_point for limit in _LIMITS[stored.dtype])
         if low > stored.expected.minimum or high < stored.expected.maximum:
             expected = f"{stored.expected.minimum}..{stored.expected.maximum}"
-            self.tally.differ(f"codes of quantizer {name}", tensor, expected, f"{low}..{high}")
+            self.tally.differ(
+                f"codes of quantizer {name}", self.file.name(node, 2), expected, f"{low}..{high}"
+            )
 
     def _offset(self, node: onnx.NodeProto, name: str, expected: ExpectedQuantizer) -> None:
         """What is taken off before QuantizeLinear; a max pool passes values on that have lost theirs."""

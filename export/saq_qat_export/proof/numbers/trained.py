@@ -36,8 +36,8 @@ _ALPHA_FLOOR = np.float32(1e-6)
 _STEP_FLOOR = np.float32(1e-4)
 _LARGEST_BIAS_CODE = 2**30
 _CONSTANT_BIAS_CODE = 2**20
-# A bias is added up in float64 and held as float32 in between: half a unit of its 24 bits, twice.
-_BIAS_ROUNDING = 2.0**-23
+# Sums of float64 in another order: a few of its last bits.
+_BIAS_ROUNDING = 2.0**-48
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class ExpectedLayer:
         scale: float32 (out,), of one stored code.
         bias: float64 (out,), not rounded.
         bias_scale: float32 (out,); None where the layer reads floats.
-        tolerance: float64 (out,): how many units a rounded bias may be off: half, and what float32 loses.
+        tolerance: float64 (out,): how many units a rounded bias may be off: half, and what the
+            order of a float64 sum loses.
         constant: bool (out,): channels whose bias is beyond 2^30 units, which are stored as that bias alone.
     """
 
@@ -187,10 +188,8 @@ class Trained:
             bias = bias * record.factor
             return ExpectedLayer(record, codes, scale * factor, bias, None, np.zeros(len(bias)), nowhere)
         unit = input_scale * scale
-        constant = np.abs(bias.astype(np.float32)) > unit.astype(np.float64) * _LARGEST_BIAS_CODE
-        wide = np.abs(bias.astype(np.float32).astype(np.float64)) / (
-            _CONSTANT_BIAS_CODE * np.float64(input_scale)
-        )
+        constant = np.abs(bias) > unit.astype(np.float64) * _LARGEST_BIAS_CODE
+        wide = np.abs(bias) / (_CONSTANT_BIAS_CODE * np.float64(input_scale))
         scale = np.where(constant, wide.astype(np.float32), scale)
         codes = np.where(constant.reshape(-1, *[1] * (codes.ndim - 1)), 0, codes)
         unit = input_scale * scale
