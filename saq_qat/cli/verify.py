@@ -96,7 +96,7 @@ def _verify(
         lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
         lowered = with_contents(lowered, contents)
         files = {file.name: (place / file.name).read_bytes() for file in manifest.files()}
-        check_manifest(manifest, files, lowered.restored, lowered.plan)
+        check_manifest(manifest, files, lowered)
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
         engines, absent = _engine_comparisons(place, lowered, size)

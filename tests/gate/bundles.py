@@ -132,6 +132,14 @@ def gate_passed_without(bundle: Bundle) -> Bundle:
     return manifest(gate=replace(gate, comparisons=gate.comparisons[1:]))(bundle)
 
 
+def cpu(**values: Any) -> Change:
+    return lambda bundle: manifest(cpu=replace(bundle.manifest.cpu, **values))(bundle)
+
+
+def sizes(**values: Any) -> Change:
+    return lambda bundle: manifest(sizes=replace(bundle.manifest.sizes, **values))(bundle)
+
+
 def first_plus_one(values: Array) -> Array:
     values.reshape(-1)[0] += 1
     return values
@@ -205,6 +213,17 @@ _ROWS: tuple[tuple[str, str, Change, str], ...] = (
         preprocessing(std=lambda s: tuple(v * 1.01 for v in s)),
         r"preprocessing\.std",
     ),
+    (
+        "channels that became constants",
+        "cnn",
+        layer("mix.0", constant_channels=lambda n: n + 1),
+        r"constant_channels of layer mix\.0 is 1 in the manifest, but 0",
+    ),
+    ("CPUs it is for", "cnn", cpu(cpu="vnni"), r"cpu\.cpu is 'vnni' in the manifest, but 'any'"),
+    ("products over the pair bound", "cnn", cpu(over_pair_bound=("mix.0",)), r"cpu\.over_pair_bound"),
+    ("what other CPUs give", "cnn", cpu(elsewhere="other codes"), r"cpu\.elsewhere is 'other codes'"),
+    ("number of parameters", "cnn", sizes(parameters=7), r"sizes is Sizes\(parameters=7,"),
+    ("bits of all weights", "vit", sizes(theoretical_bits=7), r"sizes is .*theoretical_bits=7"),
     ("resize of the preprocessing", "cnn", preprocessing(resize=lambda r: 37), r"preprocessing\.resize"),
     ("order of the labels", "cnn", labels_swapped, r"order of the labels"),
     ("name of the input", "cnn", input_renamed, r"input of the file"),

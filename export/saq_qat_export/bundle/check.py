@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from saq_qat.errors import GateError
 from saq_qat_export.bundle.manifest_check import check_manifest
-from saq_qat_export.bundle.records import sizes_of
 from saq_qat_export.bundle.write import Bundle, logits_tolerances
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.probe import Probe
@@ -36,8 +35,7 @@ def check_bundle(
     """
     _check_models(bundle, lowered)
     _check_gate(bundle, proof, allow_failed_gate=allow_failed_gate)
-    check_manifest(bundle.manifest, bundle.files, lowered.restored, lowered.plan)
-    _check_sizes(bundle, lowered)
+    check_manifest(bundle.manifest, bundle.files, lowered)
     _check_golden(bundle, images, lowered)
 
 
@@ -65,13 +63,6 @@ def _check_gate(bundle: Bundle, proof: Proof, *, allow_failed_gate: bool) -> Non
         raise GateError(
             f"The manifest's gate is not the verdict of the proof in {', '.join(other)}, {_AGAIN}"
         )
-
-
-def _check_sizes(bundle: Bundle, lowered: Lowered) -> None:
-    stated = bundle.manifest.sizes
-    found = sizes_of(lowered.view, {target: len(graph.content) for target, graph in lowered.shipped.items()})
-    if stated != found:
-        raise GateError(f"sizes are {stated} in the manifest, and {found} in the graphs, {_AGAIN}")
 
 
 def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowered) -> None:

@@ -1,7 +1,8 @@
 """What a manifest says, beside its files, the plan and the data: they agree, or nothing is written.
 
 A server computes with the file, and everybody else reads the manifest: how an image becomes the input, what
-the classes are called, which grid each tensor lies on. The proof of the graphs says nothing of these.
+the classes are called, which grid each tensor lies on. The proof of the graphs says nothing of these. Which
+versions wrote the bundle is its writer's word alone.
 """
 
 import hashlib
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from saq_qat.errors import GateError, RecipeError
+from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe, Thresholds
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.file_grids import FileGrids, TensorGrid, file_grids
+from saq_qat_export.bundle.records import cpu_record, sizes_of
+from saq_qat_export.proof.constant_channels import constant_count
+from saq_qat_export.proof.lowered import Lowered
 from saq_qat_runtime.bundle.manifest import Manifest, ScaleSummary, TensorRecord
 
 __all__ = ["Disagreement", "check_manifest", "disagreements"]
@@ -36,9 +41,9 @@ class Disagreement:
         return f"{self.where} is {self.stated!r} in the manifest, but {self.found!r}"
 
 
-def check_manifest(manifest: Manifest, files: Mapping[str, bytes], restored: Restored, plan: Plan) -> None:
+def check_manifest(manifest: Manifest, files: Mapping[str, bytes], lowered: Lowered) -> None:
     """Raises GateError naming the fields that disagree; arguments as of ``disagreements``."""
-    found = tuple(disagreements(manifest, files, restored, plan))
+    found = tuple(disagreements(manifest, files, lowered))
     if found:
         listed = "\n".join(f"  {entry}" for entry in found[:_LISTED])
         more = f"\n  and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
@@ -49,18 +54,19 @@ def check_manifest(manifest: Manifest, files: Mapping[str, bytes], restored: Res
         )
 
 
-def disagreements(
-    manifest: Manifest, files: Mapping[str, bytes], restored: Restored, plan: Plan
-) -> Iterator[Disagreement]:
+def disagreements(manifest: Manifest, files: Mapping[str, bytes], lowered: Lowered) -> Iterator[Disagreement]:
     """Every field of the manifest that is not what its files, the plan or the data say.
 
     Args:
         files: contents of the bundle's files by name, the manifest aside.
-        plan: judged for the bundle's targets.
+        lowered: the run, for the bundle's targets, with the bundle's graphs.
     """
+    plan = lowered.plan
     yield from _of_files(manifest, files)
-    yield from _of_data(manifest, restored)
+    yield from _of_data(manifest, lowered.restored)
     yield from _of_layers(manifest, plan)
+    yield from _of_view(manifest, files, lowered)
+    yield from _of_cpu(manifest, lowered)
     for target, model in manifest.models.items():
         if model.name in files:
             grids = file_grids(files[model.name])
@@ -80,8 +86,6 @@ def _of_files(manifest: Manifest, files: Mapping[str, bytes]) -> Iterator[Disagr
         content = files.get(record.name, b"")
         yield from _compared(f"size of {record.name}", record.bytes, len(content))
         yield from _compared(f"sha256 of {record.name}", record.sha256, hashlib.sha256(content).hexdigest())
-    sizes = {target: len(files.get(model.name, b"")) for target, model in manifest.models.items()}
-    yield from _compared("file size of each target", dict(manifest.sizes.file_bytes), sizes)
 
 
 def _of_data(manifest: Manifest, restored: Restored) -> Iterator[Disagreement]:
@@ -131,6 +135,30 @@ def _of_layers(manifest: Manifest, plan: Plan) -> Iterator[Disagreement]:
         }
         for name, value in expected.items():
             yield from _compared(f"{name} of layer {layer.name}", getattr(record, name), value)
+
+
+def _of_view(manifest: Manifest, files: Mapping[str, bytes], lowered: Lowered) -> Iterator[Disagreement]:
+    """Channels that are their bias alone, parameters and bits of weights."""
+    for record in manifest.layers:
+        module = dict(lowered.view.named_modules()).get(record.name)
+        count = constant_count(module) if isinstance(module, IntegerLayer) else 0
+        where = f"constant_channels of layer {record.name}"
+        yield from _compared(where, record.constant_channels, count)
+    sizes = {target: len(files.get(model.name, b"")) for target, model in manifest.models.items()}
+    yield from _compared("sizes", manifest.sizes, sizes_of(lowered.view, sizes))
+
+
+def _of_cpu(manifest: Manifest, lowered: Lowered) -> Iterator[Disagreement]:
+    """Of the products over the pair bound, in the file; how many codes they cost is the proof's affair."""
+    graph = lowered.shipped.get("onnxruntime")
+    products = () if graph is None else graph.over_pair_bound
+    found = cpu_record(lowered.restored.recipe.deploy.onnxruntime.cpu, products, None)
+    stated = manifest.cpu
+    yield from _compared("cpu.cpu", stated.cpu, found.cpu)
+    yield from _compared("cpu.over_pair_bound", stated.over_pair_bound, found.over_pair_bound)
+    start, _, end = found.elsewhere.partition(";")
+    if not (stated.elsewhere.startswith(start) and stated.elsewhere.endswith(end)):
+        yield Disagreement("cpu.elsewhere", stated.elsewhere, found.elsewhere)
 
 
 def _of_tensors(manifest: Manifest, target: str, grids: FileGrids, plan: Plan) -> Iterator[Disagreement]:

@@ -88,19 +88,19 @@ def sizes_of(view: fx.GraphModule, file_bytes: dict[str, int]) -> Sizes:
     return Sizes(parameters, 4 * parameters, bits, file_bytes)
 
 
-def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof) -> CpuRecord:
+def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof | None) -> CpuRecord:
     """On which CPUs plain sessions give the trained codes, and what they give elsewhere.
 
     Args:
         cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
         over_bound: integer products of the file for ONNX Runtime that exceed the pair bound.
+        proof: which has counted the codes that this costs; without it nothing is said of their number.
     """
     names = tuple(product.name for product in over_bound)
     if not names:
         return CpuRecord(cpu, (), "the same codes on every CPU, in any session")
-    emulated = next(
-        (comparison for comparison in proof.comparisons if comparison.name == PAIR_COMPARISON), None
-    )
+    comparisons = () if proof is None else proof.comparisons
+    emulated = next((comparison for comparison in comparisons if comparison.name == PAIR_COMPARISON), None)
     counted = "" if emulated is None else f": {emulated.mismatches:,} of {emulated.compared:,} in the proof"
     return CpuRecord(
         cpu, names,

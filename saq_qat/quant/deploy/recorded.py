@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from saq_qat.quant.deploy.float_records import float_records, operation_name
 from saq_qat.quant.deploy.fold import refinement
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLayer, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
@@ -15,7 +16,6 @@ from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.records import (
     BatchNormRecord,
     CodesRecord,
-    FloatRecord,
     LayerRecord,
     NetworkRecords,
     QuantizerRecord,
@@ -28,7 +28,6 @@ from saq_qat.quant.trace.inputs import activation_quantizers, quantizer_before
 __all__ = ["fill_records", "plan_records", "take_up_statistics"]
 
 _PREFIX = "quantizers."
-_LARGEST_LISTED = 4096
 
 
 def plan_records(network: fx.GraphModule, plan: Plan, *, refine_bias: bool) -> NetworkRecords:
@@ -54,7 +53,7 @@ def plan_records(network: fx.GraphModule, plan: Plan, *, refine_bias: bool) -> N
             for node in network.graph.nodes
             if graph.is_batch_norm(network, node) and node not in folded
         ),
-        floats=tuple(_floats(network)),
+        floats=tuple(float_records(network)),
         repeated=dict(_repeated(network)),
     )
 
@@ -154,7 +153,7 @@ def _power_of_two(node: fx.Node) -> float | None:
     numbers = [term for term in node.args if isinstance(term, (int, float)) and not isinstance(term, bool)]
     if node.kwargs or len(node.args) != 2 or len(numbers) != 1:
         return None
-    number, name = float(numbers[0]), _name_of(node)
+    number, name = float(numbers[0]), operation_name(node)
     if number <= 0 or not math.isfinite(number) or math.frexp(number)[0] != 0.5:
         return None
     if name == "mul":
@@ -169,71 +168,6 @@ def _repeated(network: fx.GraphModule) -> Iterator[tuple[str, str]]:
             source = graph.value_of(network, node)
             if isinstance(graph.module_of(network, source), Quantizer):
                 yield node.name, str(source.target).removeprefix(_PREFIX)
-
-
-def _floats(network: fx.GraphModule) -> Iterator[FloatRecord]:
-    """Whatever computes with tensors of its own, or with numbers written in the network's code."""
-    saved = network.state_dict()
-    for node in network.graph.nodes:
-        module = graph.module_of(network, node)
-        if node.op == "get_attr":
-            record = _attribute(network, node, saved)
-        elif isinstance(module, (Quantizer, QuantLayer)) or graph.is_batch_norm(network, node):
-            continue
-        elif module is not None:
-            record = _module(node, module)
-        else:
-            given = (node.args, node.kwargs)
-            record = FloatRecord(node.name, _name_of(node), (), tuple(_numbers(given)), tuple(_words(given)))
-        moves = graph.is_reshape(network, node) or graph.is_shape_arithmetic(node)
-        if record is not None and (record.tensors or record.numbers or not moves) and record.op:
-            yield record
-
-
-def _attribute(network: fx.GraphModule, node: fx.Node, saved: dict[str, Tensor]) -> FloatRecord | None:
-    """A parameter or buffer; the numbers themselves of a buffer that no checkpoint holds."""
-    target = str(node.target)
-    if target in saved:
-        return FloatRecord(node.name, "parameter", (target,))
-    path, _, name = target.rpartition(".")
-    value = getattr(network.get_submodule(path), name)
-    if not isinstance(value, Tensor) or value.numel() > _LARGEST_LISTED or not value.is_floating_point():
-        return None
-    return FloatRecord(node.name, "constant", (), tuple(float(x) for x in value.detach().flatten().tolist()))
-
-
-def _module(node: fx.Node, module: nn.Module) -> FloatRecord:
-    path = str(node.target)
-    tensors = tuple(f"{path}.{name}" for name in module.state_dict())
-    settings = [value for key, value in sorted(vars(module).items()) if not key.startswith("_")]
-    numbers, words = tuple(_numbers(settings)), tuple(_words(settings))
-    return FloatRecord(node.name, type(module).__name__, tensors, numbers, words)
-
-
-def _name_of(node: fx.Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return str(name).strip("_").removeprefix("i") if name in ("imul", "itruediv") else str(name).strip("_")
-
-
-def _words(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _words(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _words(entry)
-
-
-def _numbers(value: object) -> Iterator[float]:
-    """Finite numbers in arguments, in order."""
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _numbers(part)
-    elif isinstance(value, dict):
-        yield from _numbers(list(value.values()))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        yield float(value)
 
 
 @torch.no_grad()

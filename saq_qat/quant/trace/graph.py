@@ -199,7 +199,9 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     if is_carrier(network, node) or is_global_average(network, node) or _selects(network, node):
         return is_nonnegative(network, node.all_input_nodes[0])
     terms = node.all_input_nodes
-    has_negative_number = any(isinstance(term, int | float) and term < 0 for term in node.args)
+    has_negative_number = any(
+        isinstance(term, int | float) and term < 0 for term in (*node.args, *node.kwargs.values())
+    )
     is_joined = _is_one_of(network, node, JOINING) and bool(terms) and not has_negative_number
     return is_joined and "alpha" not in node.kwargs and all(is_nonnegative(network, term) for term in terms)
 

@@ -166,7 +166,8 @@ class Ranges(nn.Module):
         any_sign = [
             self.shifted(x), x.clamp(max=1), a.clamp(min=-1) * x, torch.cat([a, x], 1), x.chunk(2, 1)[0],
             self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1,
-            torch.add(a, a, alpha=-1), F.elu(x), -a, x.flip(1),
+            torch.add(a, a, alpha=-1), F.elu(x), -a, x.flip(1), torch.mul(a, other=-1.0),
+            torch.add(a, other=-1.0),
         ]  # fmt: skip
         return nonnegative, any_sign
 

@@ -97,6 +97,18 @@ class GraphFile:
             found = self.writer(found)
         return found
 
+    def quantizer_before(self, dequantize: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The QuantizeLinear whose codes a DequantizeLinear reads, bounded or not."""
+        node = self.source(dequantize)
+        if node is not None and node.op_type == "Clip":
+            node = self.source(node)
+        return node if node is not None and node.op_type == "QuantizeLinear" else None
+
+    def as_stored(self, value: Any) -> Array:
+        """A float32 as the file has it: rounded to float16 where floats are that."""
+        single = np.asarray(value, np.float32)
+        return single.astype(np.float16).astype(np.float32) if self.half else single
+
     def uses(self, name: str) -> Iterator[tuple[onnx.NodeProto, int]]:
         """Who reads a value, through carriers, and as which input."""
         for node, index in self.readers.get(name, []):
