@@ -10,13 +10,13 @@ import typer
 
 from saq_qat.cli.findings import count_levels, print_findings
 from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
+from saq_qat.cli.untrained import deployable, untrained
 from saq_qat.errors import LegalityError, RecipeError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from torch import nn
 
-    from saq_qat.quant.plan.plan import Finding, Plan
+    from saq_qat.quant.plan.plan import Finding
     from saq_qat.recipe.schema import Recipe
 
 __all__ = ["check"]
@@ -135,24 +135,25 @@ def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, 
 def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full: bool) -> None:
     from saq_qat.recipe.load import load_recipe
 
-    recipe = load_recipe(file, overrides)
+    recipe = _for_classes(load_recipe(file, overrides), classes)
+    model, images = untrained(recipe)
     if recipe.quant is None:
         typer.echo(
             f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check."
         )
         return
+    from saq_qat.models.probe import CHANNELS
     from saq_qat.quant.network import plan_network
-    from saq_qat.train.statistics import check_statistics
 
-    model = _untrained(recipe, classes)
-    check_statistics(recipe, model)
-    deploy = recipe.deploy
-    _, plan = plan_network(model, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu)
+    deploy, side = recipe.deploy, recipe.data.image_size
+    _, plan = plan_network(
+        model, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu, image=(CHANNELS, side, side)
+    )
     integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in plan_lines(plan, integer_attention=integer_attention, fold=not full, width=width):
         typer.echo(line)
-    findings = [*plan.findings, *_graph_findings(model, recipe, plan)]
+    findings = [*plan.findings, *(() if plan.errors else deployable(model, recipe, images))]
     print_findings(findings)
     biases = unlearned_biases(plan, [stage.kind for stage in recipe.train.stages])
     typer.echo(f"note {biases}\n" if biases and recipe.deploy.targets else "")
@@ -161,28 +162,17 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full
     _refuse(file, findings)
 
 
-def _graph_findings(model: "nn.Module", recipe: "Recipe", plan: "Plan") -> "tuple[Finding, ...]":
-    """What the rules over graphs say of the graph this plan leads to."""
-    if "tensorrt" not in recipe.deploy.targets or plan.errors or recipe.quant is None:
-        return ()
-    from saq_qat_export.tensorrt.own_graphs import lint_planned
-
-    return lint_planned(model, recipe, recipe.quant)
-
-
 def _refuse(file: Path, findings: "list[Finding] | tuple[Finding, ...]") -> None:
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         raise LegalityError(f"{file}: {errors} error(s) above stop it from being deployed.")
 
 
-def _untrained(recipe: "Recipe", classes: int | None) -> "nn.Module":
-    from saq_qat.data.open import open_data
-    from saq_qat.models.build import build_model
-    from saq_qat.models.probe import check_takes_images
+def _for_classes(recipe: "Recipe", classes: int | None) -> "Recipe":
+    """The recipe, with synthetic images in the place of its own if the number of classes is given."""
+    from saq_qat.recipe.schema import Synthetic
 
     if classes is None:
-        classes = len(open_data(recipe.data, recipe.seed).classes)
-    model = build_model(recipe.model.model_copy(update={"pretrained": None}), classes)
-    check_takes_images(model, recipe.data.image_size, classes, recipe.model.name)
-    return model
+        return recipe
+    data = Synthetic(kind="synthetic", image_size=recipe.data.image_size, classes=classes)
+    return recipe.model_copy(update={"data": data})

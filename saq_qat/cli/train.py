@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saq_qat.cli.console import newest_run, progress, resolve_run
-from saq_qat.errors import RecipeError
+from saq_qat.cli.untrained import deployable, untrained
+from saq_qat.errors import LegalityError, RecipeError
 
 if TYPE_CHECKING:
     from saq_qat.recipe.schema import Recipe
@@ -67,6 +68,10 @@ def _new_run(
     processes.share_of(loaded.train.batch_size, loaded.train.micro_batch_size)
     if not processes.is_first:
         return loaded, Path(processes.same_text(""))
+    model, images = untrained(loaded)
+    for finding in deployable(model, loaded, images):
+        if finding.level == "error":
+            raise LegalityError(f"{recipe}: {finding}")
     folder = create_run_folder(runs, loaded.name, recipe.read_bytes(), overrides)
     return loaded, Path(processes.same_text(str(folder)))
 

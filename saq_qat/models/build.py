@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
@@ -52,9 +53,33 @@ def build_model(model: Model, num_classes: int) -> nn.Module:
         separate_attention(network)
     else:
         network = _construct(model, _built_in(model), num_classes)
+    network = _plain(network)
     if model.pretrained is not None:
         load_pretrained(network, Path(model.pretrained), strict=model.pretrained_strict)
     return network
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """The network itself, in float32, without what compiles it or spreads it over devices."""
+    for path, module in list(network.named_modules()):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RecipeError(
+                f"model: {path or 'the network'} is a scripted module, whose operations torch.fx cannot see. "
+                "Return it without torch.jit.script."
+            )
+        inner = _wrapped(module)
+        if inner is not None and path:
+            network.set_submodule(path, inner)
+    while (inner := _wrapped(network)) is not None:
+        network = inner
+    return network.float()
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """What a compiled or a parallel module wraps."""
+    names = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    found = getattr(module, names.get(type(module).__name__, ""), None)
+    return found if isinstance(found, nn.Module) else None
 
 
 def _built_in(model: Model) -> Callable[..., nn.Module]:

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from saq_qat.errors import RecipeError
 
-__all__ = ["check_takes_images"]
+__all__ = ["CHANNELS", "check_takes_images"]
 
-_CHANNELS = 3
+CHANNELS = 3
+"""Of every image: red, green and blue."""
+
 _SIZES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 299, 384, 448, 512)
 
 
@@ -58,7 +60,7 @@ def _output(network: nn.Module, image_size: int) -> object:
     entered: list[str] = []
     with _noting(network, entered), torch.random.fork_rng(devices=[]):
         try:
-            return network(torch.zeros(2, _CHANNELS, image_size, image_size))
+            return network(torch.zeros(2, CHANNELS, image_size, image_size))
         # forward is the user's, and may refuse an image with anything.
         except Exception as error:
             raise _RefusedError(error, entered[-1] if entered else "") from error
@@ -84,7 +86,7 @@ def _refusal(network: nn.Module, refused: _RefusedError, image_size: int, name: 
     where = f" in {refused.where} ({kind})" if refused.where else ""
     reason = str(refused.error).rstrip(".") or type(refused.error).__name__
     return (
-        f"data.image_size must be a size that the network takes; {name} refuses images (N, {_CHANNELS}, "
+        f"data.image_size must be a size that the network takes; {name} refuses images (N, {CHANNELS}, "
         f"{image_size}, {image_size}){where}: {reason}. {_fix(network, image_size)}"
     )
 
@@ -101,7 +103,7 @@ def _fix(network: nn.Module, image_size: int) -> str:
             "(model.arguments: img_size for Vision Transformers of timm, image_size for torchvision's)."
         )
     return (
-        f"It takes none of {_SIZES[0]} to {_SIZES[-1]} either: it must take images of {_CHANNELS} channels "
+        f"It takes none of {_SIZES[0]} to {_SIZES[-1]} either: it must take images of {CHANNELS} channels "
         "and any batch. Try it on torch.zeros(2, 3, 224, 224)."
     )
 

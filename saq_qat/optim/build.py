@@ -107,7 +107,7 @@ def build_step(
     network = network.module if isinstance(network, DistributedDataParallel) else network
     named: Mapping[str, nn.Parameter] = trainable_parameters(network)
     parameters = list(named.values())
-    update = Update(optimizer, parameters, max_norm=max_norm)
+    update = Update(optimizer, parameters, max_norm=max_norm, names=list(named))
     if isinstance(method, schema.Saq):
         return SaqStep(objective, named, update, ball_of(network, method), method)
     if isinstance(method, schema.Sam):

@@ -12,7 +12,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saq_qat.optim.distillation import Distillation
 
-__all__ = ["MicroBatch", "Objective", "frozen_statistics", "random_state", "same_randomness"]
+__all__ = [
+    "MicroBatch",
+    "Objective",
+    "frozen_statistics",
+    "random_state",
+    "same_randomness",
+    "undone_unless_kept",
+]
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,24 @@ class Objective:
             loss = self._loss(self._logits(network, part.images), part)
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         return loss.detach()
+
+
+@contextmanager
+def undone_unless_kept(network: nn.Module, device: torch.device) -> Iterator[Callable[[], None]]:
+    """Put buffers and random generators back as they were, unless what is yielded was called.
+
+    A step that is skipped, or that fails, then leaves no trace in BatchNorm's running statistics.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    state, kept = random_state(device), []
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            same_randomness(state, device)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.optim.gradients import GradientSum, flat_norm
-from saq_qat.optim.passes import Objective
+from saq_qat.optim.passes import Objective, undone_unless_kept
 from saq_qat.optim.update import StepResult, Update
 
 __all__ = ["PlainStep"]
@@ -21,6 +21,13 @@ class PlainStep:
         self._update = update
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        with undone_unless_kept(self._objective.network, images.device) as keep:
+            result = self._step(images, labels)
+            if result.finite:
+                keep()
+        return result
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
         parts = self._objective.micro_batches(images, labels)
         gradient = GradientSum(self._parameters)
         losses = []

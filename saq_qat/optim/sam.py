@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.optim.gradients import GradientSum
-from saq_qat.optim.passes import Objective, frozen_statistics, random_state, same_randomness
+from saq_qat.optim.passes import (
+    Objective,
+    frozen_statistics,
+    random_state,
+    same_randomness,
+    undone_unless_kept,
+)
 from saq_qat.optim.perturbation import caught_gradients, moved, scaled
 from saq_qat.optim.update import StepResult, Update
 
@@ -29,6 +35,13 @@ class SamStep:
         self._rho = rho
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        with undone_unless_kept(self._objective.network, images.device) as keep:
+            result = self._step(images, labels)
+            if result.finite:
+                keep()
+        return result
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
         parts = self._objective.micro_batches(images, labels)
         gradient = GradientSum(self._parameters)
         measured = []

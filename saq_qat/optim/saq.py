@@ -13,6 +13,7 @@ from saq_qat.optim.passes import (
     frozen_statistics,
     random_state,
     same_randomness,
+    undone_unless_kept,
 )
 from saq_qat.optim.perturbation import Ball, caught_gradients, find_epsilon, open_slots, perturbed
 from saq_qat.optim.update import StepResult, Update
@@ -51,21 +52,25 @@ class SaqStep:
         self._apart = method.efficient is not None or not objective.distributed
         self._t = 0
         self._g_v: list[Tensor] | None = None
-        self._refresh = False
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        if self._method.objective == "vql":
-            result = self._one_pass(images, labels, None)
-        elif self._second_pass_is_due():
-            result = self._two_passes(images, labels)
-        else:
-            result = self._one_pass(images, labels, self._g_v)
-        self._t += 1
+        with undone_unless_kept(self._objective.network, images.device) as keep:
+            result = self._step(images, labels)
+            if result.finite:  # else the next step does what this one should have done
+                keep()
+                self._t += 1
         return result
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        if self._method.objective == "vql":
+            return self._one_pass(images, labels, None)
+        if self._second_pass_is_due():
+            return self._two_passes(images, labels)
+        return self._one_pass(images, labels, self._g_v)
 
     def _second_pass_is_due(self) -> bool:
         efficient = self._method.efficient
-        return efficient is None or self._t % efficient.tau == 0 or self._g_v is None or self._refresh
+        return efficient is None or self._t % efficient.tau == 0 or self._g_v is None
 
     def _two_passes(self, images: Tensor, labels: Tensor) -> StepResult:
         parts = self._objective.micro_batches(images, labels)
@@ -91,8 +96,6 @@ class SaqStep:
             epsilon_norm=epsilon_norm,
             cosine=angle,
         )
-        # A step that was skipped leaves the last good direction, and the next step replaces it.
-        self._refresh = not result.finite
         self._g_v = g_v if result.finite else self._g_v
         return result
 
@@ -142,19 +145,15 @@ class SaqStep:
         return gradients
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``t``, ``refresh`` and the count of skipped steps, 0-dim; ``g_v/<parameter>`` once it is known."""
-        state = {
-            "t": torch.tensor(self._t),
-            "refresh": torch.tensor(self._refresh),
-            **self._update.state_dict(),
-        }
+        """``t`` and the count of skipped steps, 0-dim; ``g_v/<parameter>`` once it is known."""
+        state = {"t": torch.tensor(self._t), **self._update.state_dict()}
         if self._g_v is not None:
             state |= {_VERTICAL + name: g_v for name, g_v in zip(self._names, self._g_v, strict=True)}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self._update.load_state_dict(state)
-        self._t, self._refresh = int(state["t"]), bool(state["refresh"])
+        self._t = int(state["t"])
         known = any(key.startswith(_VERTICAL) for key in state)
         pairs = zip(self._names, self._parameters, strict=True)
         self._g_v = (

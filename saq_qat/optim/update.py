@@ -52,6 +52,9 @@ class Update:
     """Applies a gradient with an optimizer, unless anything in the step is infinite or NaN on any process.
 
     A skipped step leaves parameters and optimizer as they were. ``limit`` of them in a row end the training.
+
+    Args:
+        names: of the parameters, for the message.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class Update:
         *,
         max_norm: float | None = None,
         limit: int = 10,
+        names: Sequence[str] = (),
     ) -> None:
         self._optimizer = optimizer
         self._parameters = parameters
         self._max_norm = max_norm
         self._limit = limit
+        self._names = names
         self._skipped_in_a_row = 0
 
     def apply(
@@ -101,7 +106,7 @@ class Update:
             if self._max_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, total)
             self._optimizer.step()
-        self._count(finite, numbers[0])
+        self._count(finite, numbers[0], gradients)
         return StepResult(numbers[0], shown[0], shown[1], shown[2], shown[3], finite)
 
     @staticmethod
@@ -112,13 +117,19 @@ class Update:
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
         return flag.item() == 1.0
 
-    def _count(self, finite: bool, loss: float) -> None:
+    def _count(self, finite: bool, loss: float, gradients: Sequence[Tensor]) -> None:
         self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
+        if finite:
+            return
+        wrong = [index for index, gradient in enumerate(gradients) if not bool(gradient.isfinite().all())]
+        for parameter in self._parameters:
+            parameter.grad = None
         if self._skipped_in_a_row >= self._limit:
+            named = f", first in {self._names[wrong[0]]}" if wrong and self._names else ""
             raise DivergedError(
-                f"{self._limit} steps in a row had a loss or gradient that is not finite (last loss {loss}); "
-                "none was applied. Lower the learning rate (train.stages.*.lr), lengthen the warm-up, set "
-                "train.optimizer.max_norm, or look for broken images."
+                f"{self._limit} steps in a row had a loss or gradient that is not finite (last loss {loss}"
+                f"{named}); none was applied. Lower the learning rate (train.stages.*.lr), lengthen the "
+                "warm-up, set train.optimizer.max_norm, or look for broken images."
             )
 
     def state_dict(self) -> dict[str, Tensor]:

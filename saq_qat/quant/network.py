@@ -18,6 +18,7 @@ from saq_qat.quant.plan.placement import place
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.trace.graph import is_carrier, module_of
 from saq_qat.quant.trace.inputs import activation_quantizers, hand_quantizer
+from saq_qat.quant.trace.sizes import ImageShape
 from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Cpu, Quant
 
@@ -27,30 +28,41 @@ _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, opera
 
 
 def plan_network(
-    model: nn.Module, quant: Quant, targets: tuple[str, ...], *, cpu: Cpu = "any"
+    model: nn.Module,
+    quant: Quant,
+    targets: tuple[str, ...],
+    *,
+    cpu: Cpu = "any",
+    image: ImageShape | None = None,
 ) -> tuple[fx.GraphModule, Plan]:
     """The traced float network and its judged plan; nothing is changed and no finding raises.
 
     Args:
+        image: (C, H, W) of the images it is for, which makes sizes known; see ``trace``.
         cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
 
     Raises:
         LegalityError: the model cannot be traced, or the policy cannot be applied to it.
     """
-    network = trace(model)
+    network = trace(model, image)
     return network, judge(place(network, quant, targets, cpu=cpu), network, targets, cpu=cpu)
 
 
 def quantize(
-    model: nn.Module, quant: Quant, targets: tuple[str, ...], *, cpu: Cpu = "any"
+    model: nn.Module,
+    quant: Quant,
+    targets: tuple[str, ...],
+    *,
+    cpu: Cpu = "any",
+    image: ImageShape | None = None,
 ) -> tuple[fx.GraphModule, Plan]:
     """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet
-    calibrated.
+    calibrated; arguments as of ``plan_network``.
 
     Raises:
         LegalityError: a target cannot run what the plan asks for; the message lists every error.
     """
-    network, plan = plan_network(model, quant, targets, cpu=cpu)
+    network, plan = plan_network(model, quant, targets, cpu=cpu, image=image)
     if plan.errors:
         raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
     insert_quantizers(network, plan)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from saq_qat.data.record import DataRecord, data_record_from_json, data_record_to_json
-from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.errors import ArtifactError, DivergedError, SaqError
 from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
 from saq_qat.train.files import sync_folder, write_synced
 
@@ -25,14 +25,16 @@ __all__ = [
     "FormatError",
     "Position",
     "newest_checkpoint",
+    "not_finite",
     "packed",
     "read_checkpoint",
     "write_checkpoint",
 ]
 
 FORMAT = 3
-RECORDS_FILE = "records.json"
-"""Of the quantizers, layers and other numbers of a quantized network; absent for one in full precision."""
+RECORDS_FILE, COMPUTED_FILE = "records.json", "computed.safetensors"
+"""Quantizers, layers and other numbers of a quantized network; what it computes from its parameters alone;
+absent for one in full precision."""
 
 Form = Literal["float", "quantized", "deploy"]
 _HASHES = "sha256.json"
@@ -64,6 +66,7 @@ class Checkpoint:
         sha256: of its model.safetensors, by which results know it; empty before it is written.
         records: of its quantizers; None in full precision.
         data: what it was trained on; None in checkpoints of format 1 and 2.
+        computed: values of ``computed_values``; kept for the proof, and not read back.
         folder: where it was read; None before it was written.
     """
 
@@ -76,6 +79,7 @@ class Checkpoint:
     sha256: str = ""
     records: NetworkRecords | None = None
     data: DataRecord | None = None
+    computed: Mapping[str, Tensor] = field(default_factory=dict)
     folder: Path | None = None
 
 
@@ -85,8 +89,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     A process that is killed at any moment leaves at least one of the two whole.
 
     Raises:
+        DivergedError: a tensor holds numbers that are not finite.
         SaqError: it cannot be written; the checkpoint before is untouched.
     """
+    wrong = not_finite(checkpoint.model)
+    if wrong:
+        raise DivergedError(
+            f"{folder}: {wrong} holds numbers that are not finite, so no checkpoint was written; the one "
+            "before is untouched. Lower the learning rate, or look for images of extreme values."
+        )
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,6 +114,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             f"{folder}: the checkpoint cannot be written: {error.strerror or error}. "
             "The one before it is untouched; free some space and go on with --resume."
         ) from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds infinity or NaN."""
+    return next(
+        (n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None
+    )
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -123,6 +141,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         files[RECORDS_FILE] = json.dumps(
             records_to_json(checkpoint.records), indent=1, allow_nan=False
         ).encode()
+    if checkpoint.computed:
+        files[COMPUTED_FILE] = packed(checkpoint.computed)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[_HASHES] = json.dumps(hashes, indent=2).encode()
     for name, content in files.items():
@@ -131,8 +151,13 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as the content of a safetensors file, from any device; equal tensors give equal bytes."""
+    """Tensors as the content of a safetensors file, from any device; equal tensors give equal bytes.
+
+    A tensor that has several names is stored under each.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    owners = {tensor.data_ptr(): name for name, tensor in plain.items()}
+    plain = {name: t if owners[t.data_ptr()] == name else t.clone() for name, t in plain.items()}
     return safetensors.torch.save(plain)
 
 

@@ -6,6 +6,8 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
+from saq_qat.models.probe import CHANNELS
+from saq_qat.quant.deploy.computed import computed_values
 from saq_qat.quant.deploy.recorded import fill_records, plan_records
 from saq_qat.quant.deploy.view import fold_batch_norm
 from saq_qat.quant.network import calibrate, quantize
@@ -14,7 +16,7 @@ from saq_qat.quant.plan.records import NetworkRecords, differences
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Checkpoint, Form
 
-__all__ = ["check_records", "load_weights", "network_in_form", "next_form", "records_of"]
+__all__ = ["check_records", "computed_of", "load_weights", "network_in_form", "next_form", "records_of"]
 
 _LISTED = 12
 
@@ -57,7 +59,10 @@ def network_in_form(recipe: Recipe, classes: int, form: Form) -> tuple[nn.Module
 def _quantized(network: nn.Module, recipe: Recipe) -> tuple[fx.GraphModule, Plan]:
     if recipe.quant is None:
         raise RecipeError("A quantized stage needs the section quant, which is missing or null.")
-    return quantize(network, recipe.quant, recipe.deploy.targets, cpu=recipe.deploy.onnxruntime.cpu)
+    side, deploy = recipe.data.image_size, recipe.deploy
+    return quantize(
+        network, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu, image=(CHANNELS, side, side)
+    )
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -80,6 +85,11 @@ def records_of(network: nn.Module, plan: Plan | None, recipe: Recipe) -> Network
     if plan is None or not isinstance(network, fx.GraphModule):
         return None
     return fill_records(plan_records(network, plan, refine_bias=recipe.deploy.refine_bias), network)
+
+
+def computed_of(network: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint stores of a quantized network that computes with its parameters alone."""
+    return computed_values(network) if isinstance(network, fx.GraphModule) else {}
 
 
 def check_records(

@@ -13,7 +13,7 @@ from saq_qat.quant.deploy.recorded import take_up_statistics
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.checkpoint import Form, newest_checkpoint
+from saq_qat.train.checkpoint import Form, newest_checkpoint, not_finite
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.forms import check_records, load_weights, network_in_form
 
@@ -64,6 +64,12 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise ArtifactError(f"{folder}: no such checkpoint; the training has not saved one yet.")
+    wrong = not_finite(checkpoint.model)
+    if wrong:
+        raise ArtifactError(
+            f"{folder}: {wrong} holds numbers that are not finite, so the network means nothing. Take "
+            "another checkpoint, or train with a lower learning rate."
+        )
     images = open_data(recipe.data, recipe.seed)
     if checkpoint.data is not None:
         check_data_record(checkpoint.data, images, str(folder))

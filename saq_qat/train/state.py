@@ -20,7 +20,7 @@ from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
-from saq_qat.train.forms import check_records, load_weights, network_in_form, records_of
+from saq_qat.train.forms import check_records, computed_of, load_weights, network_in_form, records_of
 from saq_qat.train.log import RunLog, environment
 from saq_qat.train.progress import OnProgress, TeacherAccuracy
 from saq_qat.train.stop import Stop, TrainingStoppedError
@@ -117,6 +117,7 @@ class Training:
             progress,
             records=records_of(self.network, self.plan, self.recipe),
             data=data_record(self.images),
+            computed=computed_of(self.network),
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
 

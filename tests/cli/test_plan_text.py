@@ -90,8 +90,8 @@ def test_check_refuses_statistics_of_a_network_without_batch_norm(
     saq_qat: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages = "train.stages=[{kind: quantized, epochs: 1, lr: 0.1}, {kind: statistics, batches: 2}]"
-    recipe = str(CONFIGS / "cifar10/vit-micro-w4a4-saq.yaml")
-    assert saq_qat("check", recipe, stages, "--classes", "10") == 2
+    recipe = [str(CONFIGS / "cifar10/vit-micro-w4a4-saq.yaml"), stages, "model.pretrained=null"]
+    assert saq_qat("check", *recipe, "--classes", "10") == 2
     assert "train.stages.1: a statistics stage" in capsys.readouterr().err
 
 

@@ -12,7 +12,9 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
 from torch import fx
+from torch.onnx.errors import OnnxExporterError
 
+from saq_qat.errors import LegalityError
 from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph.passes.names import code_tensors, float_tensors
@@ -58,7 +60,7 @@ def export_graph(
     Two exports of one checkpoint are byte-identical: nothing in the file tells of time or place.
 
     Raises:
-        LegalityError: float16 cannot hold a scale.
+        LegalityError: float16 cannot hold a scale, or torch.onnx knows an operation not.
     """
     row = GRAPH_TARGETS[target]
     view = row.prepare(view, deploy)
@@ -126,11 +128,24 @@ def _torch_export(
                 dynamic_shapes=({0: torch.export.Dim("N")},),
                 custom_translation_table=table,
             )
+    except OnnxExporterError as error:
+        raise LegalityError(
+            f"torch.onnx cannot write the network as ONNX: {_first_cause(error)} Write it "
+            "otherwise, or take another operation."
+        ) from error
     finally:
         exporter.setLevel(level)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model
+
+
+def _first_cause(error: BaseException) -> str:
+    """The innermost error, in a sentence: the wrappers say how the exporter works."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if line.endswith(".") else f"{line}."
 
 
 def _stamp(model: ir.Model) -> None:

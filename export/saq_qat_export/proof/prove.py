@@ -31,7 +31,7 @@ from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
-__all__ = ["KERNEL_COMPARISON", "Proof", "ProofSize", "prove", "prove_engine"]
+__all__ = ["KERNEL_COMPARISON", "Proof", "ProofSize", "prove", "prove_engine", "prove_integers"]
 
 KERNEL_COMPARISON = "convolutions and products on integer kernels"
 """The comparison that counts them."""
@@ -73,9 +73,31 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
         on_step: told in words what is being compared.
     """
     view, graph, images = lowered.view, lowered.graph, lowered.restored.images
+    comparisons = prove_integers(lowered, size.code_images, on_step)
+    backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
+    on_step("predictions of fake-quant network, deploy view and engine")
+    agreement = agree(
+        lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
+    )
+    comparisons += agreement_comparisons(agreement, lowered.restored.recipe.deploy.thresholds)
+    kernels = backend.integer_count() if "onnxruntime" in lowered.targets else None
+    if kernels is not None:
+        comparisons.append(_kernel_comparison(lowered.plan, kernels))
+    return Proof(tuple(comparisons), agreement, kernels)
+
+
+def prove_integers(
+    lowered: Lowered, code_images: int, on_step: Callable[[str], None] = lambda _: None
+) -> list[Comparison]:
+    """All of the proof that asks for no accuracy: numbers, function and codes.
+
+    Args:
+        code_images: validation images whose codes are compared.
+    """
+    view, graph, images = lowered.view, lowered.graph, lowered.restored.images
     side = images.preprocessing.image_size
-    on_step(f"codes of {size.code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
-    code_batches = [batch for batch, _ in _batches(images, size.code_images, _CODE_BATCH)]
+    on_step(f"codes of {code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
+    code_batches = [batch for batch, _ in _batches(images, code_images, _CODE_BATCH)]
     adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
     comparisons = code_comparisons(view, graph, code_batches, adversarial)
     if "onnxruntime" in lowered.targets:
@@ -91,16 +113,7 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
         comparisons += tensorrt_comparisons(view, graph, lowered.tensorrt, code_batches, adversarial)
     on_step("every number of the graphs that ship, beside the checkpoint's")
     comparisons += compare_numbers_of(lowered)
-    backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
-    on_step("predictions of fake-quant network, deploy view and engine")
-    agreement = agree(
-        lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
-    )
-    comparisons += agreement_comparisons(agreement, thresholds)
-    kernels = backend.integer_count() if "onnxruntime" in lowered.targets else None
-    if kernels is not None:
-        comparisons.append(_kernel_comparison(lowered.plan, kernels))
-    return Proof(tuple(comparisons), agreement, kernels)
+    return comparisons
 
 
 def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Comparison:

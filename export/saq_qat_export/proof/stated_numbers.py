@@ -81,7 +81,7 @@ def _is_never_negative(view: fx.GraphModule, quantize: fx.Node) -> bool:
     """Whether the graph itself keeps values from 0 on, so that a file need not state the bound."""
     source = quantize.all_input_nodes[0]
     passes = (ops.GLOBAL_AVERAGE_POOL, ops.DEQUANTIZE)
-    while source.target in passes or graph.is_max_pool(view, source) or graph.is_reshape(view, source):
+    while source.target in passes or graph.is_carrier(view, source) or graph.selects(view, source):
         source = source.all_input_nodes[0]
     module = graph.module_of(view, source)
     if isinstance(module, Quantize):

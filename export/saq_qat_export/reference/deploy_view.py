@@ -98,9 +98,12 @@ class _Interpreter:
 
     def _value(self, node: fx.Node) -> Value:
         value = self.values[node]
-        if isinstance(value, Opaque):
-            raise ArtifactError(f"{node.name}: expected a tensor of floats or codes; got {value.value!r}.")
-        return value
+        if not isinstance(value, Opaque):
+            return value
+        if isinstance(value.value, Tensor) and value.value.is_floating_point():
+            return Floats(value.value.detach().float().numpy())
+        kind = type(value.value).__name__
+        raise ArtifactError(f"{node.name}: expected a tensor of floats or codes; got a value of type {kind}.")
 
     def _evaluate(self, node: fx.Node) -> Value | Opaque:
         module = graph.module_of(self.view, node)

@@ -41,6 +41,11 @@ from saq_qat.recipe.schema import Cpu, Quant
 __all__ = ["place"]
 
 
+def _free(name: str) -> str:
+    """A name that a folder of modules may hold: a tensor has methods that a module has too."""
+    return f"{name}_value" if hasattr(nn.ModuleDict, name) else name
+
+
 @dataclass(frozen=True)
 class _Reader:
     """A reader with a requirement; ``carrier`` is the node it reads the group's value from."""
@@ -96,7 +101,7 @@ class _Placer:
                 yield from self._place(group)
 
     def _place(self, group: Group) -> Iterator[TensorPlan]:
-        name = "image" if group.head.op == "placeholder" else group.output.name
+        name = "image" if group.head.op == "placeholder" else _free(group.output.name)
         readers, all_require = self._readers(group)
         common = self._common_requirement(group, readers, all_require=all_require)
         first: TensorPlan | None = None

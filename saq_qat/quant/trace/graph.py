@@ -46,6 +46,8 @@ __all__ = [
     "is_shape_query",
     "is_weighted",
     "module_of",
+    "reads_image",
+    "selects",
     "source_of",
     "uses",
     "value_of",
@@ -53,6 +55,7 @@ __all__ = [
 
 
 _IMAGE_RANK = 4
+_READS_IMAGE = "saq_qat.reads_image"
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -78,14 +81,25 @@ def _is_one_of(network: fx.GraphModule, node: fx.Node, operations: Operations) -
     return _calls(network, node, operations.modules, operations.functions, operations.methods)
 
 
+def reads_image(node: fx.Node) -> bool:
+    """Whether a value depends on the image, and not on parameters and constants alone."""
+    if _READS_IMAGE not in node.meta:
+        for earlier in node.graph.nodes:
+            if _READS_IMAGE not in earlier.meta:
+                inputs = earlier.all_input_nodes
+                found = earlier.op == "placeholder" or any(i.meta.get(_READS_IMAGE, True) for i in inputs)
+                earlier.meta[_READS_IMAGE] = found
+    return bool(node.meta[_READS_IMAGE])
+
+
 def is_weighted(network: fx.GraphModule, node: fx.Node) -> bool:
-    """A convolution or linear layer, quantized or not yet."""
-    return _calls(network, node, (nn.Conv2d, nn.Linear, QuantLayer))
+    """A convolution or linear layer, quantized or not yet; one of constants stays a float operation."""
+    return _calls(network, node, (nn.Conv2d, nn.Linear, QuantLayer)) and reads_image(node)
 
 
 def is_convolution(network: fx.GraphModule, node: fx.Node) -> bool:
     """A convolution, quantized or not yet; its integer kernel writes codes."""
-    return _calls(network, node, (nn.Conv2d, QuantConv2d))
+    return _calls(network, node, (nn.Conv2d, QuantConv2d)) and reads_image(node)
 
 
 def is_product(network: fx.GraphModule, node: fx.Node) -> bool:
@@ -93,7 +107,7 @@ def is_product(network: fx.GraphModule, node: fx.Node) -> bool:
     return (
         _calls(network, node, (), (operator.matmul, torch.matmul, torch.bmm), ("matmul", "bmm"))
         and len(node.args) == 2
-        and all(isinstance(term, fx.Node) and term.op != "get_attr" for term in node.args)
+        and all(isinstance(term, fx.Node) and reads_image(term) for term in node.args)
     )
 
 
@@ -107,7 +121,7 @@ def is_add(network: fx.GraphModule, node: fx.Node) -> bool:
         _calls(network, node, (), (operator.add, operator.iadd, torch.add), ("add", "add_"))
         and "alpha" not in node.kwargs
         and len(node.args) == 2
-        and all(isinstance(term, fx.Node) and term.op != "get_attr" for term in node.args)
+        and all(isinstance(term, fx.Node) and reads_image(term) for term in node.args)
     )
 
 
@@ -196,7 +210,7 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     is_clipped = activation_bound(network, node) is not None or (low is not None and low >= 0)
     if is_clipped or _is_one_of(network, node, NONNEGATIVE):
         return True
-    if is_carrier(network, node) or is_global_average(network, node) or _selects(network, node):
+    if is_carrier(network, node) or is_global_average(network, node) or selects(network, node):
         return is_nonnegative(network, node.all_input_nodes[0])
     terms = node.all_input_nodes
     has_negative_number = any(
@@ -206,7 +220,7 @@ def is_nonnegative(network: fx.GraphModule, node: fx.Node) -> bool:
     return is_joined and "alpha" not in node.kwargs and all(is_nonnegative(network, term) for term in terms)
 
 
-def _selects(network: fx.GraphModule, node: fx.Node) -> bool:
+def selects(network: fx.GraphModule, node: fx.Node) -> bool:
     """Gives some of its input's values, means or copies of them, or zeros."""
     settings = {*node.args[2:], *node.kwargs.values()} if node.target is F.pad else set()
     if settings - {"constant", "reflect", "replicate", 0, None}:

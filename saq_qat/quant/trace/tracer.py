@@ -1,5 +1,6 @@
 """Tracing with torch.fx in both modes: what is one node, and what makes a network untraceable."""
 
+import keyword
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ import torch
 from torch import fx, nn
 
 from saq_qat.errors import LegalityError, SaqError
+from saq_qat.quant.trace.constants import fold_constants
 from saq_qat.quant.trace.decompose import decompose_products
 from saq_qat.quant.trace.graph import is_shape_query
 from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
+from saq_qat.quant.trace.sizes import ImageShape, ShapeFollower, SizedProxy, known, sizes_of_the_graph
 
 __all__ = ["ImageTracer", "trace"]
 
@@ -34,9 +37,29 @@ class ImageTracer(fx.Tracer):
         failed_in: path of the innermost module whose forward raised; empty for the network's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, image: ImageShape | None = None) -> None:
         super().__init__()
         self.failed_in: str | None = None
+        self.image = image
+        self.shapes: ShapeFollower | None = None
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: Any = None) -> fx.Graph:
+        if self.image is not None and isinstance(root, nn.Module):
+            self.shapes = ShapeFollower(root, self.image)
+        return super().trace(root, concrete_args)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return fx.Proxy(node, self) if self.shapes is None else SizedProxy(node, self)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if self.shapes is not None and self.shapes.busy:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_proxy(self, *arguments: Any, **settings: Any) -> Any:
+        """A value of the graph; a number where sizes alone decide it."""
+        made = super().create_proxy(*arguments, **settings)
+        return made if self.shapes is None else known(made)
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         return (
@@ -48,6 +71,8 @@ class ImageTracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if self.shapes is not None and self.shapes.busy:
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
@@ -56,8 +81,8 @@ class ImageTracer(fx.Tracer):
             raise
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """The parts that a tensor is cut into, where the call says how many."""
-        parts = _parts(obj.node)
+        """The parts that a tensor is cut into, where the call or the sizes say how many."""
+        parts = _parts(obj.node) if self.shapes is None else _known_length(obj)
         whole: Any = obj
         return super().iter(obj) if parts is None else iter([whole[index] for index in range(parts)])
 
@@ -76,7 +101,17 @@ class ImageTracer(fx.Tracer):
         path = self.scope.module_path
         if path and kind in ("call_function", "call_method"):
             name = f"{path}.{name or getattr(target, '__name__', target)}"
-        return super().create_node(kind, target, args, kwargs, name, type_expr)
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        if self.shapes is not None and kind != "output":
+            self.shapes.note(node)
+        return node
+
+
+def _known_length(value: fx.Proxy) -> int | None:
+    try:
+        return len(value)
+    except RuntimeError:
+        return None
 
 
 def _parts(node: fx.Node) -> int | None:
@@ -92,27 +127,44 @@ def _parts(node: fx.Node) -> int | None:
     return len(by) if isinstance(by, (list, tuple)) else None
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     """Symbolic trace of ``model``, sharing its parameters and leaving it as it was.
 
     It is traced in both modes, which must agree but for what is known to follow the mode: dropouts and
     BatchNorms that are called as functions become layers, as does every function that computes with the
     weight of one (``rewrite``). Products of attention become plain ones (``decompose``).
 
+    Args:
+        image: (C, H, W) of the images it is for: every size but the batch's is then a number while tracing,
+            and forward may branch on sizes. Without it no size is known.
+
     Raises:
-        LegalityError: the forward pass branches on values or shapes, does something else in training than in
-            evaluation, calls a dropout that is always on, or gives more than one tensor.
+        LegalityError: the forward pass branches on values, or on sizes that nobody knows, does something else
+            in training than in evaluation, calls a dropout that is always on, or gives more than one tensor.
     """
-    evaluating, training = _recorded(model, training=False), _recorded(model, training=True)
+    evaluating, training = (_recorded(model, image, training=training) for training in (False, True))
+    _check_names(evaluating)
     network = fx.GraphModule(model, evaluating, type(model).__name__)
     _check_interface(network, type(model).__name__)
     _check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
+    fold_constants(network)
     network.graph.eliminate_dead_code()
     network.graph.lint()
     network.recompile()
     return network
+
+
+def _check_names(graph: fx.Graph) -> None:
+    """Refuse paths that the source of a traced network could not hold."""
+    for node in graph.nodes:
+        words = [part for part in str(node.target).split(".") if keyword.iskeyword(part)]
+        if node.op in ("call_module", "get_attr") and words:
+            raise LegalityError(
+                f"{node.target}: {words[0]!r} is a word of Python, and a traced network is Python source. "
+                "Give the module another name."
+            )
 
 
 def _check_in_place(network: fx.GraphModule) -> None:
@@ -145,10 +197,10 @@ def _works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
     return in_place or bool(node.kwargs.get("inplace", False))
 
 
-def _recorded(model: nn.Module, *, training: bool) -> fx.Graph:
-    tracer = ImageTracer()
+def _recorded(model: nn.Module, image: ImageShape | None, *, training: bool) -> fx.Graph:
+    tracer = ImageTracer(image)
     try:
-        with _in_mode(model, training):
+        with _in_mode(model, training), sizes_of_the_graph():
             return tracer.trace(model)
     except SaqError:
         raise

@@ -1,57 +1,107 @@
-"""Constants repeated for every image, such as a class token, without an operator of unbounded results."""
+"""Tensors repeated to a known shape, such as a class token for every image, without operators of unbounded
+results."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from saq_qat_export.graph.passes.names import copy_scope
 
 __all__ = ["repeat_by_broadcasting"]
 
+_REPEATING = ("Expand", "Tile")
+
 
 def repeat_by_broadcasting(model: ir.Model) -> None:
-    """Replace every Expand of a constant to the batch of the image, in place.
+    """Replace every Expand and Tile whose result has a known shape but for the batch, in place.
 
-    The runtime refuses Expand, which asks for any amount of memory by a number in the file. ``Where`` of one
-    constant twice broadcasts it against a condition (N, 1, ...), whose batch is that of the image.
+    The runtime refuses them: they ask for any amount of memory by a number in the file. ``Where`` of one
+    tensor twice broadcasts it against a condition: of the sizes it lacks, and (N, 1, ...) if it lacks the
+    batch, which is that of the image. An axis of several elements is repeated by ``Concat``.
     """
     (image,) = model.graph.inputs
+    if any(node.op_type in _REPEATING for node in model.graph):
+        common.ShapeInferencePass()(model)
     for node in list(model.graph):
-        if node.op_type == "Expand" and _repeats_along_batch(node, image):
-            _broadcast(model, node, image)
+        if node.op_type in _REPEATING and _has_known_shape(node, image):
+            _repeat(model, node, image)
 
 
-def _repeats_along_batch(node: ir.Node, image: ir.Value) -> bool:
-    constant, shape = node.inputs[0], node.outputs[0].shape
-    if constant is None or constant.shape is None or shape is None or image.shape is None:
+def _has_known_shape(node: ir.Node, image: ir.Value) -> bool:
+    given, shape = node.inputs[0], node.outputs[0].shape
+    if given is None or given.shape is None or shape is None or image.shape is None:
         return False
-    is_constant = ir.convenience.get_const_tensor(constant) is not None
-    is_batch = not isinstance(shape[0], int) and shape[0] == image.shape[0]
-    return is_constant and is_batch and list(constant.shape) == [1, *list(shape)[1:]]
+    own = [1] * (len(shape) - len(given.shape)) + list(given.shape)
+    batch = image.shape[0]
+    return len(own) == len(shape) and all(
+        size == before
+        or (isinstance(size, int) and isinstance(before, int) and size % before == 0)
+        or (axis == 0 and size == batch and before == 1)
+        for axis, (before, size) in enumerate(zip(own, shape, strict=True))
+    )
 
 
-def _broadcast(model: ir.Model, expand: ir.Node, image: ir.Value) -> None:
-    rank = len(expand.outputs[0].shape or ())
+def _repeat(model: ir.Model, node: ir.Node, image: ir.Value) -> None:
+    value, result = node.inputs[0], node.outputs[0]
+    if value is None or value.shape is None or result.shape is None:
+        raise ValueError(f"{node.name}: shapes were known a moment ago")
+    rank = len(result.shape)
+    own = [1] * (rank - len(value.shape)) + list(value.shape)
+    nodes: list[ir.Node] = []
+    for axis, (before, size) in enumerate(zip(own, result.shape, strict=True)):
+        if isinstance(before, int) and isinstance(size, int) and 1 < before < size:
+            joined = ir.node("Concat", [value] * (size // before), attributes={"axis": axis - rank})
+            nodes.append(joined)
+            value, own[axis] = joined.outputs[0], size
+    lacking = [size if size != before else 1 for before, size in zip(own, result.shape, strict=True)]
+    condition = _condition(model, lacking, image, nodes)
+    where = ir.node("Where", [condition, value, value])
+    where.outputs[0].shape, where.outputs[0].type = result.shape, result.type
+    copy_scope(node, where)
+    result.replace_all_uses_with(where.outputs[0])
+    model.graph.insert_before(node, [*nodes, where])
+    model.graph.remove(node, safe=True)
+
+
+def _condition(
+    model: ir.Model, lacking: Sequence[int | ir.SymbolicDim], image: ir.Value, nodes: list[ir.Node]
+) -> ir.Value:
+    """Of the shape that a tensor lacks: a constant, or for the batch something of every image."""
+    sizes = tuple(size if isinstance(size, int) else 1 for size in lacking)
+    constant = _falsehoods(model, sizes)
+    if all(isinstance(size, int) for size in lacking):
+        return constant
     starts, ends, axes = (_integers(model, numbers) for numbers in ((0, 0, 0), (1, 1, 1), (1, 2, 3)))
     pixel = ir.node("Slice", [image, starts, ends, axes])
     test = ir.node("IsNaN", [pixel.outputs[0]])
-    shape = _integers(model, (-1, *(1,) * (rank - 1)))
-    condition = ir.node("Reshape", [test.outputs[0], shape])
-    constant, repeated = expand.inputs[0], expand.outputs[0]
-    where = ir.node("Where", [condition.outputs[0], constant, constant])
-    where.outputs[0].shape, where.outputs[0].type = repeated.shape, repeated.type
-    copy_scope(expand, where)
-    repeated.replace_all_uses_with(where.outputs[0])
-    model.graph.insert_before(expand, [pixel, test, condition, where])
-    model.graph.remove(expand, safe=True)
+    shape = _integers(model, (-1, *(1,) * (len(lacking) - 1)))
+    found = ir.node("Reshape", [test.outputs[0], shape])
+    nodes += [pixel, test, found]
+    if all(size == 1 for size in sizes):
+        return found.outputs[0]
+    both = ir.node("Or", [found.outputs[0], constant])
+    nodes.append(both)
+    return both.outputs[0]
+
+
+def _falsehoods(model: ir.Model, sizes: tuple[int, ...]) -> ir.Value:
+    name = "falsehoods_" + "_".join(map(str, sizes))
+    return _constant(model, name, np.zeros(sizes, bool))
 
 
 def _integers(model: ir.Model, numbers: tuple[int, ...]) -> ir.Value:
-    """A constant of int64, one for all who need the same."""
     name = "integers_" + "_".join(str(number).replace("-", "minus") for number in numbers)
+    return _constant(model, name, np.array(numbers, np.int64))
+
+
+def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """One for all who need the same."""
     if name not in model.graph.initializers:
-        tensor = ir.tensor(np.array(numbers, np.int64), name=name)
+        tensor = ir.tensor(array, name=name)
         value = ir.Value(
-            name=name, const_value=tensor, shape=ir.Shape((len(numbers),)), type=ir.TensorType(tensor.dtype)
+            name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)
         )
         model.graph.register_initializer(value)
     return model.graph.initializers[name]

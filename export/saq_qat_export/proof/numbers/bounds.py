@@ -20,7 +20,10 @@ LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 """Smallest and largest number of the types that codes are stored as."""
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
-_KEEPS_SIGN = CARRIERS | {"DequantizeLinear", "GlobalAveragePool", "MaxPool"}
+_KEEPS_SIGN = CARRIERS | {
+    "AveragePool", "DequantizeLinear", "Expand", "Gather", "GlobalAveragePool", "MaxPool", "ReduceMax",
+    "ReduceMean", "Slice", "Tile", "Where",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class BoundsComparison:
                 quantize = self.file.quantizer_before(found)
                 stored = None if quantize is None else self.stored.get(quantize.output[0])
                 return stored is not None and stored.expected.minimum >= 0
-            found = self.file.writer(found)
+            found = self.file.writer(found, 1 if found.op_type == "Where" else 0)
         if found is None:
             return False
         if found.op_type == "Clip":

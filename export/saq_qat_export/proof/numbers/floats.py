@@ -31,7 +31,16 @@ _DECOMPOSED: dict[str, tuple[float, ...]] = {
     "relu": (0.0,),
     "hardtanh": (0.0,),
     "groupnorm": (1.0, 0.0),
+    "zeroslike": (0.0,),
+    "newzeros": (0.0,),
+    "zeros": (0.0,),
+    "oneslike": (1.0,),
+    "newones": (1.0,),
+    "ones": (1.0,),
 }
+_COUNTING = ("adaptiveavgpool", "lppool", "std", "var")
+"""Operations that exporters write with the number of elements they are over."""
+_COMPUTED, _HALF_STEP = 2.0**-18, 2.0**-10
 
 
 class FloatComparison:
@@ -62,7 +71,7 @@ class FloatComparison:
     def _known_numbers(self) -> set[np.float32]:
         known: set[np.float32] = set()
         for record in self.trained.records.floats:
-            name = record.op.lower()
+            name = _plain(record.op)
             for number in (*record.numbers, *_DECOMPOSED.get(name, ())):
                 known.add(np.float32(number))
                 if number:
@@ -134,7 +143,12 @@ class FloatComparison:
             if own is not None and own.size == array.size and self._equal_to_any(array) is None:
                 self._equal(name, name, own, array)
                 return
-            if self._equal_to_any(array) is not None or self._is_number(array):
+            if (
+                self._equal_to_any(array) is not None
+                or self._is_number(array)
+                or self._is_computed(array)
+                or self._is_of_operator(node, index, array)
+            ):
                 self.tally.compared += array.size
                 return
         self.tally.differ(f"a constant of {node.name or node.op_type}", name, "no record", _summary(array))
@@ -160,6 +174,29 @@ class FloatComparison:
                     return name
         return None
 
+    def _is_computed(self, found: Array) -> bool:
+        """Whether the network computes this from its parameters; sums in another order end in other bits."""
+        for own in self.trained.computed.values():
+            orders = [own] + ([own.T] if own.ndim == 2 else [])
+            for values in orders:
+                flat = values.reshape(-1).astype(np.float64)
+                if flat.size != found.size:
+                    continue
+                off = np.abs(found.reshape(-1).astype(np.float64) - flat).max(initial=0)
+                if off <= (_HALF_STEP if self.file.half else _COMPUTED) * np.abs(flat).max(initial=0):
+                    return True
+        return False
+
+    def _is_of_operator(self, node: onnx.NodeProto, index: int, array: Array) -> bool:
+        """Numbers that the operator itself asks for: factors of a Resize, counts of averages."""
+        if node.op_type == "Resize":
+            return index > 0
+        is_count = node.op_type in ("Div", "Mul") and bool(
+            np.all(array == np.rint(array)) and np.all(array > 0)
+        )
+        operations = (_plain(record.op) for record in self.trained.records.floats)
+        return is_count and any(operation.startswith(_COUNTING) for operation in operations)
+
     def _is_number(self, array: Array) -> bool:
         """One number of the network's code, once or repeated."""
         values = np.unique(array)
@@ -170,6 +207,10 @@ class FloatComparison:
             with np.errstate(over="ignore"):
                 known = {np.float32(np.float16(number)) for number in known}
         return values.size == 1 and np.float32(values[0]) in known
+
+
+def _plain(operation: str) -> str:
+    return operation.lower().replace("_", "")
 
 
 def _summary(array: Array) -> str:

@@ -8,7 +8,7 @@ float32 and half to even. Whatever is folded (BatchNorm, offsets, biases) is flo
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,11 @@ class ExpectedLayer:
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint's records and tensors."""
+    """A checkpoint's records, tensors, and what the network computes from these alone."""
 
     records: NetworkRecords
     tensors: Mapping[str, Array]
+    computed: Mapping[str, Array] = field(default_factory=dict)
 
     @cached_property
     def quantizers(self) -> dict[str, ExpectedQuantizer]:
@@ -218,6 +219,9 @@ def read_trained(folder: Path) -> Trained:
         )
     try:
         records = records_from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
-        return Trained(records, load_file(folder / "model.safetensors"))
+        computed = folder / "computed.safetensors"
+        return Trained(
+            records, load_file(folder / "model.safetensors"), load_file(computed) if computed.exists() else {}
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: the checkpoint cannot be read: {error}.") from error

@@ -1,0 +1,133 @@
+"""The whole way of a recipe without its training: what passes here meets no new refusal later.
+
+A checkpoint of the network as it is initialised, calibrated on a few images, goes through everything that
+``train`` and ``export`` do to the trained one: saved and restored, lowered, its graphs written, held against
+the rules and compared, number by number and code by code. Accuracy is not judged, since nothing was learned.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from saq_qat.data.batches import train_batches
+from saq_qat.data.open import ImageData
+from saq_qat.data.record import data_record
+from saq_qat.errors import ArtifactError, GateError, LegalityError
+from saq_qat.quant.plan.plan import Finding
+from saq_qat.recipe.load import dump_recipe
+from saq_qat.recipe.schema import Recipe
+from saq_qat.train.checkpoint import Checkpoint, Form, Position, write_checkpoint
+from saq_qat.train.folder import RESOLVED
+from saq_qat.train.forms import computed_of, next_form, records_of
+from saq_qat_export.lint.pair_bound import pair_finding
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.fixes import failed_checks
+from saq_qat_export.proof.lowered import Lowered, lower_run
+from saq_qat_export.proof.prove import prove_integers
+from saq_qat_export.tensorrt.own_graphs import lint_graph
+from saq_qat_runtime.errors import SessionError
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+
+__all__ = ["Rehearsal", "check_deployable", "rehearse"]
+
+_IMAGES = 2
+_CALIBRATION_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the rules say of the graphs, and every comparison of them with the network."""
+
+    findings: tuple[Finding, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def failed(self) -> tuple[Comparison, ...]:
+        """Hard comparisons that do not hold."""
+        return tuple(found for found in self.comparisons if found.hard and not found.passed)
+
+
+def rehearse(
+    network: nn.Module,
+    recipe: Recipe,
+    images: ImageData,
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Rehearsal:
+    """Deploy a float network as it is; its BatchNorms and clip levels are placed by the first images.
+
+    Args:
+        network: as ``build_model`` gives it; its parameters are shared with what is saved, and not trained.
+        on_step: told in words what is being done.
+
+    Raises:
+        LegalityError: a target cannot run the plan, or the deployed network as a whole.
+        SaqError: anything else that ``train`` and ``export`` would refuse.
+    """
+    with tempfile.TemporaryDirectory(prefix="saq-qat-") as folder:
+        run = Path(folder)
+        on_step("quantizing the untrained network, on the first images")
+        _write_run(network, recipe, images, run)
+        on_step("lowering it and writing its graphs")
+        lowered = lower_run(run, "last")
+        findings = _findings(lowered)
+        on_step("loading and comparing its integers")
+        OnnxRuntimeBackend(lowered.graph.content)
+        return Rehearsal(findings, tuple(prove_integers(lowered, _IMAGES, on_step)))
+
+
+def check_deployable(
+    network: nn.Module,
+    recipe: Recipe,
+    images: ImageData,
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> tuple[Finding, ...]:
+    """What the rules say of the graphs of ``rehearse``; arguments as there.
+
+    Raises:
+        LegalityError: ``train`` or ``export`` would refuse the network later, whatever it learns.
+    """
+    try:
+        rehearsal = rehearse(network, recipe, images, on_step=on_step)
+    except (ArtifactError, GateError, SessionError) as error:
+        raise LegalityError(
+            f"The untrained network cannot be deployed, and no training changes that: {error}"
+        ) from error
+    if rehearsal.failed:
+        raise LegalityError(
+            "The untrained network was deployed, and its integers are not its own: "
+            f"{'; '.join(failed_checks(rehearsal.failed))}. Training would not change that: "
+            "write the operation named first otherwise, or train without deployment (deploy.targets: [])."
+        )
+    return rehearsal.findings
+
+
+def _write_run(network: nn.Module, recipe: Recipe, images: ImageData, run: Path) -> None:
+    """The run's folder as training would leave it before its first step."""
+    kinds = {stage.kind for stage in recipe.train.stages}
+    form: Form = "deploy" if "deploy" in kinds else "quantized"
+    size = min(_CALIBRATION_IMAGES, recipe.train.batch_size)
+    batches = train_batches(images, batch_size=size, seed=recipe.seed, epoch=0)
+    first, _ = next(iter(batches))
+    quantized, plan = next_form(network, None, recipe, "float", form, lambda: [first])
+    checkpoint = Checkpoint(
+        Position(), form, 1, quantized.state_dict(), records=records_of(quantized, plan, recipe),
+        data=data_record(images), computed=computed_of(quantized),
+    )  # fmt: skip
+    write_checkpoint(run / "checkpoints" / "last", checkpoint)
+    (run / RESOLVED).write_bytes(dump_recipe(recipe).encode())
+
+
+def _findings(lowered: Lowered) -> tuple[Finding, ...]:
+    deploy = lowered.restored.recipe.deploy
+    found: tuple[Finding, ...] = ()
+    for target, graph in lowered.shipped.items():
+        if target == "tensorrt":
+            found += lint_graph(graph, deploy.tensorrt)
+        elif deploy.onnxruntime.cpu == "any":
+            found += tuple(pair_finding(product) for product in graph.over_pair_bound)
+    return found

@@ -1,0 +1,46 @@
+"""What ``check`` and ``train`` ask of a recipe before anything is trained."""
+
+from typing import TYPE_CHECKING
+
+from saq_qat.cli.console import progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saq_qat.data.open import ImageData
+    from saq_qat.quant.plan.plan import Finding
+    from saq_qat.recipe.schema import Recipe
+
+__all__ = ["deployable", "untrained"]
+
+
+def untrained(recipe: "Recipe") -> "tuple[nn.Module, ImageData]":
+    """The network with the weights it starts from, and the images.
+
+    Raises:
+        SaqError: images or weights are not there, or the network does not take these images.
+    """
+    from saq_qat.data.open import open_data
+    from saq_qat.models.build import build_model
+    from saq_qat.models.probe import check_takes_images
+    from saq_qat.train.statistics import check_statistics
+
+    images = open_data(recipe.data, recipe.seed)
+    model = build_model(recipe.model, len(images.classes))
+    check_takes_images(model, recipe.data.image_size, len(images.classes), recipe.model.name)
+    check_statistics(recipe, model)
+    return model, images
+
+
+def deployable(model: "nn.Module", recipe: "Recipe", images: "ImageData") -> "tuple[Finding, ...]":
+    """What the rules say of the graphs of the untrained network; nothing where it is not deployed.
+
+    Raises:
+        LegalityError: ``train`` or ``export`` would refuse it.
+    """
+    if recipe.quant is None or not recipe.deploy.targets:
+        return ()
+    from saq_qat_export.rehearsal import check_deployable
+
+    with progress("check") as shown:
+        return check_deployable(model, recipe, images, on_step=lambda step: shown.advance(note=step))

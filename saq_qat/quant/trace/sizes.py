@@ -1,0 +1,184 @@
+"""Sizes beside a trace: images of two batch sizes, as shapes without values, go through forward with it.
+
+What comes out alike for both is a number for the tracer (every size but the batch's, and all that is computed
+from such sizes); what differs stays a value of the graph. Whoever asks whether such a value is true asks for
+something that depends on the batch, or on the images themselves.
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+__all__ = ["ImageShape", "ShapeFollower", "SizedProxy", "Sizes", "known", "shapes_of", "sizes_of_the_graph"]
+
+ImageShape = tuple[int, int, int]
+"""(C, H, W)."""
+
+_BATCHES = (2, 3)
+_MANY = 10**9
+_NOTED = "saq_qat.shapes"
+_PLAIN = (bool, int, float, str, torch.dtype, type(None))
+_COMPARISONS: frozenset[object] = frozenset(
+    {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge}
+)
+
+
+class Sizes(tuple[Any, ...]):
+    """The shape of a tensor: numbers, and values of the graph for what depends on the batch."""
+
+    def numel(self) -> Any:
+        """The number of elements."""
+        total: Any = 1
+        for size in self:
+            total = total * size
+        return total
+
+
+class ShapeFollower:
+    """Computes every node for both batches, on tensors without values.
+
+    Attributes:
+        busy: a layer is being run; calls inside it belong to nobody's graph.
+    """
+
+    def __init__(self, root: nn.Module, image: ImageShape) -> None:
+        self.root, self.image = root, image
+        self.busy = False
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def note(self, node: fx.Node) -> tuple[Any, Any] | None:
+        """The node's value for both batches, kept with it; None where it cannot be told."""
+        values = [self._value(node, index) for index in range(len(_BATCHES))]
+        pair = None if any(value is NotImplemented for value in values) else (values[0], values[1])
+        node.meta[_NOTED] = pair
+        return pair
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self.busy, before = True, self.busy
+        try:
+            with self._mode, torch.no_grad():
+                yield
+        finally:
+            self.busy = before
+
+    def _value(self, node: fx.Node, index: int) -> Any:
+        """NotImplemented if an input is not known, or the operation does not run on shapes alone."""
+        if any(shapes_of(term) is None for term in node.all_input_nodes):
+            return NotImplemented
+
+        def argument(term: fx.Node) -> Any:
+            return (shapes_of(term) or _BATCHES)[index]
+
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), argument)
+        try:
+            with self._inside():
+                return self._run(node, args, kwargs, _BATCHES[index])
+        # The user's own layers may do anything with a tensor that has no values.
+        except Exception:
+            return NotImplemented
+
+    def _run(self, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> Any:
+        if node.op == "placeholder":
+            return torch.empty(batch, *self.image)
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
+        function: Callable[..., Any] = node.target  # type: ignore[assignment]  # of a call_function
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def sizes_of_the_graph() -> Iterator[None]:
+    """Let tensors that are no values of the graph be spread over its batch.
+
+    ``tensor.expand(batch, -1)`` takes no value of the graph as a size (torch 2.15).
+    """
+    expand = Tensor.expand
+
+    def recorded(tensor: Tensor, *sizes: Any, **named: Any) -> Any:
+        batch = next((size for size in sizes if isinstance(size, fx.Proxy)), None)
+        if batch is None:
+            return expand(tensor, *sizes, **named)
+        return batch.tracer.create_proxy("call_method", "expand", (tensor, *sizes), named)
+
+    Tensor.expand = recorded  # type: ignore[assignment,method-assign]  # as fx does with modules while it traces
+    try:
+        yield
+    finally:
+        Tensor.expand = expand  # type: ignore[method-assign]  # back again
+
+
+def shapes_of(node: fx.Node) -> tuple[Any, Any] | None:
+    """What a node gives for the two batches: tensors without values, numbers, or tuples of them."""
+    found: tuple[Any, Any] | None = node.meta.get(_NOTED)
+    return found
+
+
+def known(proxy: fx.Proxy) -> Any:
+    """The number, or the tuple of sizes, that ``proxy`` stands for whatever the batch; else ``proxy``."""
+    pair = shapes_of(proxy.node)
+    if pair is None:
+        return proxy
+    first, second = pair
+    if isinstance(first, _PLAIN) and type(first) is type(second) and first == second:
+        return proxy if _depends_on_batch(proxy.node) else first
+    if isinstance(first, torch.Size) and isinstance(second, torch.Size) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return Sizes(size if size == other else _part(proxy, at) for at, (size, other) in pairs)
+    return proxy
+
+
+def _part(proxy: fx.Proxy, index: int) -> fx.Proxy:
+    return proxy.tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
+
+
+def _depends_on_batch(node: fx.Node) -> bool:
+    """Whether a comparison of sizes, which are linear in the batch, is true for some batches alone."""
+    sides = [shapes_of(term) if isinstance(term, fx.Node) else (term, term) for term in node.args]
+    numbers = [_numbers(side) for side in sides]
+    if node.target not in _COMPARISONS or len(sides) != len(_BATCHES) or None in numbers:
+        return False
+    (a, b), (c, d) = (pair for pair in numbers if pair is not None)
+    first, step = a - c, (b - d) - (a - c)  # of the two sides: for two images, and for each one more
+    compare: Callable[[float, float], bool] = node.target  # type: ignore[assignment]  # a comparison
+    answers = {compare(first + step * (batch - _BATCHES[0]), 0) for batch in (1, _BATCHES[0], _MANY)}
+    equal_for = _BATCHES[0] - first / step if step else 0.0
+    is_met = equal_for >= 1 and equal_for.is_integer()
+    return len(answers) > 1 or (compare in (operator.eq, operator.ne) and is_met)
+
+
+def _numbers(side: Any) -> tuple[float, float] | None:
+    is_pair = side is not None and all(isinstance(value, int | float) for value in side)
+    return (float(side[0]), float(side[1])) if is_pair else None
+
+
+class SizedProxy(fx.Proxy):
+    """A value of the graph whose sizes are known."""
+
+    def __getattr__(self, k: str) -> Any:
+        pair = shapes_of(self.node)
+        if pair is None or k == "device" or callable(getattr(pair[0], k, None)):
+            return super().__getattr__(k)
+        return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+
+    def __len__(self) -> int:
+        pair = shapes_of(self.node)
+        lengths = set() if pair is None else {_length(value) for value in pair}
+        if len(lengths) == 1 and None not in lengths:
+            return int(lengths.pop() or 0)
+        return super().__len__()
+
+
+def _length(value: object) -> int | None:
+    if isinstance(value, Tensor):
+        return value.shape[0] if value.dim() else None
+    return len(value) if isinstance(value, tuple | list) else None

@@ -1,0 +1,232 @@
+"""The whole way of an untrained network: exact, or refused with the place and the reason."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saq_qat.cli.main import main
+from saq_qat.data.open import open_data
+from saq_qat.errors import LegalityError
+from saq_qat.models.build import build_model
+from saq_qat.recipe.load import parse_recipe
+from saq_qat.recipe.schema import Recipe
+from saq_qat_export import rehearsal
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.rehearsal import check_deployable, rehearse
+from tests.export.networks import disturb
+
+RECIPE = """
+version: 1
+name: rehearsal
+model: {{name: "tests.export.test_rehearsal:{name}"}}
+data: {{kind: synthetic, image_size: 16, train_size: 16, val_size: 8}}
+quant: {{weight: {{bits: 4}}, activation: {{bits: 4}}}}
+train:
+  batch_size: 8
+  optimizer: {{kind: sgd}}
+  stages: [{{kind: quantized, epochs: 1, lr: 0.01}}, {{kind: deploy, epochs: 1, lr: 0.001}}]
+deploy: {{targets: [onnxruntime, tensorrt]}}
+"""
+
+
+class Base(nn.Module):
+    """Two convolutions and a head, with ``between`` in between."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.conv = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.fc = nn.Linear(16, num_classes)
+        disturb(self)
+
+    def between(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.fc(self.conv(self.between(self.stem(x))).mean((2, 3)))
+        return result
+
+
+class BranchOnSizes(Base):
+    def between(self, x: Tensor) -> Tensor:
+        rows = x.shape[2] % 3
+        return F.pad(x, (0, 0, 0, 3 - rows)) if rows and x.shape[1] == 16 else x
+
+
+class Coordinates(Base):
+    """Made in forward, on the image's device, spread over the batch."""
+
+    def between(self, x: Tensor) -> Tensor:
+        rows = torch.linspace(-1, 1, x.shape[2], device=x.device)[None, None, :, None]
+        return x + rows.expand(x.shape[0], 16, x.shape[2], x.shape[3])
+
+
+class RepeatedParts(Base):
+    def between(self, x: Tensor) -> Tensor:
+        first = x[:, :4].repeat(1, 2, 1, 1)
+        return torch.cat([first, x[:, :4].expand_as(x[:, 4:8]), torch.zeros_like(x[:, :4])], 1)
+
+
+class OfParametersAlone(Base):
+    """A normalised weight, and a table that a small network computes from a buffer."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.table = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 16))
+        self.register_buffer("places", torch.randn(64, 2))
+
+    def between(self, x: Tensor) -> Tensor:
+        places: Tensor = self.get_buffer("places")
+        table: Tensor = self.table(places).t().reshape(1, 16, 8, 8)
+        return x + table
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.between(self.stem(x))).mean((2, 3))
+        return F.linear(F.normalize(x), F.normalize(self.fc.weight)) * 8
+
+
+class GroupedTranspose(Base):
+    """An operation that no target runs on codes, behind a layer that writes codes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.up = nn.ConvTranspose2d(16, 16, 2, 2, groups=4)
+        self.norm = nn.BatchNorm2d(16)
+
+    def between(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.relu(self.norm(self.up(x)))
+        return result
+
+
+class TiedWeights(Base):
+    """One Parameter of two layers, which a checkpoint has under both names."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.other = nn.Conv2d(16, 16, 3, 1, 2, 2, bias=False)
+        first = self.conv[0]
+        assert isinstance(first, nn.Conv2d)
+        self.other.weight = first.weight
+
+    def between(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.relu(self.other(x))
+        return result
+
+
+class Averages(Base):
+    """Averages of windows of unequal sizes, resized to what they were."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return F.interpolate(F.adaptive_avg_pool2d(x, 3), size=x.shape[-2:], mode="bilinear")
+
+
+def half(num_classes: int) -> nn.Module:
+    return Base(num_classes).half()
+
+
+def compiled(num_classes: int) -> nn.Module:
+    model = Base(num_classes)
+    model.conv = torch.compile(model.conv)  # type: ignore[assignment]  # it is called like the module it wraps
+    compiled_model: nn.Module = torch.compile(model)  # type: ignore[assignment]  # as above
+    return compiled_model
+
+
+class Recurrent(Base):
+    """One layer on two inputs."""
+
+    def between(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
+
+
+class AdaptiveMax(Base):
+    def between(self, x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(x, 3)
+
+
+class OfValues(Base):
+    def between(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def scripted(num_classes: int) -> nn.Module:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+    )
+    found: nn.Module = torch.jit.script(model)
+    return found
+
+
+EXACT: tuple[Callable[[int], nn.Module], ...] = (
+    BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, Averages,
+    half, compiled,
+)  # fmt: skip
+
+
+def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:
+    return parse_recipe(RECIPE.format(name=network.__name__), "rehearsal")
+
+
+@pytest.mark.parametrize("network", EXACT)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Module]) -> None:
+    recipe = recipe_of(network)
+    images = open_data(recipe.data, 0)
+    found = rehearse(build_model(recipe.model, 10), recipe, images)
+    assert [str(one) for one in found.findings if one.level == "error"] == []
+    assert [f"{one.name}: {one.detail}" for one in found.failed] == []
+    assert sum(one.compared for one in found.comparisons) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Recurrent, r"called more often: conv\.0"),
+        (AdaptiveMax, r"torch\.onnx cannot write .*adaptive_max_pool2d"),
+        (OfValues, r"cannot be traced \(.*test_rehearsal\.py, line \d+: return x if x\.sum\(\) > 0"),
+        (scripted, r"scripted module.*without torch\.jit\.script"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_others_are_refused_by_check_and_by_train_with_the_place(
+    network: Callable[[int], nn.Module],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.format(name=network.__name__))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for command in (["check", str(file)], ["train", str(file), "--runs", str(tmp_path / "runs")]):
+        monkeypatch.setattr("sys.argv", ["saq-qat", *command])
+        with pytest.raises(SystemExit) as left:
+            main()
+        told = " ".join(capsys.readouterr().err.split())
+        assert left.value.code == 2
+        assert re.search(message, told), told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_that_fails_is_a_refusal_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(Base)
+    failing = Comparison(
+        "integer reference = ONNX Runtime", True, False, 10, 3, "first at relu.codes: 3 of 10"
+    )
+    monkeypatch.setattr(rehearsal, "prove_integers", lambda *_: [failing])
+    with pytest.raises(LegalityError, match=r"integers are not its own: .*relu\.codes: 3 of 10"):
+        check_deployable(build_model(recipe.model, 10), recipe, open_data(recipe.data, 0))
+
+
+def test_the_network_keeps_its_weights() -> None:
+    recipe = recipe_of(Base)
+    model = build_model(recipe.model, 10)
+    before = copy.deepcopy(model.state_dict())
+    rehearse(model, recipe, open_data(recipe.data, 0))
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
