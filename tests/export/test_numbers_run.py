@@ -145,7 +145,7 @@ def test_a_checkpoint_without_records_is_refused_in_words(run: Path, tmp_path: P
     shutil.copytree(run, tmp_path / "run")
     state = tmp_path / "run" / "checkpoints" / "last" / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 1}))
-    with pytest.raises(FormatError, match="no records of what was trained"):
+    with pytest.raises(FormatError, match="does not record all that was trained"):
         restore(tmp_path / "run")
 
 

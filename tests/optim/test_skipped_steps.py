@@ -15,7 +15,7 @@ from saq_qat.quant.network import calibrate, quantize
 from saq_qat.recipe.schema import EfficientTraining, Plain, Quant, Sam, Saq
 from tests.export.networks import policy
 
-METHODS = {
+METHODS: dict[str, Plain | Sam | Saq] = {
     "plain": Plain(kind="plain"),
     "sam": Sam(kind="sam", rho=0.05),
     "saq": Saq(kind="saq", rho=0.1),

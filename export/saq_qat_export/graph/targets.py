@@ -11,7 +11,7 @@ from saq_qat.quant.deploy.kernels import is_integer_product
 from saq_qat.quant.trace import graph
 from saq_qat.recipe.schema import Deploy
 from saq_qat_export.graph.attention import with_attention
-from saq_qat_export.graph.passes.activations import keep_relus_apart
+from saq_qat_export.graph.passes.activations import keep_bounds_apart
 from saq_qat_export.graph.passes.batch import repeat_by_broadcasting
 from saq_qat_export.graph.passes.bounds import drop_idle_relus
 from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
@@ -57,7 +57,7 @@ def _rewrite_for_onnxruntime(model: ir.Model, view: fx.GraphModule, deploy: Depl
     repeat_by_broadcasting(model)
     write_filled_constants(model)
     dequantize_behind_carriers(model)
-    keep_relus_apart(model)
+    keep_bounds_apart(model)
     name_after_modules(model, _products(view))
     store_uint8_before_int8(model)
     add_weight_zero_points(model)

@@ -43,8 +43,12 @@ def kernel_before(view: fx.GraphModule, quantize: fx.Node) -> tuple[fx.Node, tup
     return node, tuple(reversed(carriers))
 
 
-def quantizer_behind(view: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The quantizer that alone reads a value, through carriers: a kernel then writes its codes."""
+def quantizer_behind(view: fx.GraphModule, node: fx.Node, *, through_bounds: bool = False) -> fx.Node | None:
+    """The quantizer that alone reads a value, through carriers: a kernel then writes its codes.
+
+    Args:
+        through_bounds: whether a clipping may stand between, which a kernel may do on codes.
+    """
     readers = [reader for reader in node.users if not graph.is_shape_query(reader)]
     if len(readers) != 1:
         return None
@@ -52,7 +56,12 @@ def quantizer_behind(view: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if isinstance(graph.module_of(view, reader), Quantize):
         return reader
     carries = graph.is_reshape(view, reader) and reader.all_input_nodes[0] is node
-    return quantizer_behind(view, reader) if carries else None
+    bounds = through_bounds and _is_bound(view, reader)
+    return quantizer_behind(view, reader, through_bounds=through_bounds) if carries or bounds else None
+
+
+def _is_bound(view: fx.GraphModule, node: fx.Node) -> bool:
+    return graph.activation_bound(view, node) is not None or graph.clip_limits(view, node)[0] is not None
 
 
 def is_integer_kernel(view: fx.GraphModule, node: fx.Node) -> bool:
@@ -83,7 +92,7 @@ def float_results(view: fx.GraphModule) -> dict[fx.Node, str]:
     return {
         node: _name_of_result(node)
         for node in view.graph.nodes
-        if is_integer_product(view, node) and quantizer_behind(view, node) is None
+        if is_integer_product(view, node) and quantizer_behind(view, node, through_bounds=True) is None
     }
 
 

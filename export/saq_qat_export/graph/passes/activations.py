@@ -1,26 +1,47 @@
-"""ReLUs behind linear layers that write floats, as ONNX Runtime does not fuse them into a float kernel."""
+"""Bounds behind linear layers that write floats, as ONNX Runtime does not take them for a part of these."""
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["keep_relus_apart"]
+from saq_qat_export.graph.passes.names import copy_scope
+
+__all__ = ["keep_bounds_apart"]
 
 _ZERO = "zero"
 
 
-def keep_relus_apart(model: ir.Model) -> None:
-    """Write a Relu right behind a Gemm of codes as the maximum with 0, in place.
+def keep_bounds_apart(model: ir.Model) -> None:
+    """Write a Relu or Clip right behind a Gemm of codes as maximum and minimum, in place.
 
     ONNX Runtime fuses Gemm and Relu into a float FusedGemm before it looks for integer kernels
-    (GemmActivationFusion). The maximum is the same number, and the Gemm becomes an integer kernel.
+    (GemmActivationFusion), and makes no integer kernel of a Gemm before a Clip. Maximum and minimum give
+    the same numbers, and the Gemm becomes an integer kernel.
     """
-    for node in model.graph:
-        source = node.inputs[0] if node.op_type == "Relu" else None
+    for node in list(model.graph):
+        source = node.inputs[0] if node.op_type in ("Relu", "Clip") else None
         gemm = None if source is None else source.producer()
-        if gemm is not None and gemm.op_type == "Gemm" and _reads_codes(gemm):
+        if gemm is None or gemm.op_type != "Gemm" or not _reads_codes(gemm):
+            continue
+        if node.op_type == "Relu":
             node.op_type = "Max"
             node.resize_inputs(2)
             node.replace_input_with(1, _zero(model))
+        elif len(node.inputs) > 2 and None not in node.inputs:
+            _split(model, node)
+
+
+def _split(model: ir.Model, clip: ir.Node) -> None:
+    """``min(max(x, low), high)``."""
+    value, low, high = clip.inputs[:3]
+    lower = ir.node("Max", [value, low])
+    result = clip.outputs[0]
+    lower.outputs[0].shape, lower.outputs[0].type = result.shape, result.type
+    copy_scope(clip, lower)
+    model.graph.insert_before(clip, lower)
+    clip.op_type = "Min"
+    clip.replace_input_with(0, lower.outputs[0])
+    clip.replace_input_with(1, high)
+    clip.resize_inputs(2)
 
 
 def _reads_codes(gemm: ir.Node) -> bool:

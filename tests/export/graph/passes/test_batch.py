@@ -1,0 +1,68 @@
+"""Repeated tensors keep their numbers without Expand and Tile, for every batch."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from saq_qat_export.graph.passes.batch import repeat_by_broadcasting
+
+IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+
+
+def model(kind: str, given: list[int], wanted: list[Any], *, constant: bool) -> onnx.ModelProto:
+    """A constant, or the image cut to the shape ``given``, repeated to the shape ``wanted``."""
+    numbers = IMAGES[0].reshape(-1)[: int(np.prod(given))].reshape(given)
+    nodes, constants, source = [], [numpy_helper.from_array(numbers, "constant")], "constant"
+    if not constant:
+        source = "part"
+        for name, values in (("starts", [0, 0, 0]), ("ends", given[1:]), ("axes", [1, 2, 3])):
+            constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        nodes.append(helper.make_node("Slice", ["image", "starts", "ends", "axes"], ["part"]))
+    own: list[Any] = given if constant else ["N", *given[1:]]
+    sizes = [int(b) // int(a) if kind == "Tile" else b for a, b in zip(own[1:], wanted[1:], strict=True)]
+    constants.append(numpy_helper.from_array(np.array(sizes, np.int64), "rest"))
+    constants.append(numpy_helper.from_array(np.array([1], np.int64), "one"))
+    nodes.append(helper.make_node("Shape", ["image"], ["batch"], start=0, end=1))
+    nodes.append(helper.make_node("Concat", ["batch" if constant else "one", "rest"], ["sizes"], axis=0))
+    nodes.append(helper.make_node(kind, [source, "sizes"], ["repeated"]))
+    nodes.append(helper.make_node("Neg", ["repeated"], ["y"]))
+    graph = helper.make_graph(
+        nodes, "repeated",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
+        value_info=[helper.make_tensor_value_info("repeated", TensorProto.FLOAT, wanted)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "given", "wanted"),
+    [
+        ("Expand", [1, 3, 1, 1], ["N", 3, 4, 4]),
+        ("Expand", [1, 1, 4, 4], ["N", 2, 4, 4]),
+        ("Tile", [1, 3, 1, 4], ["N", 3, 4, 4]),
+        ("Tile", [1, 3, 4, 4], ["N", 6, 4, 8]),
+    ],
+)
+def test_numbers_stay_and_the_operator_goes(
+    kind: str, given: list[int], wanted: list[Any], constant: bool
+) -> None:
+    before = model(kind, given, wanted, constant=constant)
+    repeated = ir.from_proto(before)
+    repeat_by_broadcasting(repeated)
+    after = ir.to_proto(repeated)
+    onnx.checker.check_model(after, full_check=True)
+    assert not {"Expand", "Tile"} & {node.op_type for node in after.graph.node}
+    for batch in (1, 2):
+        images = IMAGES[:batch]
+        expected, found = (
+            np.asarray(ReferenceEvaluator(each).run(None, {"image": images})[0]) for each in (before, after)
+        )
+        np.testing.assert_array_equal(found, expected)
+        assert found.shape == (batch, *wanted[1:])
