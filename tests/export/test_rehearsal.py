@@ -119,6 +119,19 @@ class TiedWeights(Base):
         return result
 
 
+class ChannelsLast(Base):
+    """Linear layers on (N, H, W, C), whose channels are on the last axis."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.norm, self.wide, self.narrow = nn.LayerNorm(16), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def between(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.wide(self.norm(x.permute(0, 2, 3, 1))))
+        result: Tensor = x + self.narrow(hidden).permute(0, 3, 1, 2)
+        return result
+
+
 class Averages(Base):
     """Averages of windows of unequal sizes, resized to what they were."""
 
@@ -164,8 +177,8 @@ def scripted(num_classes: int) -> nn.Module:
 
 
 EXACT: tuple[Callable[[int], nn.Module], ...] = (
-    BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, Averages,
-    half, compiled,
+    BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, ChannelsLast,
+    Averages, half, compiled,
 )  # fmt: skip
 
 

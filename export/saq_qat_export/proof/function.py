@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from saq_qat.quant.deploy.integer_modules import ChannelAffine, IntegerLayer, Quantize, along_channels
+from saq_qat.quant.deploy.integer_modules import (
+    ChannelAffine,
+    IntegerLayer,
+    IntegerLinear,
+    Quantize,
+    along_channels,
+)
 from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
@@ -130,7 +136,7 @@ class _Comparing(fx.Interpreter):
     def _constant_terms(self, layer: IntegerLayer, own: Tensor) -> Tensor:
         """Size of what each channel's bias is made of: an offset of the input may cancel the rest of it."""
         terms = layer.float_bias().abs() + self.offset * layer.float_weight().flatten(1).sum(1).abs()
-        channel = 1 if own.dim() == 4 else own.dim() - 1
+        channel = own.dim() - 1 if isinstance(layer, IntegerLinear) else 1
         return terms.reshape([-1 if axis == channel else 1 for axis in range(own.dim())])
 
     def _codes(self, node: fx.Node, module: Quantize, own: Tensor) -> Tensor:
