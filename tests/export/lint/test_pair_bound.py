@@ -44,15 +44,22 @@ def test_no_product_of_a_transformer_exceeds_the_bound(bits: int) -> None:
     assert sum(not product.saturates for product in products) == (4 if bits == 8 else 0)
 
 
-def recipes_with_a_network_of_their_own() -> list[Path]:
-    """One of those whose model, quantizers and targets are the same; schedules change no product."""
+def recipes_with_a_network_of_their_own() -> list[Any]:
+    """One of those whose model, quantizers and targets are the same; schedules change no product.
+
+    One of each kind of network beside the slow ones.
+    """
     first: dict[str, Path] = {}
     for path in RECIPES:
         recipe = load_recipe(path, [])
         if recipe.quant is not None and "bench" not in path.parts and path.parent.name != "imagenet":
             model = recipe.model.model_copy(update={"pretrained": None})
             first.setdefault(f"{model!r} {recipe.quant!r} {recipe.deploy!r}", path)
-    return sorted(first.values())
+    quick = ("configs/quickstart", "imagenette/mobilenetv2-w4a4-saq", "cifar10/vit-micro-w4a4-adamw")
+    return [
+        path if str(path.with_suffix("")).endswith(quick) else pytest.param(path, marks=pytest.mark.slow)
+        for path in sorted(first.values())
+    ]
 
 
 @pytest.mark.parametrize("path", recipes_with_a_network_of_their_own(), ids=str)

@@ -30,12 +30,15 @@ def check_engine(name: str, weight_bits: int, activation_bits: int, side: int, f
     assert (profile.minimum, profile.maximum) == ((1, 3, side, side), (16, 3, side, side))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
 def test_every_product_of_a_w4a4_network_is_an_int8_layer(name: str, tmp_path: Path) -> None:
     check_engine(name, 4, 4, 64, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet20"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "mobilenet_v2"))],
+)
 def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(name: str) -> None:
     side = 32 if name == "resnet20" else 64
     graph = export_tensorrt(built_in(name, 4, 4, side).view, (3, side, side))
