@@ -30,6 +30,14 @@ enum { AVX512 = 1, AVX2 = 2, SSE4 = 3 };
 static int level;
 static struct sigaction next_handler;
 
+typedef int (*sigaction_function)(int, const struct sigaction *, struct sigaction *);
+
+static sigaction_function real_sigaction(void) {
+    static sigaction_function found;
+    if (!found) found = (sigaction_function)dlsym(RTLD_NEXT, "sigaction");
+    return found;
+}
+
 static long cpuid_allowed(int allowed) { return syscall(SYS_arch_prctl, ARCH_SET_CPUID, (long)allowed); }
 
 #define BIT(n) (1u << (n))
@@ -73,22 +81,25 @@ static void answer(int signal_number, siginfo_t *info, void *context) {
     } else if (next_handler.sa_flags & SA_SIGINFO) {
         next_handler.sa_sigaction(signal_number, info, context);
     } else if (next_handler.sa_handler == SIG_DFL || next_handler.sa_handler == SIG_IGN) {
-        signal(SIGSEGV, SIG_DFL), raise(SIGSEGV);
+        const struct sigaction fatal = {.sa_handler = SIG_DFL};
+        real_sigaction()(SIGSEGV, &fatal, NULL), raise(SIGSEGV);
     } else {
         next_handler.sa_handler(signal_number);
     }
 }
 
-typedef int (*sigaction_function)(int, const struct sigaction *, struct sigaction *);
-
-/* Whoever installs a handler of faults (faulthandler does) stands behind this one. */
+/* Whoever installs a handler of faults (faulthandler and compilers do) stands behind this one. */
 int sigaction(int number, const struct sigaction *new_action, struct sigaction *old_action) {
-    static sigaction_function real;
-    if (!real) real = (sigaction_function)dlsym(RTLD_NEXT, "sigaction");
-    if (number != SIGSEGV || !level) return real(number, new_action, old_action);
+    if (number != SIGSEGV || !level) return real_sigaction()(number, new_action, old_action);
     if (old_action) *old_action = next_handler;
     if (new_action) next_handler = *new_action;
     return 0;
+}
+
+void (*signal(int number, void (*handler)(int)))(int) {
+    const struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    struct sigaction before;
+    return sigaction(number, &action, &before) ? SIG_ERR : before.sa_handler;
 }
 
 /* /proc/cpuinfo without the flags of hidden instructions, in memory. */
