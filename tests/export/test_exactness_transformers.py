@@ -49,6 +49,13 @@ PARTLY_FLOAT = [
 ]
 
 
+# One network of each pair at once; the other with the slow ones.
+QUICK_PARTLY_FLOAT = [
+    case if index % 2 == 0 else pytest.param(case, marks=pytest.mark.slow)
+    for index, case in enumerate(PARTLY_FLOAT)
+]
+
+
 @cache
 def tiny(case: Case) -> Lowered:
     return case.lower(smooth_images(8, case.network.side))
@@ -76,14 +83,22 @@ def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
     assert_integer(tiny(case))
 
 
-@pytest.mark.parametrize("case", [case for case in TINY_CASES if for_tensorrt(case)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case.kind == "saq" else pytest.param(case, marks=pytest.mark.slow)
+        for case in TINY_CASES
+        if for_tensorrt(case)
+    ],
+    ids=str,
+)
 def test_graphs_for_tensorrt_of_a_tiny_network_are_proved(case: Case) -> None:
     found = tiny(fixed(case))
     assert not refusals(found)
     assert_exact_for_tensorrt(case, found, batches(case))
 
 
-@pytest.mark.parametrize("case", PARTLY_FLOAT, ids=str)
+@pytest.mark.parametrize("case", QUICK_PARTLY_FLOAT, ids=str)
 def test_networks_with_layers_in_float_are_proved(case: Case) -> None:
     """Whole convolutions and sums between codes; what is left of integer operations is exact."""
     found = tiny(case)

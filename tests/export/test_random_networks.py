@@ -22,7 +22,7 @@ train:
   stages: [{{kind: quantized, epochs: 1, lr: 0.01}}, {{kind: deploy, epochs: 1, lr: 0.001}}]
 deploy: {{targets: [onnxruntime, tensorrt]}}
 """
-SHORT, LONG = range(4), range(4, 300)
+SHORT, LONG = range(2), range(2, 300)
 
 
 def is_exact(seed: int) -> bool:

@@ -182,11 +182,17 @@ EXACT: tuple[Callable[[int], nn.Module], ...] = (
 )  # fmt: skip
 
 
+SLOW = (GroupedTranspose, Averages, half, ChannelsLast)
+
+
 def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:
     return parse_recipe(RECIPE.format(name=network.__name__), "rehearsal")
 
 
-@pytest.mark.parametrize("network", EXACT)
+@pytest.mark.parametrize(
+    "network",
+    [one if one not in SLOW else pytest.param(one, marks=pytest.mark.slow) for one in EXACT],
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Module]) -> None:
     recipe = recipe_of(network)
