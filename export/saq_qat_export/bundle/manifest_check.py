@@ -139,8 +139,9 @@ def _of_layers(manifest: Manifest, plan: Plan) -> Iterator[Disagreement]:
 
 def _of_view(manifest: Manifest, files: Mapping[str, bytes], lowered: Lowered) -> Iterator[Disagreement]:
     """Channels that are their bias alone, parameters and bits of weights."""
+    modules = dict(lowered.view.named_modules())
     for record in manifest.layers:
-        module = dict(lowered.view.named_modules()).get(record.name)
+        module = modules.get(record.name)
         count = constant_count(module) if isinstance(module, IntegerLayer) else 0
         where = f"constant_channels of layer {record.name}"
         yield from _compared(where, record.constant_channels, count)
