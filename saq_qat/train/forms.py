@@ -89,7 +89,8 @@ def records_of(network: nn.Module, plan: Plan | None, recipe: Recipe) -> Network
 
 def computed_of(network: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint stores of a quantized network that computes with its parameters alone."""
-    return computed_values(network) if isinstance(network, fx.GraphModule) else {}
+    values = computed_values(network) if isinstance(network, fx.GraphModule) else {}
+    return {name: value.float() for name, value in values.items()}
 
 
 def check_records(

@@ -17,6 +17,7 @@ from torch.onnx.errors import OnnxExporterError
 from saq_qat.errors import LegalityError
 from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat.recipe.schema import Deploy, TensorRt
+from saq_qat_export.graph.optimized import optimize
 from saq_qat_export.graph.passes.names import code_tensors, float_tensors
 from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.lint.pair_bound import IntegerProduct, integer_products
@@ -127,6 +128,7 @@ def _torch_export(
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
                 custom_translation_table=table,
+                optimize=False,
             )
     except OnnxExporterError as error:
         raise LegalityError(
@@ -137,6 +139,7 @@ def _torch_export(
         exporter.setLevel(level)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
+    optimize(program.model)
     return program.model
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from saq_qat.quant.deploy.computed import computed_name
 from saq_qat.quant.deploy.integer_modules import (
     ChannelAffine,
     IntegerLayer,
@@ -40,6 +41,8 @@ _SHARE_OF_RANGE = 1e-9
 """Between layers everything is computed alike; sums in another order differ by 1e-13 of the range."""
 _CONSTANTS = 2.0**-22
 """Scales and biases of folded layers are float32 numbers, each the result of up to four roundings."""
+_COMPUTED = 2.0**-18
+"""What parameters alone decide may pass through a few layers in float32, whose sums round."""
 _ROUNDING_HALF = 0.5 + 1e-6
 
 
@@ -192,7 +195,7 @@ def compare_function(
         GateError: the trained network computes with a weight that lies on no grid.
     """
     wide, exact = widened_network(network), with_unrounded_biases(view, network)
-    parts = [compare_quantizers(network, view), _compare_biases(view)]
+    parts = [compare_quantizers(network, view), _compare_biases(view), _compare_computed(view, exact)]
     for batch in batches:
         for index in range(len(batch)):
             image = batch[index : index + 1].double()
@@ -221,6 +224,17 @@ def _compare_biases(view: fx.GraphModule) -> list[TensorComparison]:
             found.append(
                 TensorComparison(f"{path}.bias", "integer", units.numel(), count, 0, 0, int(count > 0))
             )
+    return found
+
+
+def _compare_computed(view: fx.GraphModule, exact: fx.GraphModule) -> list[TensorComparison]:
+    """What the network computes from its parameters, in float32 and in float64."""
+    wide, found = dict(exact.named_buffers()), []
+    for name, own in view.named_buffers():
+        if name in wide and name.endswith(computed_name("")):
+            allowed = _COMPUTED * wide[name].abs().max() + _floor(wide[name])
+            count = int((~((own.double() - wide[name]).abs() <= allowed)).sum())
+            found.append(TensorComparison(name, "float", own.numel(), count, 0, 0, int(count > 0)))
     return found
 
 

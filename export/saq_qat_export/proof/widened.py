@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import GateError
+from saq_qat.quant.deploy.computed import computed_name, computed_values
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, constant_channels
 from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.layers import QuantLayer
@@ -105,9 +106,11 @@ def _rounded_bias(network: fx.GraphModule, node: fx.Node, layer: QuantLayer) -> 
 def with_unrounded_biases(view: fx.GraphModule, network: fx.GraphModule) -> fx.GraphModule:
     """A float64 copy of a deploy view whose layers have the biases they had before rounding.
 
-    Where the network was trained with rounded biases (deploy stage), they stay as they are deployed.
+    What the network computes from its parameters alone is computed in float64. Where the network was trained with rounded biases (deploy stage), they stay as they are deployed.
     """
     wide = copy.deepcopy(view).double()
+    for node, value in computed_values(widened_network(network)).items():
+        wide.register_buffer(computed_name(node), value)
     for path, module in wide.named_modules():
         if isinstance(module, IntegerLayer) and module.bias_scale is not None:
             trained = network.get_submodule(path)

@@ -9,7 +9,12 @@ import copy
 import torch
 from torch import Tensor, fx
 
-__all__ = ["computed_values"]
+__all__ = ["computed_name", "computed_values"]
+
+
+def computed_name(node: str) -> str:
+    """The buffer of a deploy view that holds what ``node`` computes."""
+    return f"{node}_computed"
 
 
 class _Evaluated(fx.Interpreter):
@@ -25,7 +30,7 @@ class _Evaluated(fx.Interpreter):
 
 @torch.no_grad()
 def computed_values(network: fx.GraphModule) -> dict[str, Tensor]:
-    """Float32 tensors by node, each read by something that reads the image too; no parameters themselves.
+    """Tensors of the network's floats by node, each read by something that reads the image too; no parameters themselves.
 
     The network, its modes and its buffers are left as they are.
     """
@@ -42,7 +47,7 @@ def computed_values(network: fx.GraphModule) -> dict[str, Tensor]:
     evaluated.run(None)
     values = {node.name: value for node, value in evaluated.env.items() if isinstance(value, Tensor)}
     return {
-        node.name: values[node.name].detach().to(torch.float32).cpu().clone()
+        node.name: values[node.name].detach().cpu().clone()
         for node in found
         if node.name in values and values[node.name].is_floating_point()
     }

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from saq_qat.quant.deploy.computed import computed_name, computed_values
 from saq_qat.quant.deploy.factors import fold_factors
 from saq_qat.quant.deploy.fold import absorb_offset, batch_norm_affine, fold_layer, refinement
 from saq_qat.quant.deploy.integer_modules import (
@@ -50,6 +51,7 @@ class _Lowering:
         self.modules: dict[str, nn.Module] = {}
         self.quantizers: dict[str, Quantize] = {}
         self.constants: dict[str, Tensor] = {}
+        self.computed = computed_values(network)
         self.values: dict[fx.Node, fx.Node] = {}
         self.scaled: dict[fx.Node, fx.Node] = {}
         self.codes: dict[fx.Node, tuple[fx.Node, str]] = {}
@@ -79,7 +81,11 @@ class _Lowering:
 
     def _lower(self, node: fx.Node) -> None:
         module = self._module(node)
-        if isinstance(module, Quantizer):
+        if node.name in self.computed:
+            name = computed_name(node.name)
+            self.constants[name] = self.computed[node.name].float()
+            self.values[node] = self.graph.get_attr(name)
+        elif isinstance(module, Quantizer):
             self._quantize(node, module)
         elif isinstance(module, QuantLayer):
             self._layer(node, module)

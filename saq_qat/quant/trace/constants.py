@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["fold_constants"]
+__all__ = ["fold_constants", "is_device", "is_random"]
 
 _MADE = "_tensor_constant"
 
@@ -18,7 +18,7 @@ def fold_constants(network: fx.GraphModule) -> None:
     """
     values: dict[fx.Node, Any] = {}
     for node in network.graph.nodes:
-        if _is_device(node):
+        if is_device(node):
             values[node] = torch.device("cpu")
         elif node.op == "get_attr" and str(node.target).startswith(_MADE):
             values[node] = operator.attrgetter(str(node.target))(network)
@@ -30,15 +30,20 @@ def fold_constants(network: fx.GraphModule) -> None:
             _become_buffer(network, node, value)
 
 
-def _is_device(node: fx.Node) -> bool:
+def is_device(node: fx.Node) -> bool:
+    """Asks a tensor where it is."""
     return node.op == "call_function" and node.target is getattr and str(node.args[1]) == "device"
 
 
 def _is_fixed(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    return set(node.all_input_nodes) <= values.keys() and not is_random(node)
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether a function or method draws numbers, or only checks some."""
     name = str(getattr(node.target, "__name__", node.target))
-    return set(node.all_input_nodes) <= values.keys() and not any(
-        word in name for word in ("rand", "bernoulli", "dropout", "normal", "_assert")
-    )
+    draws = any(word in name for word in ("rand", "bernoulli", "dropout", "_assert"))
+    return draws or name.strip("_") == "normal"
 
 
 @torch.no_grad()

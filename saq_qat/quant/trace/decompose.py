@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from saq_qat.quant.trace.rewrite import arguments_of
+from saq_qat.quant.trace.sizes import shapes_of
 
 __all__ = ["decompose_products", "masked_scores", "scaled_query"]
 
@@ -45,6 +46,7 @@ def _attention(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     graph = network.graph
     scale = found.get("scale")
+    scale = _default_scale(found["query"]) if scale is None else scale
     scaling = (scaled_query, (found["query"],)) if scale is None else (torch.mul, (found["query"], scale))
     query = graph.call_function(*scaling)
     key = graph.call_method("transpose", (found["key"], -2, -1))
@@ -55,6 +57,12 @@ def _attention(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if hasattr(network, f"{node.name}_dropout"):
         weights = graph.call_module(f"{node.name}_dropout", (weights,))
     return graph.call_function(torch.matmul, (weights, found["value"]))
+
+
+def _default_scale(query: fx.Node) -> float | None:
+    """D^-1/2, if the query's size is known."""
+    features = {tensor.shape[-1] for tensor in shapes_of(query) or ()}
+    return float(features.pop() ** -0.5) if len(features) == 1 else None
 
 
 def _einsum(graph: fx.Graph, node: fx.Node) -> fx.Node | None:

@@ -56,6 +56,7 @@ __all__ = [
 
 _IMAGE_RANK = 4
 _READS_IMAGE = "saq_qat.reads_image"
+_IS_SHAPE_ARITHMETIC = "saq_qat.is_shape_arithmetic"
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -244,8 +245,12 @@ def is_shape_query(node: fx.Node) -> bool:
 
 def is_shape_arithmetic(node: fx.Node) -> bool:
     """Computes with shapes alone: sizes, what is made of them, checks of them."""
-    inputs = node.all_input_nodes
-    return is_shape_query(node) or (bool(inputs) and all(map(is_shape_arithmetic, inputs)))
+    if _IS_SHAPE_ARITHMETIC not in node.meta:
+        for earlier in node.graph.nodes:
+            inputs = earlier.all_input_nodes
+            of_shapes = bool(inputs) and all(term.meta.get(_IS_SHAPE_ARITHMETIC, False) for term in inputs)
+            earlier.meta[_IS_SHAPE_ARITHMETIC] = is_shape_query(earlier) or of_shapes
+    return bool(node.meta[_IS_SHAPE_ARITHMETIC])
 
 
 def source_of(network: fx.GraphModule, node: fx.Node) -> fx.Node:

@@ -161,12 +161,41 @@ def _numbers(side: Any) -> tuple[float, float] | None:
     return (float(side[0]), float(side[1])) if is_pair else None
 
 
+class _DeviceProxy(fx.proxy.Attribute):
+    """The device of a tensor: a value of the graph where it is handed on, that of the trace where it is read.
+
+    A network may run on any device, and asks for the name of one to keep tables by it, or for autocast.
+    """
+
+    @property
+    def type(self) -> str:
+        return "cpu"
+
+    @property
+    def index(self) -> None:
+        return None
+
+    def __str__(self) -> str:
+        return self.type
+
+    def __eq__(self, other: object) -> bool:
+        return str(other).partition(":")[0] == self.type
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.type)
+
+
 class SizedProxy(fx.Proxy):
     """A value of the graph whose sizes are known."""
 
     def __getattr__(self, k: str) -> Any:
+        if k == "device":
+            return _DeviceProxy(self, k)
         pair = shapes_of(self.node)
-        if pair is None or k == "device" or callable(getattr(pair[0], k, None)):
+        if pair is None or callable(getattr(pair[0], k, None)):
             return super().__getattr__(k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 

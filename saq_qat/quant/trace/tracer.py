@@ -1,5 +1,6 @@
 """Tracing with torch.fx in both modes: what is one node, and what makes a network untraceable."""
 
+import copy
 import keyword
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ import torch
 from torch import fx, nn
 
 from saq_qat.errors import LegalityError, SaqError
+from saq_qat.quant.trace.alike import compute_alike_once
 from saq_qat.quant.trace.constants import fold_constants
 from saq_qat.quant.trace.decompose import decompose_products
-from saq_qat.quant.trace.graph import is_shape_query
+from saq_qat.quant.trace.duplicates import merge_duplicates
+from saq_qat.quant.trace.in_place import check_in_place
 from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 from saq_qat.quant.trace.sizes import ImageShape, ShapeFollower, SizedProxy, known, sizes_of_the_graph
@@ -145,11 +148,15 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     evaluating, training = (_recorded(model, image, training=training) for training in (False, True))
     _check_names(evaluating)
     network = fx.GraphModule(model, evaluating, type(model).__name__)
+    for name in _constants_of(model):
+        delattr(model, name)
     _check_interface(network, type(model).__name__)
-    _check_in_place(network)
+    check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
+    compute_alike_once(network)
     fold_constants(network)
+    merge_duplicates(network)
     network.graph.eliminate_dead_code()
     network.graph.lint()
     network.recompile()
@@ -165,36 +172,6 @@ def _check_names(graph: fx.Graph) -> None:
                 f"{node.target}: {words[0]!r} is a word of Python, and a traced network is Python source. "
                 "Give the module another name."
             )
-
-
-def _check_in_place(network: fx.GraphModule) -> None:
-    """Refuse what overwrites a tensor that somebody goes on reading: a graph knows results alone."""
-    order = {node: index for index, node in enumerate(network.graph.nodes)}
-    for node in network.graph.nodes:
-        if not node.all_input_nodes or not _works_in_place(network, node):
-            continue
-        overwritten = node.all_input_nodes[0]
-        later = [user for user in overwritten.users if order[user] > order[node] and not is_shape_query(user)]
-        if node.users and not later:
-            continue
-        told = "its result is not used" if not node.users else f"{later[0].name} reads it afterwards"
-        raise LegalityError(
-            f"{node.name} overwrites {overwritten.name} in place, and {told}. A traced network knows the "
-            "results of operations alone: write x = relu(x), or x = x + y, and go on with x."
-        )
-
-
-def _works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-    elif node.op == "call_function":
-        name = str(getattr(node.target, "__name__", ""))
-    else:
-        return False
-    in_place = name in ("iadd", "imul", "isub") or (name.endswith("_") and not name.startswith("_"))
-    return in_place or bool(node.kwargs.get("inplace", False))
 
 
 def _recorded(model: nn.Module, image: ImageShape | None, *, training: bool) -> fx.Graph:
@@ -225,22 +202,35 @@ def _line_of(error: Exception) -> str:
 def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Put the whole model into a mode; afterwards every mode, buffer and attribute is what it was.
 
-    Tracing runs forward with real buffers, and a forward in training may count batches in one.
+    Tracing runs forward with real buffers, and a forward in training may count batches in one; others keep
+    what they have computed, in attributes or tables, for the next call.
     """
-    modes = {module: module.training for module in model.modules()}
-    attributes = set(vars(model))
+    attributes = {module: _kept(module) for module in model.modules()}
     buffers = {buffer: buffer.clone() for buffer in model.buffers()} if training else {}
-    model.train(training)
     try:
+        model.train(training)
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for name in set(vars(model)) - attributes if training else ():
-            delattr(model, name)
+        for module, before in attributes.items():
+            made = {} if training else _constants_of(module)
+            vars(module).clear()
+            vars(module).update(before | made)
         with torch.no_grad():
-            for buffer, before in buffers.items():
-                buffer.copy_(before)
+            for buffer, values in buffers.items():
+                buffer.copy_(values)
+
+
+def _constants_of(module: nn.Module) -> dict[str, Any]:
+    """Tensors that the tracer found in the code of forward, and keeps at the network traced."""
+    return {name: value for name, value in vars(module).items() if name.startswith(_CONSTANT)}
+
+
+def _kept(module: nn.Module) -> dict[str, Any]:
+    """What a module holds, with copies of its own tables and lists."""
+    return {
+        name: copy.copy(value) if type(value) in (dict, list, set) else value
+        for name, value in vars(module).items()
+    }
 
 
 def _mode_arguments(evaluating: fx.Graph, training: fx.Graph, name: str) -> ModeArguments:

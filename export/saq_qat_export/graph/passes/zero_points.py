@@ -15,7 +15,8 @@ def add_weight_zero_points(model: ir.Model) -> None:
         if stored.dtype == ir.DataType.INT8 and stored.shape is not None:
             zeros = np.zeros(stored.shape.numpy()[:1], dtype=np.int8)
             name = f"{stored.name}_zero_point"
-            value = ir.Value(name=name, const_value=ir.tensor(zeros, name=name))
-            model.graph.register_initializer(value)
+            if name not in model.graph.initializers:
+                value = ir.Value(name=name, const_value=ir.tensor(zeros, name=name))
+                model.graph.register_initializer(value)
             node.resize_inputs(3)
-            node.replace_input_with(2, value)
+            node.replace_input_with(2, model.graph.initializers[name])

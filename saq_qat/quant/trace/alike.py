@@ -1,0 +1,140 @@
+"""What is computed once an image without looking at it, such as positions of shape (B, C, H, W).
+
+Every image of a batch gets the same, so a batch of one is enough; spread over a batch, such a value would be
+no constant, and layers that compute it would seem to read images.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from saq_qat.quant.trace.constants import is_device, is_random
+from saq_qat.quant.trace.graph import is_shape_query
+from saq_qat.quant.trace.sizes import shapes_of
+
+__all__ = ["compute_alike_once"]
+
+_BATCHES = (2, 3)
+_SPREADING = frozenset({"expand", "expand_as", "repeat"})
+_BROADCASTING = frozenset({"add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "rsub"})
+
+
+def compute_alike_once(network: fx.GraphModule) -> None:
+    """Compute for one image, in place, whatever depends on the number of images and on no value of theirs.
+
+    Sums and products spread the result over the batch by themselves; other readers get it repeated.
+    """
+    sizes = _sizes(network.graph.nodes)
+    members = _without_images(network.graph.nodes, sizes)
+    exits = [node for node in members if any(user not in members for user in node.users)]
+    exits = [node for node in exits if _is_computed(node, members) and _leads_with_batch(node)]
+    computed = _ancestors(exits, members)
+    if not exits or any(_is_read_elsewhere(node, computed, exits) for node in computed):
+        return
+    for node in computed:
+        for term in [term for term in node.all_input_nodes if term in sizes]:
+            node.replace_input_with(term, _of_one_image(term))  # type: ignore[arg-type]  # a number instead
+    for node in exits:
+        _spread(network.graph, node, computed)
+    network.graph.lint()
+
+
+def _sizes(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Numbers computed from the shapes of tensors: plain ones, of known value for two and three images."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        of_sizes = bool(node.all_input_nodes) and found.issuperset(node.all_input_nodes)
+        numbers = shapes_of(node) is not None and all(_is_number(value) for value in shapes_of(node) or ())
+        if is_shape_query(node) or (of_sizes and (numbers or node.target is operator.getitem)):
+            found.add(node)
+        elif numbers and node.op == "call_function" and node.target is operator.getitem:
+            found.add(node)
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _without_images(nodes: Iterable[fx.Node], sizes: set[fx.Node]) -> set[fx.Node]:
+    """Tensors whose inputs are sizes, parameters and constants."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        if node in sizes or node.op in ("placeholder", "output") or is_random(node):
+            continue
+        if is_device(node) or all(term in sizes or term in found for term in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _is_computed(node: fx.Node, members: set[fx.Node]) -> bool:
+    """Whether more is done than to spread a parameter over the batch, and the batch has a part in it."""
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+    return name not in _SPREADING and not _is_fixed(node, members)
+
+
+def _is_fixed(node: fx.Node, members: set[fx.Node]) -> bool:
+    inputs = node.all_input_nodes
+    return is_device(node) or all(term in members and _is_fixed(term, members) for term in inputs)
+
+
+def _leads_with_batch(node: fx.Node) -> bool:
+    """(B, ...), and the same whatever the batch but for that."""
+    pair = shapes_of(node)
+    if pair is None or not all(isinstance(value, Tensor) and value.dim() for value in pair):
+        return False
+    first, second = (tuple(value.shape) for value in pair)
+    return (first[0], second[0]) == _BATCHES and first[1:] == second[1:]
+
+
+def _ancestors(exits: list[fx.Node], members: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    open_nodes = list(exits)
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in found and not is_device(node):
+            found.add(node)
+            open_nodes += [term for term in node.all_input_nodes if term in members]
+    return found
+
+
+def _is_read_elsewhere(node: fx.Node, computed: set[fx.Node], exits: list[fx.Node]) -> bool:
+    """Whether something that is left as it is needs a tensor for the whole batch."""
+    others = [user for user in node.users if user not in computed]
+    depends = any(term not in computed for term in node.all_input_nodes)
+    return bool(others) and node not in exits and (depends or node.op not in ("get_attr", "call_module"))
+
+
+def _of_one_image(node: fx.Node) -> Any:
+    """Sizes are linear in the number of images."""
+    first, second = shapes_of(node) or (0, 0)
+    return 2 * first - second
+
+
+def _spread(graph: fx.Graph, node: fx.Node, computed: set[fx.Node]) -> None:
+    readers = [user for user in node.users if user not in computed]
+    if all(_broadcasts(reader, node) for reader in readers):
+        return
+    image = next(term for term in graph.nodes if term.op == "placeholder")
+    rank = (shapes_of(node) or (torch.empty(0),))[0].dim()
+    with graph.inserting_after(node):
+        batch = graph.call_method("size", (image, 0))
+    with graph.inserting_after(batch):
+        repeated = graph.call_method("expand", (node, batch, *[-1] * (rank - 1)))
+    for reader in readers:
+        reader.replace_input_with(node, repeated)
+
+
+def _broadcasts(reader: fx.Node, node: fx.Node) -> bool:
+    """A sum, or the like, with a tensor that has the batch and as many axes."""
+    name = str(reader.target if reader.op == "call_method" else getattr(reader.target, "__name__", ""))
+    others = [term for term in reader.all_input_nodes if term is not node]
+    if name.strip("_") not in _BROADCASTING or len(others) != 1 or reader.args[0] is node and name[0] == "i":
+        return False
+    shapes, own = shapes_of(others[0]), shapes_of(node)
+    return shapes is not None and own is not None and _leads_with_batch(others[0]) and (
+        shapes[0].dim() == own[0].dim()
+    )

@@ -1,0 +1,43 @@
+"""What overwrites its input: the graph of a network knows results of operations alone."""
+
+from torch import fx
+
+from saq_qat.errors import LegalityError
+from saq_qat.quant.trace.graph import is_shape_query
+
+__all__ = ["check_in_place", "works_in_place"]
+
+
+def check_in_place(network: fx.GraphModule) -> None:
+    """Refuse what overwrites a tensor that somebody goes on reading.
+
+    Raises:
+        LegalityError: naming the operation, and who reads the tensor afterwards.
+    """
+    order = {node: index for index, node in enumerate(network.graph.nodes)}
+    for node in network.graph.nodes:
+        if not node.all_input_nodes or not works_in_place(network, node):
+            continue
+        overwritten = node.all_input_nodes[0]
+        later = [user for user in overwritten.users if order[user] > order[node] and not is_shape_query(user)]
+        if node.users and not later:
+            continue
+        told = "its result is not used" if not node.users else f"{later[0].name} reads it afterwards"
+        raise LegalityError(
+            f"{node.name} overwrites {overwritten.name} in place, and {told}. A traced network knows the "
+            "results of operations alone: write x = relu(x), or x = x + y, and go on with x."
+        )
+
+
+def works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node overwrites the first of its inputs."""
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+    elif node.op == "call_function":
+        name = str(getattr(node.target, "__name__", ""))
+    else:
+        return False
+    in_place = name in ("iadd", "imul", "isub") or (name.endswith("_") and not name.startswith("_"))
+    return in_place or bool(node.kwargs.get("inplace", False))
