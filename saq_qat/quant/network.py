@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError, LegalityError
 from saq_qat.quant.numerics.kinds.table import KINDS
-from saq_qat.quant.numerics.layers import QuantConv2d, QuantLinear, quant_layers
+from saq_qat.quant.numerics.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer, observing
 from saq_qat.quant.numerics.statistics import averaged_statistics
 from saq_qat.quant.plan.legality import judge
@@ -73,8 +73,7 @@ def quantize(
 
 def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
     """Replace every planned layer and put every planned quantizer behind its node, in place."""
-    for layer in plan.layers:
-        network.set_submodule(layer.name, _quant_layer(network.get_submodule(layer.name), layer))
+    _quantize_layers(network, plan)
     network.add_submodule("quantizers", nn.ModuleDict())
     nodes = {node.name: node for node in network.graph.nodes}
     value = dict(nodes)
@@ -97,6 +96,19 @@ def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:
             _tell_padding(network, [nodes[consumer] for consumer in tensor.consumers])
     network.graph.lint()
     network.recompile()
+
+
+def _quantize_layers(network: fx.GraphModule, plan: Plan) -> None:
+    """A layer used twice stays one layer, and a parameter of two layers has one quantizer."""
+    made: dict[nn.Module, QuantLayer] = {}
+    quantizers: dict[Tensor, Quantizer] = {}
+    for layer in plan.layers:
+        module = network.get_submodule(layer.name)
+        if module not in made:
+            made[module] = _quant_layer(module, layer)
+            weight = made[module].weight
+            made[module].weight_quantizer = quantizers.setdefault(weight, made[module].weight_quantizer)
+        network.set_submodule(layer.name, made[module])
 
 
 def _tell_padding(network: fx.GraphModule, readers: Iterable[fx.Node]) -> None:
@@ -130,7 +142,7 @@ def _read_only(network: fx.GraphModule, reader: fx.Node) -> None:
         reader.target = _OUT_OF_PLACE[reader.target]
 
 
-def _quant_layer(module: nn.Module, layer: LayerPlan) -> nn.Module:
+def _quant_layer(module: nn.Module, layer: LayerPlan) -> QuantLayer:
     quantizer = Quantizer(layer.grid, bits=layer.bits, method=layer.initialise, kind=KINDS[layer.kind])
     if isinstance(module, nn.Conv2d):
         return QuantConv2d(module, quantizer, normalize=layer.normalize, rescale_std=layer.rescale_std)

@@ -17,6 +17,7 @@ from saq_qat_export.graph.passes.bounds import drop_idle_relus
 from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, dequantize_behind_carriers
 from saq_qat_export.graph.passes.constants import fold_into_floats, write_filled_constants
 from saq_qat_export.graph.passes.float16 import to_float16
+from saq_qat_export.graph.passes.float_layers import keep_layers_in_float
 from saq_qat_export.graph.passes.names import name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
 from saq_qat_export.graph.passes.shapes import forget_shapes
@@ -58,6 +59,7 @@ def _rewrite_for_onnxruntime(model: ir.Model, view: fx.GraphModule, deploy: Depl
     write_filled_constants(model)
     dequantize_behind_carriers(model)
     keep_bounds_apart(model)
+    keep_layers_in_float(model)
     name_after_modules(model, _products(view))
     store_uint8_before_int8(model)
     add_weight_zero_points(model)

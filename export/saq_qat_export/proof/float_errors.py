@@ -102,6 +102,19 @@ def _product(operation: FloatOperation) -> Any:
     return a @ error_b + error_a @ b + (ROUNDING + accumulated(a.shape[-1])) * (a @ b)
 
 
+def _normalised(operation: FloatOperation) -> Any:
+    """Divided by its length along an axis, as ``F.normalize`` does."""
+    names = ("input", "p", "dim", "eps")
+    given: dict[str, Any] = {"p": 2.0, "dim": 1, "eps": 1e-12}
+    given |= dict(zip(names, operation.node.args, strict=False)) | dict(operation.node.kwargs)
+    if given["p"] != 2 or not isinstance(given["dim"], int) or len(operation.operands) < 1:
+        return operation.unknown()
+    (x, error), y, dim = operation.operands[0], operation.result.abs(), given["dim"]
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(given["eps"])
+    of_length = (x.abs() * error).sum(dim, keepdim=True) / length
+    return (error + y * of_length) / length + (ROUNDING + accumulated(x.shape[dim])) * y
+
+
 def _affine(operation: FloatOperation, module: ChannelAffine) -> Tensor:
     ((_, error), *_) = operation.operands
     y = operation.result
@@ -141,6 +154,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("truediv", "div"), _divided),
     **dict.fromkeys(("matmul", "bmm"), _product),
     "softmax": softmax_error,
+    "normalize": _normalised,
     "layernorm": layer_norm_error,
     **dict.fromkeys(("clamp", "relu", "relu6"), _clipped),
     "gelu": _smooth(1.13, gated=True),

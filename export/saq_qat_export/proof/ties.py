@@ -31,6 +31,11 @@ _KERNEL_ROUNDINGS = 8
 _PRODUCT_ROUNDINGS = 3
 
 
+def _without_nan(bound: Any) -> Any:
+    """An unknown error times zero is unknown."""
+    return torch.nan_to_num(bound, nan=torch.inf, posinf=torch.inf) if isinstance(bound, Tensor) else bound
+
+
 class ErrorBounds:
     """How far a float32 evaluation may lie from the real numbers, value by value; computed when asked for.
 
@@ -105,7 +110,9 @@ class ErrorBounds:
         bounds = {source: known[source] for source in self._sources(node)}
         if isinstance(graph.module_of(self._view, node), IntegerLayer):
             return self._of_layer(node, bounds)
-        return float_error(FloatOperation(self._view, node, self._values, bounds))
+        return fx.node.map_aggregate(
+            float_error(FloatOperation(self._view, node, self._values, bounds)), _without_nan
+        )
 
     def _of_kernel(self, kernel: fx.Node) -> Tensor:
         width = _KERNEL_ROUNDINGS * UNIT_ROUNDOFF * _kernel_size(self._view, self._values, kernel)

@@ -106,7 +106,8 @@ def _rounded_bias(network: fx.GraphModule, node: fx.Node, layer: QuantLayer) -> 
 def with_unrounded_biases(view: fx.GraphModule, network: fx.GraphModule) -> fx.GraphModule:
     """A float64 copy of a deploy view whose layers have the biases they had before rounding.
 
-    What the network computes from its parameters alone is computed in float64. Where the network was trained with rounded biases (deploy stage), they stay as they are deployed.
+    What the network computes from its parameters alone is computed in float64. Where the network was trained
+    with rounded biases (deploy stage), they stay as they are deployed.
     """
     wide = copy.deepcopy(view).double()
     for node, value in computed_values(widened_network(network)).items():

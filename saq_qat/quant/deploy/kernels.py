@@ -71,7 +71,7 @@ def is_integer_kernel(view: fx.GraphModule, node: fx.Node) -> bool:
     """
     if is_integer_product(view, node):
         return True
-    if len(node.users) > 1 or quantizer_behind(view, node) is None:
+    if quantizer_behind(view, node) is None:
         return False
     module = graph.module_of(view, node)
     if isinstance(module, IntegerLayer):

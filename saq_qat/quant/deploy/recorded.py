@@ -173,7 +173,7 @@ def _repeated(network: fx.GraphModule) -> Iterator[tuple[str, str]]:
 @torch.no_grad()
 def fill_records(records: NetworkRecords, network: fx.GraphModule) -> NetworkRecords:
     """The records with the numbers of a trained or calibrated network."""
-    quantizers, layers = activation_quantizers(network), quant_layers(network)
+    quantizers, layers = activation_quantizers(network), quant_layers(network, every_use=True)
     return replace(
         records,
         quantizers=tuple(_filled(record, quantizers[record.name]) for record in records.quantizers),
@@ -205,7 +205,7 @@ def take_up_statistics(network: fx.GraphModule, records: NetworkRecords) -> None
     Taken anew they differ in the last bit from one number of threads or device to another, and with them the
     codes of weights that lie on a rounding tie.
     """
-    layers = quant_layers(network)
+    layers = quant_layers(network, every_use=True)
     for record in records.layers:
         if record.mean is not None and record.deviation is not None:
             layers[record.name].set_statistics(record.mean, record.deviation)

@@ -6,7 +6,7 @@ from torch import fx, nn
 from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.fold import batch_norm_affine, refinement
 from saq_qat.quant.deploy.lowering import lower
-from saq_qat.quant.numerics.layers import QuantLayer
+from saq_qat.quant.numerics.layers import QuantLayer, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group, groups
@@ -27,6 +27,7 @@ def fold_batch_norm(network: fx.GraphModule, *, refine_bias: bool = True) -> fx.
         refine_bias: as ``deploy.refine_bias`` of the recipe, so that training rounds biases as deployment
             does.
     """
+    _part_uses(network)
     for group in list(groups(network)):
         layer = graph.module_of(network, group.head)
         if isinstance(layer, QuantLayer) and not layer.folded:
@@ -36,15 +37,26 @@ def fold_batch_norm(network: fx.GraphModule, *, refine_bias: bool = True) -> fx.
     return network
 
 
+def _part_uses(network: fx.GraphModule) -> None:
+    """Give every use of a layer a bias and a gain of its own; weight and weight quantizer stay shared."""
+    seen: set[nn.Module] = set()
+    for path, layer in quant_layers(network, every_use=True).items():
+        if layer in seen:
+            network.set_submodule(path, layer.another_use())
+        seen.add(layer)
+
+
 def _fold_group(network: fx.GraphModule, group: Group, layer: QuantLayer, *, refine_bias: bool) -> None:
     norm = None if group.batch_norm is None else graph.module_of(network, group.batch_norm)
     quantizer = quantizer_before(network, group.head)
     factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=refine_bias)
     _fold_into(layer, norm, factor)
     if group.batch_norm is not None:
+        path = str(group.batch_norm.target)
         group.batch_norm.replace_all_uses_with(group.head)
         network.graph.erase_node(group.batch_norm)
-        network.delete_submodule(str(group.batch_norm.target))
+        if all(node.target != path for node in network.graph.nodes):
+            network.delete_submodule(path)
     hand_quantizer(network, group.head)
 
 

@@ -1,5 +1,6 @@
 """Convolution and linear layers with a quantized weight and a place to perturb it."""
 
+import copy
 from typing import Literal, cast
 
 import torch
@@ -69,6 +70,13 @@ class QuantLayer(nn.Module):
         self.channel_gain = gain.to(self.weight.detach())
         self.bias = nn.Parameter(bias.detach().to(self.weight))
         self.refinement = refinement
+
+    def another_use(self) -> "QuantLayer":
+        """This layer at another place: the same parameters and weight quantizer, until either is folded."""
+        other = copy.copy(self)
+        for held in ("_parameters", "_buffers", "_modules"):
+            vars(other)[held] = dict(vars(self)[held])
+        return other
 
     def integer_bias(self, input_scale: Tensor | None, offset: Tensor | None = None) -> Tensor | None:
         """The bias, in the deploy stage rounded straight-through to the integer that is deployed.
@@ -262,6 +270,11 @@ class QuantLinear(QuantLayer):
         return F.linear(x, weight, bias)
 
 
-def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
-    """Name and layer of every quantized weight, in registration order."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, QuantLayer)}
+def quant_layers(network: nn.Module, *, every_use: bool = False) -> dict[str, QuantLayer]:
+    """Name and layer of every quantized weight, in registration order.
+
+    Args:
+        every_use: by every path of a layer that is used more than once, and not by its first alone.
+    """
+    modules = network.named_modules(remove_duplicate=not every_use)
+    return {name: module for name, module in modules if isinstance(module, QuantLayer)}

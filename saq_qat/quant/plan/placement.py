@@ -34,6 +34,7 @@ from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.policy import layer_policies
 from saq_qat.quant.plan.requirements import Requirement, Requirements
 from saq_qat.quant.plan.targets import TARGETS
+from saq_qat.quant.plan.uses import one_weight_one_grid
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group, groups
 from saq_qat.recipe.schema import Cpu, Quant
@@ -62,7 +63,7 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), 
         cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
 
     Raises:
-        LegalityError: a layer is called twice, an override matches nothing, or there is nothing to quantize.
+        LegalityError: an override matches nothing, or there is nothing to quantize.
     """
     known = [TARGETS[target] for target in targets]
     placer = _Placer(
@@ -72,7 +73,8 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), 
         bound_pairs=cpu == "any" and (not known or any(target.pairs_saturate for target in known)),
     )
     tensors = tuple(placer.tensors())
-    return Plan(tensors, tuple(placer.layers(tensors)), tuple(placer.products()))
+    layers = one_weight_one_grid(network, list(placer.layers(tensors)))
+    return Plan(tensors, tuple(layers), tuple(placer.products()))
 
 
 class _Placer:

@@ -9,6 +9,7 @@ from torch import fx
 from saq_qat.errors import LegalityError
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group
+from saq_qat.quant.trace.shared import owners
 from saq_qat.recipe.schema import Override, Quant
 
 __all__ = ["LayerPolicy", "layer_policies"]
@@ -29,15 +30,15 @@ def layer_policies(
 ) -> dict[str, LayerPolicy]:
     """Policy of each weighted layer by module path: defaults, bits of the edges, then the overrides in order.
 
+    A layer that is used more than once has one policy, and is an edge if one of its uses is.
+
     Raises:
-        LegalityError: there is no layer, one is called twice, or an override matches none.
+        LegalityError: there is no layer, or an override matches none.
     """
-    names = [str(group.head.target) for group in weighted]
-    _check_layers(names, quant)
-    return {
-        name: _policy(name, quant, edge=_is_edge(network, group))
-        for name, group in zip(names, weighted, strict=True)
-    }
+    names, first_use = [str(group.head.target) for group in weighted], owners(network)
+    _check_layers([first_use[name] for name in names], quant)
+    edges = {first_use[name] for name, group in zip(names, weighted, strict=True) if _is_edge(network, group)}
+    return {name: _policy(first_use[name], quant, edge=first_use[name] in edges) for name in names}
 
 
 def _policy(name: str, quant: Quant, *, edge: bool) -> LayerPolicy:
@@ -69,17 +70,11 @@ def _check_layers(names: Sequence[str], quant: Quant) -> None:
             "A network needs a convolution (Conv2d) or linear layer to quantize; this one has none. "
             "Leave the section quant out to train it in float."
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LegalityError(
-            "A quantized layer has one input quantizer, so it may be called once; "
-            f"called more often: {', '.join(twice)}. Give each call its own module."
-        )
     for index, override in enumerate(quant.overrides):
         if not any(fnmatchcase(name, override.match) for name in names):
             raise LegalityError(
                 f"quant.overrides.{index}.match: {override.match!r} matches no layer. "
-                f"Layers: {', '.join(names)}."
+                f"Layers: {', '.join(dict.fromkeys(names))}."
             )
 
 

@@ -32,11 +32,12 @@ def compute_alike_once(network: fx.GraphModule) -> None:
     exits = [node for node in members if any(user not in members for user in node.users)]
     exits = [node for node in exits if _is_computed(node, members) and _leads_with_batch(node)]
     computed = _ancestors(exits, members)
-    if not exits or any(_is_read_elsewhere(node, computed, exits) for node in computed):
+    others = [node for node in computed if node not in exits and not _is_fixed(node, members)]
+    if not exits or any(user not in computed for node in others for user in node.users):
         return
     for node in computed:
         for term in [term for term in node.all_input_nodes if term in sizes]:
-            node.replace_input_with(term, _of_one_image(term))  # type: ignore[arg-type]  # a number instead
+            node.replace_input_with(term, _of_one_image(term))
     for node in exits:
         _spread(network.graph, node, computed)
     network.graph.lint()
@@ -48,9 +49,8 @@ def _sizes(nodes: Iterable[fx.Node]) -> set[fx.Node]:
     for node in nodes:
         of_sizes = bool(node.all_input_nodes) and found.issuperset(node.all_input_nodes)
         numbers = shapes_of(node) is not None and all(_is_number(value) for value in shapes_of(node) or ())
-        if is_shape_query(node) or (of_sizes and (numbers or node.target is operator.getitem)):
-            found.add(node)
-        elif numbers and node.op == "call_function" and node.target is operator.getitem:
+        is_part = node.op == "call_function" and node.target is operator.getitem
+        if is_shape_query(node) or (of_sizes and (numbers or is_part)) or (numbers and is_part):
             found.add(node)
     return found
 
@@ -101,13 +101,6 @@ def _ancestors(exits: list[fx.Node], members: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _is_read_elsewhere(node: fx.Node, computed: set[fx.Node], exits: list[fx.Node]) -> bool:
-    """Whether something that is left as it is needs a tensor for the whole batch."""
-    others = [user for user in node.users if user not in computed]
-    depends = any(term not in computed for term in node.all_input_nodes)
-    return bool(others) and node not in exits and (depends or node.op not in ("get_attr", "call_module"))
-
-
 def _of_one_image(node: fx.Node) -> Any:
     """Sizes are linear in the number of images."""
     first, second = shapes_of(node) or (0, 0)
@@ -132,9 +125,13 @@ def _broadcasts(reader: fx.Node, node: fx.Node) -> bool:
     """A sum, or the like, with a tensor that has the batch and as many axes."""
     name = str(reader.target if reader.op == "call_method" else getattr(reader.target, "__name__", ""))
     others = [term for term in reader.all_input_nodes if term is not node]
-    if name.strip("_") not in _BROADCASTING or len(others) != 1 or reader.args[0] is node and name[0] == "i":
+    overwrites_it = name.startswith("i") and reader.args[0] is node
+    if name.strip("_") not in _BROADCASTING or len(others) != 1 or overwrites_it:
         return False
     shapes, own = shapes_of(others[0]), shapes_of(node)
-    return shapes is not None and own is not None and _leads_with_batch(others[0]) and (
-        shapes[0].dim() == own[0].dim()
+    return (
+        shapes is not None
+        and own is not None
+        and _leads_with_batch(others[0])
+        and (shapes[0].dim() == own[0].dim())
     )

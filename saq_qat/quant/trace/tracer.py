@@ -20,6 +20,7 @@ from saq_qat.quant.trace.duplicates import merge_duplicates
 from saq_qat.quant.trace.in_place import check_in_place
 from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
+from saq_qat.quant.trace.shared import name_every_use
 from saq_qat.quant.trace.sizes import ImageShape, ShapeFollower, SizedProxy, known, sizes_of_the_graph
 
 __all__ = ["ImageTracer", "trace"]
@@ -158,6 +159,7 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     fold_constants(network)
     merge_duplicates(network)
     network.graph.eliminate_dead_code()
+    name_every_use(network)
     network.graph.lint()
     network.recompile()
     return network
