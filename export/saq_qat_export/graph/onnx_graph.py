@@ -139,7 +139,7 @@ def _torch_export(
         exporter.setLevel(level)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    optimize(program.model)
+    optimize(program.model, {name for name, _ in (*view.named_parameters(), *view.named_buffers())})
     return program.model
 
 

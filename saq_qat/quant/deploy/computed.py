@@ -30,7 +30,7 @@ class _Evaluated(fx.Interpreter):
 
 @torch.no_grad()
 def computed_values(network: fx.GraphModule) -> dict[str, Tensor]:
-    """Tensors by node, in the network's floats: read by what reads the image too, and no parameters themselves.
+    """Tensors by node, in the network's floats: read by what reads the image too, no parameters.
 
     The network, its modes and its buffers are left as they are.
     """

@@ -1,9 +1,13 @@
 """What overwrites its input: the graph of a network knows results of operations alone."""
 
+import operator
+from collections.abc import Iterator
+
 from torch import fx
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.trace.graph import is_shape_query
+from saq_qat.quant.trace.graph import is_reshape, is_shape_query
+from saq_qat.quant.trace.sizes import OVERWRITES
 
 __all__ = ["check_in_place", "works_in_place"]
 
@@ -15,6 +19,7 @@ def check_in_place(network: fx.GraphModule) -> None:
         LegalityError: naming the operation, and who reads the tensor afterwards.
     """
     order = {node: index for index, node in enumerate(network.graph.nodes)}
+    _check_assignments(network, order)
     for node in network.graph.nodes:
         if not node.all_input_nodes or not works_in_place(network, node):
             continue
@@ -27,6 +32,32 @@ def check_in_place(network: fx.GraphModule) -> None:
             f"{node.name} overwrites {overwritten.name} in place, and {told}. A traced network knows the "
             "results of operations alone: write x = relu(x), or x = x + y, and go on with x."
         )
+
+
+def _check_assignments(network: fx.GraphModule, order: dict[fx.Node, int]) -> None:
+    """Refuse views of a tensor that are read after a part of it was assigned to."""
+    for node in network.graph.nodes:
+        before = node.meta.get(OVERWRITES)
+        for view in [] if before is None else [before, *_views(network, before)]:
+            later = [user for user in view.users if order[user] > order[node] and not is_shape_query(user)]
+            if later:
+                raise LegalityError(
+                    f"A part of {before.name} is assigned to, and {later[0].name} reads {view.name}, which "
+                    "shares its memory, afterwards. A traced network knows the results of operations alone: "
+                    "take views after the assignment, or put the tensor together by torch.cat."
+                )
+
+
+def _views(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
+    for user in node.users:
+        if user.target is operator.getitem or is_reshape(network, user) or _is_cut(user):
+            yield user
+            yield from _views(network, user)
+
+
+def _is_cut(node: fx.Node) -> bool:
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+    return name in ("chunk", "split", "split_with_sizes", "unbind", "expand", "narrow", "select")
 
 
 def works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:

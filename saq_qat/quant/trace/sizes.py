@@ -5,6 +5,7 @@ from such sizes); what differs stays a value of the graph. Whoever asks whether 
 something that depends on the batch, or on the images themselves.
 """
 
+import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,26 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["ImageShape", "ShapeFollower", "SizedProxy", "Sizes", "known", "shapes_of", "sizes_of_the_graph"]
+from saq_qat.quant.trace.assignment import with_part
+
+__all__ = [
+    "OVERWRITES",
+    "ImageShape",
+    "ShapeFollower",
+    "SizedProxy",
+    "Sizes",
+    "known",
+    "shapes_of",
+    "sizes_of_the_graph",
+]
 
 ImageShape = tuple[int, int, int]
 """(C, H, W)."""
 
+OVERWRITES = "saq_qat.overwrites"
+"""Of a node that stands for a tensor since a part of it was assigned to: the one that stood for it before."""
 _BATCHES = (2, 3)
+_LOGGER = logging.getLogger("torch._subclasses.fake_tensor")
 _MANY = 10**9
 _NOTED = "saq_qat.shapes"
 _PLAIN = (bool, int, float, str, torch.dtype, type(None))
@@ -61,11 +76,13 @@ class ShapeFollower:
     @contextmanager
     def _inside(self) -> Iterator[None]:
         self.busy, before = True, self.busy
+        _LOGGER.disabled = True
         try:
             with self._mode, torch.no_grad():
                 yield
         finally:
             self.busy = before
+            _LOGGER.disabled = before
 
     def _value(self, node: fx.Node, index: int) -> Any:
         """NotImplemented if an input is not known, or the operation does not run on shapes alone."""
@@ -198,6 +215,17 @@ class SizedProxy(fx.Proxy):
         if pair is None or callable(getattr(pair[0], k, None)):
             return super().__getattr__(k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """From here on, this is the tensor with its part replaced."""
+        pair = shapes_of(self.node)
+        if pair is None or not all(isinstance(tensor, Tensor) for tensor in pair):
+            raise TypeError("a part of a tensor of unknown shape is assigned to")
+        of_value = shapes_of(value.node) if isinstance(value, fx.Proxy) else None
+        if isinstance(value, Tensor) or (isinstance(value, fx.Proxy) and of_value is None):
+            raise TypeError("what is assigned to a part of a tensor has no known shape")
+        before, self.node = self.node, with_part(self, pair, index, value, of_value).node
+        self.node.meta[OVERWRITES] = before
 
     def __len__(self) -> int:
         pair = shapes_of(self.node)

@@ -19,6 +19,7 @@ from saq_qat.quant.trace.decompose import decompose_products
 from saq_qat.quant.trace.duplicates import merge_duplicates
 from saq_qat.quant.trace.in_place import check_in_place
 from saq_qat.quant.trace.modes import depends_on_mode
+from saq_qat.quant.trace.patches import write_out_patches
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 from saq_qat.quant.trace.shared import name_every_use
 from saq_qat.quant.trace.sizes import ImageShape, ShapeFollower, SizedProxy, known, sizes_of_the_graph
@@ -155,6 +156,7 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
+    write_out_patches(network)
     compute_alike_once(network)
     fold_constants(network)
     merge_duplicates(network)
