@@ -33,7 +33,7 @@ from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
 __all__ = ["Rehearsal", "check_deployable", "rehearse"]
 
-_IMAGES = 2
+_IMAGES, _TIED_IMAGES = 2, 1
 _CALIBRATION_IMAGES = 4
 
 
@@ -76,7 +76,8 @@ def rehearse(
         findings = _findings(lowered)
         on_step("loading and comparing its integers")
         OnnxRuntimeBackend(lowered.graph.content)
-        return Rehearsal(findings, tuple(prove_integers(lowered, _IMAGES, on_step)))
+        comparisons = prove_integers(lowered, _IMAGES, on_step, adversarial_images=_TIED_IMAGES, by_rule=True)
+        return Rehearsal(findings, tuple(comparisons))
 
 
 def check_deployable(

@@ -177,6 +177,7 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
 
     Raises:
         DataError: there is no batch.
+        LegalityError: a quantizer was handed numbers that are not finite.
     """
     seen = 0
     with averaged_statistics(network), observing(list(activation_quantizers(network).values())):
@@ -188,3 +189,10 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor]) -> None:
             "Calibration needs at least one batch of images; the data gave none. "
             "Give more training images, or a smaller batch_size."
         )
+    for name, quantizer in activation_quantizers(network).items():
+        if not bool(torch.isfinite(quantizer.alpha).all()):
+            raise LegalityError(
+                f"What is quantized must be finite; {name} holds numbers on the first images that are not. "
+                "A padding of -inf before a pooling, or a mask, is written with padding= of the pooling "
+                "itself, or with a large number."
+            )

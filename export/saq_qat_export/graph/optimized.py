@@ -10,7 +10,6 @@ from onnxscript.rewriter import onnx_fusions
 
 __all__ = ["optimize"]
 
-_ROUNDS = 2
 _SMALL = 1024
 
 
@@ -24,9 +23,9 @@ def optimize(model: ir.Model, own: Collection[str]) -> None:
         own: names of tensors of the network, each of which keeps an initializer.
     """
     common.InlinePass()(model)
-    for _ in range(_ROUNDS):
-        fold_constants_ir(model, onnx_shape_inference=True)
-        rewriter.rewrite(model)
+    fold_constants_ir(model, onnx_shape_inference=True)
+    rewriter.rewrite(model)
+    fold_constants_ir(model, onnx_shape_inference=True)
     passes = (
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -87,20 +87,28 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
 
 
 def prove_integers(
-    lowered: Lowered, code_images: int, on_step: Callable[[str], None] = lambda _: None
+    lowered: Lowered,
+    code_images: int,
+    on_step: Callable[[str], None] = lambda _: None,
+    *,
+    adversarial_images: int = _ADVERSARIAL_IMAGES,
+    by_rule: bool = False,
 ) -> list[Comparison]:
     """All of the proof that asks for no accuracy: numbers, function and codes.
 
     Args:
         code_images: validation images whose codes are compared.
+        adversarial_images: as many made of rounding ties.
+        by_rule: trust the bound of products of codes (rule ORT005) where every product keeps it, and compute
+            no sums of saturating pairs.
     """
     view, graph, images = lowered.view, lowered.graph, lowered.restored.images
     side = images.preprocessing.image_size
-    on_step(f"codes of {code_images} images and {_ADVERSARIAL_IMAGES} made of rounding ties")
+    on_step(f"codes of {code_images} images and {adversarial_images} made of rounding ties")
     code_batches = [batch for batch, _ in _batches(images, code_images, _CODE_BATCH)]
-    adversarial = tie_images(view, (images.preprocessing.channels, side, side), _ADVERSARIAL_IMAGES)
+    adversarial = tie_images(view, (images.preprocessing.channels, side, side), adversarial_images)
     comparisons = code_comparisons(view, graph, code_batches, adversarial)
-    if "onnxruntime" in lowered.targets:
+    if "onnxruntime" in lowered.targets and not (by_rule and not graph.over_pair_bound):
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
         comparisons.append(pair_comparison(view, [*code_batches, adversarial], cpu=cpu))

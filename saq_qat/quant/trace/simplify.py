@@ -1,6 +1,7 @@
 """Layers as quantization knows them: padding in numbers of zeros, weights that learn, no identities."""
 
 import copy
+import math
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -8,8 +9,9 @@ from torch import fx, nn
 from torch.nn.parameter import UninitializedParameter
 
 from saq_qat.errors import LegalityError
+from saq_qat.quant.trace.graph import is_max_pool, is_nonnegative
 
-__all__ = ["simplify"]
+__all__ = ["pad_maxima_by_zeros", "simplify"]
 
 
 def simplify(network: fx.GraphModule, node: fx.Node) -> None:
@@ -26,6 +28,21 @@ def simplify(network: fx.GraphModule, node: fx.Node) -> None:
         _check_weight(str(node.target), module)
     if isinstance(module, nn.Conv2d) and (isinstance(module.padding, str) or module.padding_mode != "zeros"):
         network.set_submodule(str(node.target), _padded_by_numbers(network, node, module))
+
+
+def pad_maxima_by_zeros(network: fx.GraphModule) -> None:
+    """Pad what is never negative by 0 where it is padded by -inf for a maximum to ignore; in place.
+
+    Both give the same maximum wherever it is taken over one number of the tensor at least, and -inf has no
+    code.
+    """
+    for node in network.graph.nodes:
+        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
+        if node.target is not F.pad or value != -math.inf or not is_nonnegative(network, node.args[0]):
+            continue
+        if all(is_max_pool(network, reader) for reader in node.users):
+            node.args = node.args[:3]
+            node.update_kwarg("value", 0.0)
 
 
 def _check_weight(path: str, layer: nn.Conv2d | nn.Linear) -> None:

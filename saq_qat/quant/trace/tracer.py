@@ -22,6 +22,7 @@ from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.patches import write_out_patches
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 from saq_qat.quant.trace.shared import name_every_use
+from saq_qat.quant.trace.simplify import pad_maxima_by_zeros
 from saq_qat.quant.trace.sizes import ImageShape, ShapeFollower, SizedProxy, known, sizes_of_the_graph
 
 __all__ = ["ImageTracer", "trace"]
@@ -161,6 +162,7 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     fold_constants(network)
     merge_duplicates(network)
     network.graph.eliminate_dead_code()
+    pad_maxima_by_zeros(network)
     name_every_use(network)
     network.graph.lint()
     network.recompile()

@@ -165,7 +165,7 @@ def test_an_override_that_matches_nothing_lists_the_layers() -> None:
         plan_of(Residual(), overrides=(Override(match="layer9.*", weight_bits=2),))
 
 
-def test_a_layer_called_twice_is_refused() -> None:
+def test_a_layer_called_twice_has_two_inputs_and_one_grid() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -174,8 +174,11 @@ def test_a_layer_called_twice_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(self.conv(x))  # type: ignore[no-any-return]  # modules return Any
 
-    with pytest.raises(LegalityError, match=r"called more often: conv\. Give each call its own module"):
-        plan_of(Twice())
+    plan = plan_of(Twice())
+    first, second = plan.layers
+    assert (first.name, second.name) == ("conv", "conv_use_2")
+    assert first.grid == second.grid
+    assert first.input != second.input
 
 
 def test_a_network_without_layers_is_refused() -> None:
