@@ -29,6 +29,7 @@ from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import prove_integers
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.errors import SessionError
+from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
 __all__ = ["Rehearsal", "check_deployable", "rehearse"]
@@ -39,10 +40,15 @@ _CALIBRATION_IMAGES = 4
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What the rules say of the graphs, and every comparison of them with the network."""
+    """What the rules say of the graphs, and every comparison of them with the network.
+
+    Attributes:
+        kernels: of the graph that ONNX Runtime makes, those on integers.
+    """
 
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
+    kernels: IntegerCount
 
     @property
     def failed(self) -> tuple[Comparison, ...]:
@@ -75,9 +81,9 @@ def rehearse(
         lowered = lower_run(run, "last")
         findings = _findings(lowered)
         on_step("loading and comparing its integers")
-        OnnxRuntimeBackend(lowered.graph.content)
+        kernels = OnnxRuntimeBackend(lowered.graph.content).integer_count()
         comparisons = prove_integers(lowered, _IMAGES, on_step, adversarial_images=_TIED_IMAGES, by_rule=True)
-        return Rehearsal(findings, tuple(comparisons))
+        return Rehearsal(findings, tuple(comparisons), kernels)
 
 
 def check_deployable(
@@ -86,8 +92,8 @@ def check_deployable(
     images: ImageData,
     *,
     on_step: Callable[[str], None] = lambda _: None,
-) -> tuple[Finding, ...]:
-    """What the rules say of the graphs of ``rehearse``; arguments as there.
+) -> Rehearsal:
+    """As ``rehearse``, with every comparison passed; arguments as there.
 
     Raises:
         LegalityError: ``train`` or ``export`` would refuse the network later, whatever it learns.
@@ -104,7 +110,7 @@ def check_deployable(
             f"{'; '.join(failed_checks(rehearsal.failed))}. Training would not change that: "
             "write the operation named first otherwise, or train without deployment (deploy.targets: [])."
         )
-    return rehearsal.findings
+    return rehearsal
 
 
 def _write_run(network: nn.Module, recipe: Recipe, images: ImageData, run: Path) -> None:

@@ -43,4 +43,5 @@ def deployable(model: "nn.Module", recipe: "Recipe", images: "ImageData") -> "tu
     from saq_qat_export.rehearsal import check_deployable
 
     with progress("check") as shown:
-        return check_deployable(model, recipe, images, on_step=lambda step: shown.advance(note=step))
+        rehearsal = check_deployable(model, recipe, images, on_step=lambda step: shown.advance(note=step))
+    return rehearsal.findings
