@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,7 +142,8 @@ def _construct(model: Model, constructor: Callable[..., Any], num_classes: int) 
             "model.arguments.num_classes is set by the data (its number of classes, "
             f"here {num_classes}); remove it from model.arguments."
         )
-    arguments = {"num_classes": num_classes, **model.arguments}
+    classes = {"num_classes": num_classes} if _takes_classes(constructor) else {}
+    arguments = {**classes, **model.arguments}
     call = f"{model.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
     try:
         network = constructor(**arguments)
@@ -151,8 +153,19 @@ def _construct(model: Model, constructor: Callable[..., Any], num_classes: int) 
     except Exception as error:
         raise RecipeError(
             f"model: {call} raised {type(error).__name__}: {error}. "
-            "The callable takes the keyword `num_classes` and every key of model.arguments."
+            "It is called with `num_classes`, if it has such a parameter, and every key of model.arguments."
         ) from error
     if not isinstance(network, nn.Module):
         raise RecipeError(f"model: {call} must return a torch.nn.Module; got {type(network).__name__}.")
     return network
+
+
+def _takes_classes(constructor: Callable[..., Any]) -> bool:
+    """Whether it has a parameter of that name; one that does not has its own number of classes."""
+    try:
+        parameters = inspect.signature(constructor).parameters
+    # Builtins and extension types may have none to be read.
+    except (TypeError, ValueError):
+        return True
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return takes_any or "num_classes" in parameters

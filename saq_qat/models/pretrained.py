@@ -2,8 +2,9 @@
 
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from saq_qat.models.attention import separate_weights
 __all__ = ["PretrainedReport", "load_pretrained", "read_weights"]
 
 _logger = logging.getLogger(__name__)
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
 _LISTED_KEYS = 12
 
 
@@ -26,13 +28,15 @@ class PretrainedReport:
     """How the tensors of a file met those of a network.
 
     `loaded` counts tensors copied. The others list keys: `missing` are the network's alone, `unexpected` the
-    file's alone, `mismatched` are in both with another shape or kind of number (and how).
+    file's alone, `mismatched` are in both with another shape or kind of number (and how). `prefix` was
+    dropped from the file's keys.
     """
 
     loaded: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: Mapping[str, str]
+    prefix: str = ""
 
     def __str__(self) -> str:
         shapes = [f"{key} ({difference})" for key, difference in self.mismatched.items()]
@@ -41,14 +45,16 @@ class PretrainedReport:
             ("unexpected", self.unexpected),
             ("of another shape or type", shapes),
         )
-        return "; ".join(f"{len(keys)} {title}: {_listed(keys)}" for title, keys in groups if keys)
+        found = [f"{self.loaded} tensors that match" + (f" under {self.prefix!r}" if self.prefix else "")]
+        return "; ".join(found + [f"{len(keys)} {title}: {_listed(keys)}" for title, keys in groups if keys])
 
 
 def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> PretrainedReport:
-    """Copy the weights of a .safetensors or .pth/.pt file into `network`.
+    """Copy the weights of a .safetensors file, or of one that torch.save wrote, into `network`.
 
-    A .pth file is a state dict, or a dict that holds one under `state_dict` or `model`; a leading `module.`
-    (from DataParallel) is dropped, and a fused `qkv` is split where the network has `q`, `k` and `v`. With
+    The latter is a state dict, or a dict that holds one under `state_dict`, `model` or the like. A prefix
+    under which the network's keys are found (`module.` of DataParallel, `_orig_mod.` of torch.compile,
+    `model.`) is dropped, and a fused `qkv` is split where the network has `q`, `k` and `v`. With
     `strict`, every key must match. Without it the head (the last linear layer, or the last layer with
     weights) keeps its initial values where it differs, and keys of the file alone are left out; the rest of
     the network must still match. What was skipped is logged and returned.
@@ -56,8 +62,9 @@ def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> P
     Raises ArtifactError, and changes nothing, if the file cannot be read safely or does not fit.
     """
     target = network.state_dict()
-    weights = separate_weights(read_weights(path), target)
-    report = _compare(target, weights)
+    prefix, plain = _without_prefix(read_weights(path), target)
+    weights = separate_weights(plain, target)
+    report = replace(_compare(target, weights), prefix=prefix)
     head = _head_prefix(network)
     unfit = (*report.missing, *report.mismatched)
     if strict and (unfit or report.unexpected):
@@ -83,6 +90,19 @@ def load_pretrained(network: nn.Module, path: Path, *, strict: bool = True) -> P
             "%d tensors loaded from '%s'; the rest keep their initial values: %s", report.loaded, path, report
         )
     return report
+
+
+def _without_prefix(
+    weights: dict[str, Tensor], target: Mapping[str, Tensor]
+) -> tuple[str, dict[str, Tensor]]:
+    """The prefix under which most keys are the network's, and the weights without it."""
+    counts: Counter[str] = Counter()
+    for key in weights:
+        parts = key.split(".")
+        cuts = ((".".join(parts[:cut]), ".".join(parts[cut:])) for cut in range(len(parts)))
+        counts.update(f"{before}." if before else "" for before, rest in cuts if rest in target)
+    prefix = max(counts, key=lambda found: (counts[found], -len(found)), default="")
+    return prefix, {key.removeprefix(prefix): value for key, value in weights.items()}
 
 
 def _compare(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> PretrainedReport:
@@ -118,7 +138,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth/.pt file by name, on the CPU, without a leading `module.`.
+    """The tensors of a file by name, on the CPU.
 
     Raises ArtifactError if the file is missing, damaged, or holds anything but tensors of finite numbers.
     """
@@ -128,10 +148,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         content: object = _read_safetensors(path)
-    elif path.suffix in {".pth", ".pt"}:
+    elif path.suffix in _SUFFIXES:
         content = _read_torch(path)
     else:
-        raise ArtifactError(f"model.pretrained must end in .safetensors, .pth or .pt; got '{path}'.")
+        raise ArtifactError(
+            "model.pretrained must end in .safetensors, or as files of torch.save do, in "
+            f"{', '.join(_SUFFIXES)}; got '{path}'."
+        )
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -140,7 +163,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"model.pretrained must hold tensors by name; '{path}' holds {_describe(content)}. "
             "Save it again with torch.save(network.state_dict(), path)."
         )
-    weights = {str(key).removeprefix("module."): value for key, value in content.items()}
+    weights = {str(key): value for key, value in content.items()}
     broken = [
         key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
     ]

@@ -45,7 +45,8 @@ class Objective:
     Attributes:
         network: maps images (N, C, H, W) to logits; may be wrapped in DistributedDataParallel.
         loss: mean loss of logits and labels, 0-dim.
-        precision: ``bfloat16`` runs the forward pass under autocast; quantizers and losses stay in float32.
+        precision: ``bfloat16`` runs forward passes under autocast; quantizers, losses and perturbed passes
+            stay in float32.
         micro_batch_size: images that share one pass; the whole batch if None.
         distillation: a teacher and its part in the loss, if there is one.
     """
@@ -80,8 +81,9 @@ class Objective:
         with torch.no_grad():
             return self._logits(self.distillation.teacher, images)
 
-    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+    def _logits(self, network: nn.Module, images: Tensor, *, in_float32: bool = False) -> Tensor:
+        enabled = self.precision == "bfloat16" and not in_float32
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
             logits: Tensor = network(images)
         return logits.float() if logits.dtype == torch.bfloat16 else logits
 
@@ -91,8 +93,11 @@ class Objective:
             return label_loss
         return self.distillation.combined(label_loss, logits, part.teacher_logits)
 
-    def backward(self, part: MicroBatch, *, synchronise: bool) -> Tensor:
+    def backward(self, part: MicroBatch, *, synchronise: bool, perturbed: bool = False) -> Tensor:
         """Add the gradient to ``.grad`` and return the loss, detached.
+
+        A perturbed pass is in float32, whatever the precision: epsilon is smaller than the steps of bfloat16,
+        which would round most of it away.
 
         With several processes, ``synchronise`` then replaces all of ``.grad`` by its mean over them. The
         forward pass lies inside ``no_sync`` too: outside, DistributedDataParallel would exchange gradients
@@ -101,7 +106,7 @@ class Objective:
         network = self.network
         local = isinstance(network, DistributedDataParallel) and not synchronise
         with network.no_sync() if local else nullcontext():  # type: ignore[operator]  # torch: Tensor or Module
-            loss = self._loss(self._logits(network, part.images), part)
+            loss = self._loss(self._logits(network, part.images, in_float32=perturbed), part)
             loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         return loss.detach()
 

@@ -56,7 +56,7 @@ class SamStep:
                 frozen_statistics(self._objective.network),
                 gradient.collecting(),
             ):
-                perturbed_loss = self._objective.backward(part, synchronise=part.last)
+                perturbed_loss = self._objective.backward(part, synchronise=part.last, perturbed=True)
             measured.append(torch.stack([loss, perturbed_loss, norm, length]))
         loss, perturbed_loss, norm, length = torch.stack(measured).mean(dim=0)
         return self._update.apply(

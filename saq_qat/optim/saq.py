@@ -113,7 +113,7 @@ class SaqStep:
                 nullcontext() if method.second_pass_statistics else frozen_statistics(objective.network)
             )
             with perturbed(ball, epsilon), statistics, sum_g_s.collecting():
-                perturbed_loss = objective.backward(part, synchronise=part.last)
+                perturbed_loss = objective.backward(part, synchronise=part.last, perturbed=True)
         return torch.stack([loss, perturbed_loss, epsilon.norm])
 
     def _one_pass(self, images: Tensor, labels: Tensor, g_v: list[Tensor] | None) -> StepResult:

@@ -1,4 +1,4 @@
-"""One network as ``check`` takes it, as JSON: ``python -m tests.families.one LIBRARY NETWORK SIDE ARGUMENTS``.
+"""One network as ``check`` takes it, as JSON: ``python -m tests.families.one LIBRARY NAME SIDE ARGUMENTS``.
 
 At 4 bits, for both targets, at the network's own image size, on synthetic images.
 """

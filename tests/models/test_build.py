@@ -118,7 +118,7 @@ def test_current_folder_leaves_the_import_path_again(tmp_path: Path, monkeypatch
         ("own_network_b:constant", "must name a callable"),
         ("own_network_b:", "must name a callable"),
         ("own_network_b:raising", "raised ZeroDivisionError: by intent"),
-        ("own_network_b:takes_nothing", "unexpected keyword argument"),
+        ("own_network_b:takes_nothing", "missing 1 required positional argument"),
         ("own_network_b:text", "must return a torch.nn.Module; got str"),
         ("own_network_broken:net", "cannot be imported: SyntaxError"),
     ],
@@ -132,7 +132,7 @@ def test_mistakes_in_an_own_network_are_recipe_errors(
         "own_network_b",
         "def small(num_classes): ...\n"
         "def raising(num_classes): raise ZeroDivisionError('by intent')\n"
-        "def takes_nothing(): ...\n"
+        "def takes_nothing(classes): ...\n"
         "def text(num_classes): return 'text'\n"
         "constant = 3\n",
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saq_qat.errors import DivergedError, RecipeError
 from saq_qat.optim.build import build_optimizer, build_step, learning_rate, set_learning_rate
@@ -245,6 +246,31 @@ def test_autocast_keeps_parameters_and_gradients_in_float32() -> None:
     result = make_step(network, saq(), precision="bfloat16").step(IMAGES, LABELS)
     assert result.finite
     assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}
+
+
+class _Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives it no types
+    """Weights of the first layer, as its convolution reads them, pass by pass."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self.seen: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.seen.append(args[1].detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS[1:3], ids=["sam", "saq"])
+def test_bfloat16_does_not_round_the_perturbation_away(method: Sam | Saq) -> None:
+    exact, mixed = _Weights(), _Weights()
+    for weights, precision in ((exact, "float32"), (mixed, "bfloat16")):
+        with weights:
+            make_step(make_network(), method, precision=precision).step(IMAGES, LABELS)
+    assert [w.dtype for w in mixed.seen] == [torch.bfloat16, torch.float32]
+    before, wanted = exact.seen
+    epsilon, applied = wanted - before, mixed.seen[1] - before
+    assert F.cosine_similarity(applied.flatten(), epsilon.flatten(), dim=0) > 0.99
 
 
 def test_clip_levels_have_their_own_rate_and_decay() -> None:

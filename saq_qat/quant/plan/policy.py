@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import fx
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.trace import graph
+from saq_qat.quant.plan.edges import edges_of
 from saq_qat.quant.trace.groups import Group
 from saq_qat.quant.trace.shared import owners
 from saq_qat.recipe.schema import Override, Quant
@@ -37,7 +37,8 @@ def layer_policies(
     """
     names, first_use = [str(group.head.target) for group in weighted], owners(network)
     _check_layers([first_use[name] for name in names], quant)
-    edges = {first_use[name] for name, group in zip(names, weighted, strict=True) if _is_edge(network, group)}
+    found = edges_of(network)
+    edges = {first_use[name] for name, group in zip(names, weighted, strict=True) if group.head in found}
     return {name: _policy(first_use[name], quant, edge=first_use[name] in edges) for name in names}
 
 
@@ -76,9 +77,3 @@ def _check_layers(names: Sequence[str], quant: Quant) -> None:
                 f"quant.overrides.{index}.match: {override.match!r} matches no layer. "
                 f"Layers: {', '.join(dict.fromkeys(names))}."
             )
-
-
-def _is_edge(network: fx.GraphModule, group: Group) -> bool:
-    """The first layer of the network, which reads the image, or the last, which writes the output."""
-    reads_image = graph.source_of(network, group.head).op == "placeholder"
-    return reads_image or any(reader.op == "output" for reader, _ in graph.uses(network, group.output))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from saq_qat.quant.plan.edges import edge_finding
 from saq_qat.quant.plan.plan import Finding
 from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.modes import FollowsMode
@@ -23,13 +24,16 @@ _MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "addmm", "__matmul__")
 
 
 def findings(network: fx.GraphModule) -> list[Finding]:
-    """What stays float though it multiplies matrices, a finding for each kind of it, in the graph's order."""
+    """What stays float though it multiplies matrices, a finding for each kind of it, in the graph's order.
+
+    Behind them, which layers are the edges.
+    """
     found: dict[tuple[str, str], list[_Float]] = {}
     for node in network.graph.nodes:
         float_part = _float_part(network, node)
         if float_part is not None:
             found.setdefault((float_part.rule, float_part.kind), []).append(float_part)
-    return [_finding(parts) for parts in found.values()]
+    return [_finding(parts) for parts in found.values()] + edge_finding(network)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,9 @@ class Quant(Section):
         description="Quantizer of every convolution's and linear layer's input."
     )
     edge_bits: Bits = Field(
-        default=8, description="Bits of the first and the last layer, weight and input, 2 to 8."
+        default=8,
+        description="Bits of the first layers, which read nothing that another computed, and of the last, "
+        "which no other reads: weight and input, 2 to 8.",
     )
     residual_bits: Bits = Field(
         default=8, description="Bits of residual branches, their sums and pooled features, 2 to 8."

@@ -104,7 +104,8 @@ class Train(Section):
     label_smoothing: Fraction = Field(default=0.0, description="Label smoothing of the cross entropy.")
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="Autocast of convolutions and matrix products; quantizers stay in float32.",
+        description="Autocast of convolutions and matrix products; quantizers and perturbed passes stay "
+        "in float32.",
     )
     deterministic: bool = Field(default=True, description="Bit-for-bit repeatable steps on one machine.")
     checkpoint_steps: Count | None = Field(

@@ -24,6 +24,10 @@ from tests.quant.networks import (
 )
 
 
+AS_INNER = Override(match="last", weight_bits=4, activation_bits=4)
+"""The last layer with the bits of the others."""
+
+
 def plan_of(model: nn.Module | str, **options: object) -> Plan:
     network = build_model(Model(name=model), 10) if isinstance(model, str) else model
     return plan_network(network, policy(**options), TARGETS)[1]  # type: ignore[arg-type]  # options of several types
@@ -187,7 +191,7 @@ def test_a_network_without_layers_is_refused() -> None:
 
 
 def test_a_concatenation_is_quantized_for_the_convolution_that_reads_it() -> None:
-    plan = plan_of(BranchAndConcat())
+    plan = plan_of(BranchAndConcat(), overrides=(AS_INNER,))
     assert table(plan) == [
         "image after x: image -128..127 for stem",
         "relu after relu: input 0..15 for left+gate+right",
@@ -276,19 +280,25 @@ def test_attention_gets_codes_for_layers_and_operands_and_keeps_its_stream_in_fl
 
 
 def test_readers_of_codes_with_an_offset_share_them_whether_or_not_they_pad() -> None:
-    plan = plan_of(Swish(), activation=ActivationQuantizer(kind="saq", bits=4, offset="bounded"))
+    plan = plan_of(
+        Swish(),
+        activation=ActivationQuantizer(kind="saq", bits=4, offset="bounded"),
+        overrides=(AS_INNER,),
+    )
     assert [(t.name, t.describe(), t.consumers) for t in plan.tensors if t.role == "input"] == [
         ("act", "-z..15-z + offset", ("depthwise", "project")),
         ("hardswish", "-z..15-z + offset", ("body",)),
         ("gelu", "0..15 + offset", ("last",)),
     ]
     assert all(layer.integer for layer in plan.layers)
-    assert [t.describe() for t in plan_of(Swish()).tensors if t.role == "input"] == ["-7..7"] * 3
+    assert [t.describe() for t in plan_of(Swish(), overrides=(AS_INNER,)).tensors if t.role == "input"] == [
+        "-7..7"
+    ] * 3
 
 
 def test_offsets_of_signed_inputs() -> None:
     quant = {"activation": ActivationQuantizer(kind="saq", bits=4, offset="signed")}
-    plan = plan_of(Bottleneck(), **quant)
+    plan = plan_of(Bottleneck(), overrides=(AS_INNER,), **quant)
     assert table(plan) == [
         "image after x: image -128..127 for stem",
         "relu6 after relu6: input 0..15 for reduce",
