@@ -5,6 +5,7 @@ from such sizes); what differs stays a value of the graph. Whoever asks whether 
 something that depends on the batch, or on the images themselves.
 """
 
+import functools
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ OVERWRITES = "saq_qat.overwrites"
 _BATCHES = (2, 3)
 _LOGGER = logging.getLogger("torch._subclasses.fake_tensor")
 _MANY = 10**9
+_MAKERS = ("empty", "ones", "rand", "randn", "zeros")
 _NOTED = "saq_qat.shapes"
 _PLAIN = (bool, int, float, str, torch.dtype, type(None))
 _COMPARISONS: frozenset[object] = frozenset(
@@ -115,11 +117,12 @@ class ShapeFollower:
 
 @contextmanager
 def sizes_of_the_graph() -> Iterator[None]:
-    """Let tensors that are no values of the graph be spread over its batch.
+    """Let tensors that are no values of the graph be made for its batch, or spread over it.
 
-    ``tensor.expand(batch, -1)`` takes no value of the graph as a size (torch 2.15).
+    Neither ``tensor.expand(batch, -1)`` nor ``torch.zeros(batch, 4)`` takes a value of the graph as a size
+    (torch 2.15).
     """
-    expand = Tensor.expand
+    expand, makers = Tensor.expand, {maker: getattr(torch, maker) for maker in _MAKERS}
 
     def recorded(tensor: Tensor, *sizes: Any, **named: Any) -> Any:
         batch = next((size for size in sizes if isinstance(size, fx.Proxy)), None)
@@ -128,10 +131,27 @@ def sizes_of_the_graph() -> Iterator[None]:
         return batch.tracer.create_proxy("call_method", "expand", (tensor, *sizes), named)
 
     Tensor.expand = recorded  # type: ignore[assignment,method-assign]  # as fx does with modules while it traces
+    for name, maker in makers.items():
+        setattr(torch, name, _recording(maker))
     try:
         yield
     finally:
         Tensor.expand = expand  # type: ignore[method-assign]  # back again
+        for name, maker in makers.items():
+            setattr(torch, name, maker)
+
+
+def _recording(maker: Callable[..., Any]) -> Callable[..., Any]:
+    """``maker``, whose sizes may be values of the graph."""
+
+    @functools.wraps(maker)
+    def made(*sizes: Any, **named: Any) -> Any:
+        value = next((size for size in sizes if isinstance(size, fx.Proxy)), None)
+        if value is None:
+            return maker(*sizes, **named)
+        return value.tracer.create_proxy("call_function", maker, (sizes,), named)
+
+    return made
 
 
 def shapes_of(node: fx.Node) -> tuple[Any, Any] | None:

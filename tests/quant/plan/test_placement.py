@@ -23,7 +23,6 @@ from tests.quant.networks import (
     policy,
 )
 
-
 AS_INNER = Override(match="last", weight_bits=4, activation_bits=4)
 """The last layer with the bits of the others."""
 

@@ -137,3 +137,51 @@ def test_tracing_leaves_running_statistics_alone() -> None:
 def test_sizes_multiply_like_a_shape() -> None:
     sizes: Any = Sizes((2, 3, 4))
     assert (sizes.numel(), sizes[1:], len(sizes)) == (24, (3, 4), 3)
+
+
+@pytest.mark.parametrize("maker", [torch.zeros, torch.ones, torch.rand, torch.randn, torch.empty])
+def test_tensors_may_be_made_for_a_batch(maker: Callable[..., Tensor]) -> None:
+    def forward(_: nn.Module, x: Tensor) -> Tensor:
+        made = getattr(torch, maker.__name__)(x.shape[0], 1, 1, 1, device=x.device)
+        return x + torch.zeros_like(made)
+
+    traced(forward)
+    assert getattr(torch, maker.__name__) is maker
+
+
+def test_the_device_of_an_image_may_be_asked_for() -> None:
+    kept: dict[str, Tensor] = {}
+
+    def forward(model: Any, x: Tensor) -> Tensor:
+        key = str(x.device)
+        if key not in kept or model.training:
+            kept[key] = model.table * 2
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return x.to(x.device) + kept[key] if x.device.type != "cuda" and x.device.index is None else x
+
+    model = Forward(forward).eval()
+    network = trace(model, IMAGE)
+    kept.clear()
+    images = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(network(images), model(images))
+
+
+def test_what_forward_keeps_for_the_next_call_is_forgotten_after_a_trace() -> None:
+    class Keeps(Forward):
+        def __init__(self) -> None:
+            super().__init__(lambda m, x: m.biased(x))
+            self.kept: dict[str, Tensor] = {}
+            self.last: Tensor | None = None
+
+        def biased(self, x: Tensor) -> Tensor:
+            if "bias" not in self.kept:
+                self.kept["bias"] = self.table + 1
+            self.last = x + self.kept["bias"]
+            return self.last
+
+    model = Keeps()
+    network = trace(model, IMAGE)
+    assert model.kept == {} and model.last is None
+    assert not any(name.startswith("_tensor_constant") for name in vars(model))
+    images = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(network(images), model(images))
