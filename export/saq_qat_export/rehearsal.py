@@ -5,6 +5,7 @@ A checkpoint of the network as it is initialised, calibrated on a few images, go
 the rules and compared, number by number and code by code. Accuracy is not judged, since nothing was learned.
 """
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import nn
 from saq_qat.data.batches import train_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.record import data_record
-from saq_qat.errors import ArtifactError, GateError, LegalityError
+from saq_qat.errors import ArtifactError, GateError, LegalityError, SaqError
 from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.recipe.schema import Recipe
@@ -100,9 +101,22 @@ def check_deployable(
     """
     try:
         rehearsal = rehearse(network, recipe, images, on_step=on_step)
+    except LegalityError:
+        raise
     except (ArtifactError, GateError, SessionError) as error:
         raise LegalityError(
             f"The untrained network cannot be deployed, and no training changes that: {error}"
+        ) from error
+    except SaqError:
+        raise
+    # Whatever else goes wrong would go wrong after hours of training too.
+    except Exception as error:
+        place = re.search(r"While executing %(\w+)", str(error))
+        where = f" at {place.group(1)}" if place else ""
+        raise LegalityError(
+            f"The untrained network was not taken through export{where}, which is a fault of saq-qat and "
+            f"not of the network: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}. Please "
+            "report it (--debug shows the traceback); without deployment (deploy.targets: []) it trains."
         ) from error
     if rehearsal.failed:
         raise LegalityError(

@@ -66,9 +66,20 @@ def quantize(
     if plan.errors:
         raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
     insert_quantizers(network, plan)
-    for layer in quant_layers(network).values():
+    for name, layer in quant_layers(network).items():
         layer.weight_quantizer.initialise(layer.quantizer_input().detach())
+        _check_scale(name, layer)
     return network, plan
+
+
+def _check_scale(name: str, layer: QuantLayer) -> None:
+    """Refuse weights whose scale float32 cannot hold."""
+    largest = float(layer.weight.detach().abs().max())
+    if not bool(torch.isfinite(torch.stack([layer.weight_quantizer.alpha, layer.weight_deviation()])).all()):
+        raise LegalityError(
+            f"A scale must be a finite float32; the weights of {name} reach {largest:.3g}, and their clip "
+            "level or deviation overflows. Initialise the layer, or take pretrained weights, within 1e18."
+        )
 
 
 def insert_quantizers(network: fx.GraphModule, plan: Plan) -> None:

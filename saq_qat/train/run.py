@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saq_qat.data.batches import train_batches
 from saq_qat.data.open import open_data
-from saq_qat.errors import SaqError
+from saq_qat.errors import DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
 from saq_qat.optim.update import StepResult
 from saq_qat.recipe.schema import DescentStage, Recipe, Stage, StatisticsStage
@@ -149,7 +149,7 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         rate = descent.rate(at)
         set_learning_rate(descent.optimizer, rate)
         seed_step(recipe.seed, at.step, processes.rank)
-        result = _step(descent, images.to(processes.device), labels.to(processes.device))
+        result = _step(descent, at, images.to(processes.device), labels.to(processes.device))
         training.loss_sum += result.loss if result.finite else 0.0
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
@@ -157,9 +157,12 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         _save_if_due(training, descent)
 
 
-def _step(descent: Descent, images: Tensor, labels: Tensor) -> StepResult:
+def _step(descent: Descent, at: Position, images: Tensor, labels: Tensor) -> StepResult:
     try:
         return descent.method.step(images, labels)
+    except DivergedError as error:
+        place = f"Batch {at.batch + 1} of epoch {at.epoch + 1} in stage {at.stage + 1}, step {at.step + 1}"
+        raise DivergedError(f"{place}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise SaqError(
             "The device ran out of memory in a training step. Lower train.micro_batch_size or "

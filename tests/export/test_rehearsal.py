@@ -1,6 +1,7 @@
 """The whole way of an untrained network: exact, or refused with the place and the reason."""
 
 import copy
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,40 @@ class TwoOfAKind(Base):
         return result
 
 
+class NothingToSee(Base):
+    """Weights that are zero, constant and too small for normal numbers; activations that are constant."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.zero, self.constant, self.tiny = (nn.Conv2d(16, 16, 1) for _ in range(3))
+        nn.init.zeros_(self.zero.weight)
+        nn.init.constant_(self.constant.weight, 0.5)
+        self.tiny.weight.data *= 1e-39
+        nn.init.zeros_(self.fc.weight)
+
+    def between(self, x: Tensor) -> Tensor:
+        x = x + torch.relu(self.constant(torch.relu(self.zero(x) * 0 + 0.5)))
+        return x + torch.relu(self.tiny(x))
+
+
+class TooLarge(Base):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.fc.weight.data *= 1e38
+
+
+class PadsByInfinity(Base):
+    """As pooling with padding on one side is written; and the same where numbers may be negative."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2)
+
+
+class PadsByInfinityBelowZero(Base):
+    def between(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x - 0.5, (0, 1, 0, 1), value=-math.inf), 3, 2)
+
+
 class PatchesOverlap(Base):
     def between(self, x: Tensor) -> Tensor:
         return F.fold(F.unfold(x, 3, padding=1, stride=2) / 9, x.shape[-2:], 3, padding=1, stride=2)
@@ -229,7 +264,8 @@ def scripted(num_classes: int) -> nn.Module:
 
 EXACT: tuple[Callable[[int], nn.Module], ...] = (
     BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, ChannelsLast,
-    Averages, half, compiled, SharedLevels, PositionsOfABatch, TwoOfAKind, PatchesOverlap,
+    Averages, half, compiled, SharedLevels, PositionsOfABatch, TwoOfAKind, PatchesOverlap, NothingToSee,
+    PadsByInfinity,
 )  # fmt: skip
 
 
@@ -258,6 +294,8 @@ def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Mod
     ("network", "message"),
     [
         (ReadsAView, r"A part of .* is assigned to, and .* shares its memory"),
+        (TooLarge, r"A scale must be a finite float32; the weights of fc reach"),
+        (PadsByInfinityBelowZero, r"What is quantized must be finite; .*pad"),
         (AdaptiveMax, r"torch\.onnx cannot write .*adaptive_max_pool2d"),
         (OfValues, r"cannot be traced \(.*test_rehearsal\.py, line \d+: return x if x\.sum\(\) > 0"),
         (scripted, r"scripted module.*without torch\.jit\.script"),
@@ -291,6 +329,16 @@ def test_a_comparison_that_fails_is_a_refusal_that_says_so(monkeypatch: pytest.M
     )
     monkeypatch.setattr(rehearsal, "prove_integers", lambda *_, **__: [failing])
     with pytest.raises(LegalityError, match=r"integers are not its own: .*relu\.codes: 3 of 10"):
+        check_deployable(build_model(recipe.model, 10), recipe, open_data(recipe.data, 0))
+
+
+def test_a_fault_of_ours_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("relu.codes\n\nWhile executing %conv_0 : [num_users=1] = call_module[target=conv.0]")
+
+    recipe = recipe_of(Base)
+    monkeypatch.setattr(rehearsal, "prove_integers", fails)
+    with pytest.raises(LegalityError, match=r"export at conv_0, which is a fault of saq-qat .*KeyError"):
         check_deployable(build_model(recipe.model, 10), recipe, open_data(recipe.data, 0))
 
 

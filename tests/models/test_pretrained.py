@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def assert_loaded(network: nn.Module, source: dict[str, Tensor]) -> None:
         assert torch.equal(value, source[key]), key
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.model.", "net.encoder."])
 def test_pth_is_unwrapped(
     source: dict[str, Tensor], wrapper: str | None, prefix: str, tmp_path: Path
 ) -> None:
@@ -55,6 +56,32 @@ def test_pth_is_unwrapped(
     report = load_pretrained(network, tmp_path / "w.pth")
     assert report.loaded == len(source)
     assert_loaded(network, source)
+
+
+@pytest.mark.parametrize("ending", ["pt", "th", "bin", "ckpt", "tar"])
+def test_files_of_torch_save_have_many_endings(
+    source: dict[str, Tensor], ending: str, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": source}, tmp_path / f"w.{ending}")
+    assert load_pretrained(Network(), tmp_path / f"w.{ending}").loaded == len(source)
+
+
+def test_a_message_says_which_keys_matched_under_which_prefix(
+    source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    weights = {f"model.{key}": value for key, value in source.items() if key != "head.bias"}
+    torch.save(weights | {"criterion.weight": torch.ones(2)}, tmp_path / "w.pth")
+    with pytest.raises(ArtifactError) as refused:
+        load_pretrained(Network(), tmp_path / "w.pth")
+    told = str(refused.value)
+    assert f"{len(source) - 1} tensors that match under 'model.'" in told
+    assert "1 missing: head.bias" in told and "1 unexpected: criterion.weight" in told
+
+
+def test_a_prefix_that_is_the_networks_own_is_kept(tmp_path: Path) -> None:
+    network = nn.Sequential(OrderedDict(model=nn.Linear(2, 2)))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    assert load_pretrained(network, tmp_path / "w.pth").loaded == 2
 
 
 def test_safetensors_of_a_float_run_load_through_the_recipe(tmp_path: Path) -> None:
@@ -175,9 +202,9 @@ def test_values_that_are_not_finite_are_refused(source: dict[str, Tensor], tmp_p
         load_pretrained(Network(), tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["absent.pth", "folder", "weights.bin"])
+@pytest.mark.parametrize("name", ["absent.pth", "folder", "weights.npz"])
 def test_paths_that_are_no_weight_file_are_artifact_errors(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "weights.bin").write_bytes(b"1")
+    (tmp_path / "weights.npz").write_bytes(b"1")
     with pytest.raises(ArtifactError, match=name):
         load_pretrained(Network(), tmp_path / name)

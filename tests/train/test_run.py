@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -188,4 +189,5 @@ def test_images_that_make_the_loss_infinite_end_with_exit_code_5(tmp_path: Path)
     with pytest.raises(DivergedError) as diverged:
         run_training(broken, tmp_path)
     assert diverged.value.exit_code == 5
+    assert re.match(r"Batch \d+ of epoch \d+ in stage 1, step 10: 10 steps in a row", str(diverged.value))
     assert sum(line["event"] == "skipped" for line in read_log(tmp_path / "log.jsonl")) == 9

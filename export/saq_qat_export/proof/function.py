@@ -43,7 +43,7 @@ _CONSTANTS = 2.0**-22
 """Scales and biases of folded layers are float32 numbers, each the result of up to four roundings."""
 _COMPUTED = 2.0**-18
 """What parameters alone decide may pass through a few layers in float32, whose sums round."""
-_ROUNDING_HALF = 0.5 + 1e-6
+_ROUNDING_HALF, _BIAS_BITS = 0.5 + 1e-6, 22
 
 
 @dataclass
@@ -214,12 +214,13 @@ def _missing(trained: _Trained) -> list[TensorComparison]:
 
 
 def _compare_biases(view: fx.GraphModule) -> list[TensorComparison]:
-    """Integer biases against those before rounding: at most half a unit apart."""
+    """Integer biases against those before rounding: at most half a unit apart, or half of their 22nd bit."""
     found = []
     for path, module in view.named_modules():
         if isinstance(module, IntegerLayer) and module.bias_scale is not None:
             units = module.before_rounding.bias * module.factor / module.bias_scale.double()
-            wrong = ~((units - module.bias.double()).abs() <= _ROUNDING_HALF)
+            last_bit = torch.exp2((torch.frexp(units).exponent - _BIAS_BITS).clamp_min(0).double())
+            wrong = ~((units - module.bias.double()).abs() <= _ROUNDING_HALF * last_bit)
             count = int(wrong.sum())
             found.append(
                 TensorComparison(f"{path}.bias", "integer", units.numel(), count, 0, 0, int(count > 0))

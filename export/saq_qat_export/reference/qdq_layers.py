@@ -21,6 +21,8 @@ __all__ = [
     "read_bias_codes",
 ]
 
+_BIAS_BITS = 22
+
 
 @dataclass(frozen=True)
 class IntegerOperands:
@@ -67,8 +69,9 @@ def read_bias_codes(
 ) -> Codes:
     """The bias as int32 codes at ``f32(input_scale * weight_scale)``.
 
-    A float bias must be a code times that scale, rounded to float32, bit for bit. Codes up to 2^23 are the
-    only ones that give their float; beyond, where floats are sparser than codes, the nearest is taken.
+    A float bias must be a code times that scale, rounded to float32, bit for bit. Codes of up to 22
+    significant bits are the only such ones that give their float, and our files have no others; of longer
+    ones, where floats are sparser than codes, the nearest is taken.
 
     Raises:
         ArtifactError: an integer bias has another scale, or a float bias lies beside the grid.
@@ -81,7 +84,8 @@ def read_bias_codes(
             raise ArtifactError(f"{layer}: the scale of the bias is not input scale times weight scale.")
         return bias.codes
     nearest = np.rint(bias.astype(np.float64) / grid)
-    candidates = np.stack([nearest, nearest - 1, nearest + 1])
+    last_bit = np.exp2(np.maximum(np.frexp(nearest)[1] - _BIAS_BITS, 0))
+    candidates = np.stack([np.rint(nearest / last_bit) * last_bit, nearest, nearest - 1, nearest + 1])
     exact = candidates.astype(np.float32) * grid == bias
     if not exact.any(axis=0).all() or np.abs(nearest).max(initial=0) > np.iinfo(np.int32).max:
         channel = int(np.argmin(exact.any(axis=0)))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import ArtifactError
-from saq_qat.quant.numerics.functional import offset_in_bias
+from saq_qat.quant.numerics.functional import codes_of_bias, offset_in_bias
 from saq_qat.quant.numerics.grid import INT16_MAX, Grid
 from saq_qat.quant.numerics.layers import QuantLayer
 
@@ -133,7 +133,7 @@ def bias_scale(input_scale: Tensor, weight_scale: Tensor) -> Tensor:
 
 
 def bias_codes(folded: FoldedLayer, input_scale: Tensor) -> tuple[FoldedLayer, Tensor]:
-    """The layer with its bias as int32 codes (out,), rounded half to even on ``bias_scale``.
+    """The layer with its bias as int32 codes (out,) on ``bias_scale``, rounded as training rounds them.
 
     A channel whose bias would overflow becomes a constant: codes 0, and a scale that holds the bias to one
     part in a million. The sum of products it gives up is small beside that bias, at most K / 66,000 of it for
@@ -150,4 +150,4 @@ def bias_codes(folded: FoldedLayer, input_scale: Tensor) -> tuple[FoldedLayer, T
             folded.bias,
         )
         step = bias_scale(input_scale, folded.scale).double()
-    return folded, torch.round(folded.bias / step).to(torch.int32)
+    return folded, codes_of_bias(folded.bias, step).to(torch.int32)

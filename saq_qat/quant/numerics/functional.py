@@ -18,6 +18,7 @@ __all__ = [
     "clip_bounds",
     "clip_mask",
     "codes",
+    "codes_of_bias",
     "fake_quantize",
     "offset_in_bias",
     "pass_inside",
@@ -32,6 +33,9 @@ ALPHA_FLOOR = 1e-6
 
 STEP_FLOOR = 1e-4
 """Smallest step size in use; a smaller or negative one counts as this (the quantizers of Q-ViT)."""
+
+
+_BIAS_BITS = 22
 
 
 def _magnitude(alpha: Tensor) -> Tensor:
@@ -221,11 +225,21 @@ def value_of_zero(alpha: Tensor, beta: Tensor, grid: Grid, *, gradient_scale: fl
     return cast(Tensor, _ValueOfZero.apply(alpha, beta, grid, gradient_scale))
 
 
+def codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
+    """``round(bias / step)`` in float64, half to even, with at most 22 significant bits.
+
+    A graph for TensorRT states a bias as a float32, from which a longer code could not be read back.
+    """
+    exact = bias.double() / step.double()
+    last_bit = torch.exp2((torch.frexp(exact).exponent - _BIAS_BITS).clamp_min(0).double())
+    return exact.div_(last_bit).round_().mul_(last_bit)
+
+
 class _RoundToStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
         exact = step.double()
-        return (x.double() / exact).round_().mul_(exact).to(x.dtype)
+        return codes_of_bias(x, exact).mul_(exact).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
@@ -233,10 +247,7 @@ class _RoundToStep(torch.autograd.Function):
 
 
 def round_to_step(x: Tensor, step: Tensor) -> Tensor:
-    """``round(x / step) * step`` in float64, with the gradient of the identity; ``step`` broadcasts.
-
-    Meant for biases: their codes have up to 31 bits, more than a float32 quotient holds.
-    """
+    """``codes_of_bias(x, step) * step``, with the gradient of the identity; ``step`` broadcasts."""
     return cast(Tensor, _RoundToStep.apply(x, step.detach()))
 
 

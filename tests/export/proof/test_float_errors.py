@@ -72,6 +72,8 @@ OPERATIONS: dict[str, Function] = {
     "LayerNorm": norm(shift=0.0),
     "LayerNorm with a shift": norm(shift=3.0),
     "LayerNorm as a function": lambda x: F.layer_norm(x, (64,)),
+    "normalised": lambda x: F.normalize(x, dim=-1),
+    "normalised over rows": lambda x: F.normalize(x, 2.0, 1),
     "residual sum": lambda x: x + torch.tanh(x),
     "difference": lambda x: x - 0.3,
     "product with a number": lambda x: x * 0.125,
@@ -108,6 +110,11 @@ def test_bounds_are_narrow(name: str) -> None:
 
 def test_what_has_no_rule_has_no_bound() -> None:
     bound, _, _ = bound_and_error(lambda x: torch.sin(x) + x, numbers(2, 3, 4))
+    assert bool(bound.isinf().all())
+
+
+def test_an_unknown_error_times_zero_is_unknown() -> None:
+    bound, _, _ = bound_and_error(lambda x: torch.sin(x) * 0.0 @ x.transpose(1, 2), numbers(2, 3, 4))
     assert bool(bound.isinf().all())
 
 

@@ -114,6 +114,22 @@ def test_a_float_bias_gives_back_its_integers(
     np.testing.assert_array_equal(read_bias_codes("layer", bias, input_scale, scales), codes)
 
 
+@given(
+    st.integers(2**21, 2**22 - 1),
+    st.integers(0, 9),
+    st.sampled_from([-1, 1]),
+    SCALES,
+    st.floats(2**-20, 1, width=32).map(np.float32),
+)
+def test_a_long_bias_of_22_significant_bits_gives_back_its_integer(
+    digits: int, shift: int, sign: int, input_scale: np.float32, weight_scale: np.float32
+) -> None:
+    scales = np.full(1, weight_scale, np.float32)
+    code = np.array([sign * digits * 2**shift], np.int64).clip(-(2**31 - 1), 2**31 - 1)
+    bias = code.astype(np.float32) * (input_scale * scales)
+    np.testing.assert_array_equal(read_bias_codes("layer", bias, input_scale, scales), code)
+
+
 def product(op: str, constants: dict[str, Any], axis: int = 0, **attributes: Any) -> QdqReading:
     """``op`` of two features with weights ``w``, and bias ``b`` if there is one."""
     inputs = ["q", "w_value", *(["b"] if "b" in constants else [])]

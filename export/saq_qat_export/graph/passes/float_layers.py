@@ -1,4 +1,4 @@
-"""Layers that compute in float between codes, as ONNX Runtime would quantize their weights by itself."""
+"""Operations that compute in float between codes, where ONNX Runtime has integer kernels of its own making."""
 
 import onnx_ir as ir
 
@@ -10,17 +10,25 @@ _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 def keep_layers_in_float(model: ir.Model) -> None:
-    """Hand what a layer with float weights computes from codes on through a maximum of one, in place.
+    """Hand on what float weights, and softmax, compute from codes through a maximum of one, in place.
 
-    Between DequantizeLinear and QuantizeLinear ONNX Runtime gives such weights scales of its own
-    (WeightBiasQuantization), and the results are no longer the network's.
+    Between DequantizeLinear and QuantizeLinear ONNX Runtime gives float weights scales of its own
+    (WeightBiasQuantization) and computes softmax by a table (QLinearSoftmax): the results are no longer the
+    network's.
     """
     for node in list(model.graph):
-        data, weight = (node.inputs[:2]) if node.op_type in _LAYERS else (None, None)
-        source = None if data is None else data.producer()
-        is_float = weight is not None and weight.is_initializer() and weight.dtype == ir.DataType.FLOAT
-        if source is not None and source.op_type == "DequantizeLinear" and is_float:
+        if (_has_float_weight(node) or node.op_type == "Softmax") and _reads_codes(node):
             _hand_on(model, node)
+
+
+def _has_float_weight(node: ir.Node) -> bool:
+    weight = node.inputs[1] if node.op_type in _LAYERS else None
+    return weight is not None and weight.is_initializer() and weight.dtype == ir.DataType.FLOAT
+
+
+def _reads_codes(node: ir.Node) -> bool:
+    source = None if node.inputs[0] is None else node.inputs[0].producer()
+    return source is not None and source.op_type == "DequantizeLinear"
 
 
 def _hand_on(model: ir.Model, layer: ir.Node) -> None:

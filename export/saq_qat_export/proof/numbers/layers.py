@@ -17,6 +17,7 @@ __all__ = ["LayerComparison"]
 Array = npt.NDArray[Any]
 
 _OPERATORS = {"conv": "Conv", "linear": "Gemm"}
+_BIAS_BITS = 22
 _WEIGHT_SUFFIXES = (".values", "_packed", ".weight")
 
 
@@ -170,8 +171,10 @@ class LayerComparison:
         )
 
     def _bias(self, bias: _Constant, name: str, expected: ExpectedLayer, unit: Array) -> None:
-        """At most half a unit from the float it rounds; a file has the code or the float it stands for."""
+        """At most half a unit, or half of the 22nd bit, from the float it rounds; a file has the code or its
+        float."""
         exact = expected.bias / unit.astype(np.float64)
+        last_bit = np.exp2(np.maximum(np.frexp(exact)[1] - _BIAS_BITS, 0))
         if bias.array.shape != exact.shape:
             self.tally.equal(f"bias of {name}", bias.name, exact, bias.array)
             return
@@ -181,9 +184,9 @@ class LayerComparison:
         elif self.file.half:
             codes, right = _codes_of_halves(bias.array, exact, unit)
         else:
-            codes = np.rint(bias.array.astype(np.float64) / unit.astype(np.float64))
+            codes = np.rint(bias.array.astype(np.float64) / unit.astype(np.float64) / last_bit) * last_bit
             right = codes.astype(np.float32) * unit == bias.array
-        right = right & (np.abs(codes - exact) <= expected.tolerance)
+        right = right & (np.abs(codes - exact) <= expected.tolerance * last_bit)
         own = exact if bias.scale is not None else expected.bias
         self.tally.matches(f"bias of {name}", bias.name, own, bias.array, right)
 
