@@ -1,4 +1,4 @@
-"""Operations that compute in float between codes, where ONNX Runtime has integer kernels of its own making."""
+"""Operations that compute in float between codes, where ONNX Runtime would make integers of its own."""
 
 import onnx_ir as ir
 
