@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +117,43 @@ class _Tokens(nn.Module):
         return result
 
 
+class _Shared(nn.Module):
+    """One convolution on two inputs, with one BatchNorm or two, or one after the other."""
+
+    def __init__(self, draw: random.Random) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(WIDTH, WIDTH, draw.choice((1, 3)), padding="same", bias=draw.random() < 0.5)
+        first, second = nn.BatchNorm2d(WIDTH), nn.BatchNorm2d(WIDTH)
+        self.norms = nn.ModuleList([first, draw.choice((first, second))])
+        self.after = draw.choice(_ACTIVATIONS)()
+        self.in_sequence = draw.random() < 0.4
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.norms
+        one: Tensor = self.after(first(self.conv(x)))
+        if self.in_sequence:
+            return x + cast(Tensor, self.after(second(self.conv(one))))
+        coarse = F.interpolate(F.avg_pool2d(x, 2, ceil_mode=True), size=x.shape[-2:])
+        return one + cast(Tensor, self.after(second(self.conv(coarse))))
+
+
+class _Positions(nn.Module):
+    """Coordinates made for the whole batch, projected and added; a part of the result is assigned to."""
+
+    def __init__(self, draw: random.Random) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(2, WIDTH, 1)
+        self.assigns = draw.random() < 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        ones = torch.ones(batch, height, width, device=x.device)
+        x = x + self.project(torch.stack([ones.cumsum(1), ones.cumsum(2)], 1) / height)
+        if self.assigns:
+            x[:, :2] = x[:, 2:4] * 0.5
+        return x
+
+
 class _Head(nn.Module):
     def __init__(self, draw: random.Random, num_classes: int) -> None:
         super().__init__()
@@ -138,7 +176,7 @@ class RandomNetwork(nn.Module):
         draw, state = random.Random(seed), torch.get_rng_state()
         torch.manual_seed(seed)
         self.stem = nn.Sequential(nn.Conv2d(3, WIDTH, 3, 2, 1), nn.BatchNorm2d(WIDTH), nn.ReLU())
-        kinds = (_Conv, _Residual, _Gate, _Pool, _Tokens)
+        kinds = (_Conv, _Residual, _Gate, _Pool, _Tokens, _Shared, _Positions)
         self.body = nn.ModuleList(draw.choice(kinds)(draw) for _ in range(draw.choice((2, 3, 4))))
         self.head = _Head(draw, num_classes)
         for module in self.modules():
