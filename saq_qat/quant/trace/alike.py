@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx
 
 from saq_qat.quant.trace.constants import is_device, is_random
-from saq_qat.quant.trace.graph import is_shape_query
+from saq_qat.quant.trace.graph import is_shape_query, module_of
+from saq_qat.quant.trace.modes import FollowsMode, depends_on_mode
 from saq_qat.quant.trace.sizes import shapes_of
 
 __all__ = ["compute_alike_once"]
@@ -27,17 +28,24 @@ def compute_alike_once(network: fx.GraphModule) -> None:
 
     Sums and products spread the result over the batch by themselves; other readers get it repeated.
     """
-    sizes = _sizes(network.graph.nodes)
-    members = _without_images(network.graph.nodes, sizes)
-    exits = [node for node in members if any(user not in members for user in node.users)]
-    exits = [node for node in exits if _is_computed(node, members) and _leads_with_batch(node)]
+    nodes = list(network.graph.nodes)
+    sizes = _sizes(nodes)
+    members = _made_of(network, sizes)
+    fixed = _made_of(network, set())
+    exits = [
+        node
+        for node in nodes
+        if node in members - fixed and _name(node) not in _SPREADING and _leads_with_batch(node)
+        if any(user not in members for user in node.users)
+    ]
     computed = _ancestors(exits, members)
-    others = [node for node in computed if node not in exits and not _is_fixed(node, members)]
-    if not exits or any(user not in computed for node in others for user in node.users):
+    whole = computed - fixed - set(exits)
+    is_apart = all(user in computed for node in whole for user in node.users)
+    if not exits or not is_apart or not _is_alike(network, computed, exits):
         return
     for node in computed:
         for term in [term for term in node.all_input_nodes if term in sizes]:
-            node.replace_input_with(term, _of_one_image(term))
+            node.replace_input_with(term, _size(term, 1))
     for node in exits:
         _spread(network.graph, node, computed)
     network.graph.lint()
@@ -59,26 +67,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _without_images(nodes: Iterable[fx.Node], sizes: set[fx.Node]) -> set[fx.Node]:
-    """Tensors whose inputs are sizes, parameters and constants."""
+def _made_of(network: fx.GraphModule, sizes: set[fx.Node]) -> set[fx.Node]:
+    """Tensors made of parameters, constants and ``sizes`` alone, alike in training and evaluation."""
     found: set[fx.Node] = set()
-    for node in nodes:
-        if node in sizes or node.op in ("placeholder", "output") or is_random(node):
+    for node in network.graph.nodes:
+        module = module_of(network, node)
+        follows_mode = module is not None and (isinstance(module, FollowsMode) or depends_on_mode(module))
+        if node in sizes or node.op in ("placeholder", "output") or is_random(node) or follows_mode:
             continue
         if is_device(node) or all(term in sizes or term in found for term in node.all_input_nodes):
             found.add(node)
     return found
 
 
-def _is_computed(node: fx.Node, members: set[fx.Node]) -> bool:
-    """Whether more is done than to spread a parameter over the batch, and the batch has a part in it."""
-    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
-    return name not in _SPREADING and not _is_fixed(node, members)
-
-
-def _is_fixed(node: fx.Node, members: set[fx.Node]) -> bool:
-    inputs = node.all_input_nodes
-    return is_device(node) or all(term in members and _is_fixed(term, members) for term in inputs)
+def _name(node: fx.Node) -> str:
+    return str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
 
 
 def _leads_with_batch(node: fx.Node) -> bool:
@@ -101,10 +104,39 @@ def _ancestors(exits: list[fx.Node], members: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _of_one_image(node: fx.Node) -> Any:
-    """Sizes are linear in the number of images."""
+def _size(node: fx.Node, batch: int) -> Any:
+    """A size, or a shape, for this number of images, in which they are linear."""
     first, second = shapes_of(node) or (0, 0)
-    return 2 * first - second
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return tuple(a + (b - a) * (batch - _BATCHES[0]) for a, b in zip(first, second, strict=True))
+    return first + (second - first) * (batch - _BATCHES[0])
+
+
+@torch.no_grad()
+def _is_alike(network: fx.GraphModule, computed: set[fx.Node], exits: list[fx.Node]) -> bool:
+    """Whether every image of a batch really gets what one alone would."""
+    one, *others = (_evaluated(network, computed, batch) for batch in (1, *_BATCHES))
+    return all(
+        torch.allclose(found[node], one[node].expand_as(found[node]), equal_nan=True)
+        for found in others
+        for node in exits
+    )
+
+
+def _evaluated(network: fx.GraphModule, computed: set[fx.Node], batch: int) -> dict[fx.Node, Any]:
+    interpreter = fx.Interpreter(network)
+    values: dict[fx.Node, Any] = {}
+
+    def value(term: fx.Node) -> Any:
+        if is_device(term):
+            return torch.device("cpu")
+        return values[term] if term in values else _size(term, batch)
+
+    for node in network.graph.nodes:
+        if node in computed:
+            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), value)
+            values[node] = getattr(interpreter, node.op)(node.target, args, kwargs)
+    return values
 
 
 def _spread(graph: fx.Graph, node: fx.Node, computed: set[fx.Node]) -> None:
@@ -123,7 +155,7 @@ def _spread(graph: fx.Graph, node: fx.Node, computed: set[fx.Node]) -> None:
 
 def _broadcasts(reader: fx.Node, node: fx.Node) -> bool:
     """A sum, or the like, with a tensor that has the batch and as many axes."""
-    name = str(reader.target if reader.op == "call_method" else getattr(reader.target, "__name__", ""))
+    name = _name(reader)
     others = [term for term in reader.all_input_nodes if term is not node]
     overwrites_it = name.startswith("i") and reader.args[0] is node
     if name.strip("_") not in _BROADCASTING or len(others) != 1 or overwrites_it:

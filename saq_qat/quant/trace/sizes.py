@@ -146,10 +146,12 @@ def _recording(maker: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(maker)
     def made(*sizes: Any, **named: Any) -> Any:
-        value = next((size for size in sizes if isinstance(size, fx.Proxy)), None)
+        listed = len(sizes) == 1 and isinstance(sizes[0], tuple | list)
+        shape = tuple(sizes[0]) if listed else sizes
+        value = next((size for size in shape if isinstance(size, fx.Proxy)), None)
         if value is None:
             return maker(*sizes, **named)
-        return value.tracer.create_proxy("call_function", maker, (sizes,), named)
+        return value.tracer.create_proxy("call_function", maker, (shape,), named)
 
     return made
 

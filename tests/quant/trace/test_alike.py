@@ -1,5 +1,6 @@
 """What is the same for every image of a batch is computed once."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -59,3 +60,35 @@ def test_a_parameter_that_is_only_spread_stays_as_it_is() -> None:
     (spread,) = [node for node in network.graph.nodes if node.target == "expand"]
     assert spread.args[0].op == "get_attr"
     assert network(torch.randn(3, *IMAGE)).shape == (3, 49, 4)
+
+
+class Numbered(nn.Module):
+    """Each image gets numbers of its own, though none of them looks at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, _, width = x.shape
+        numbers = torch.arange(batch * width, device=x.device).reshape(batch, 1, 1, width) * 0.5
+        result: Tensor = self.conv(x) + numbers
+        return result
+
+
+class OfAShape(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x) + torch.ones(x.shape, device=x.device).cumsum(-1)
+        return result
+
+
+@pytest.mark.parametrize("model", [Numbered(), OfAShape()])
+def test_what_differs_between_images_stays(model: nn.Module) -> None:
+    network = trace(model, IMAGE)
+    for batch in (1, 2, 5):
+        images = torch.randn(batch, *IMAGE)
+        torch.testing.assert_close(network(images), model(images))
