@@ -23,11 +23,15 @@ from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, write_checkpoint
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.forms import computed_of, next_form, records_of
+from saq_qat_export.bundle.check import check_bundle
+from saq_qat_export.bundle.golden import golden_images
+from saq_qat_export.bundle.write import make_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.fixes import failed_checks
 from saq_qat_export.proof.lowered import Lowered, lower_run
-from saq_qat_export.proof.prove import prove_integers
+from saq_qat_export.proof.predictions import Agreement
+from saq_qat_export.proof.prove import Proof, prove_integers
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
@@ -84,7 +88,11 @@ def rehearse(
         on_step("loading and comparing its integers")
         kernels = OnnxRuntimeBackend(lowered.graph.content).integer_count()
         comparisons = prove_integers(lowered, _IMAGES, on_step, adversarial_images=_TIED_IMAGES, by_rule=True)
-        return Rehearsal(findings, tuple(comparisons), kernels)
+        found = Rehearsal(findings, tuple(comparisons), kernels)
+        if not found.failed:
+            on_step("the bundle that would be written")
+            _check_bundle(lowered, found)
+        return found
 
 
 def check_deployable(
@@ -141,6 +149,14 @@ def _write_run(network: nn.Module, recipe: Recipe, images: ImageData, run: Path)
     )  # fmt: skip
     write_checkpoint(run / "checkpoints" / "last", checkpoint)
     (run / RESOLVED).write_bytes(dump_recipe(recipe).encode())
+
+
+def _check_bundle(lowered: Lowered, found: Rehearsal) -> None:
+    """Manifest and golden samples, as ``export`` holds them against the graphs; of no accuracy at all."""
+    proof = Proof(found.comparisons, Agreement(0, 0.0, 0.0, 0.0, 0, 0, ()), found.kernels)
+    golden = golden_images(lowered.restored, 1)
+    bundle = make_bundle(lowered, proof, golden, allow_failed_gate=False)
+    check_bundle(bundle, lowered, proof, golden, allow_failed_gate=False)
 
 
 def _findings(lowered: Lowered) -> tuple[Finding, ...]:

@@ -4,18 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from saq_qat.data.batches import val_batches
-from saq_qat.data.sample import sample_validation
 from saq_qat.errors import GateError, LegalityError
 from saq_qat.quant.plan.plan import Finding
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
-from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.check import check_bundle
+from saq_qat_export.bundle.golden import golden_images
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
@@ -79,7 +74,7 @@ def export_run(
     if not proof.passed and not allow_failed_gate:
         raise GateError(_failure(proof, lowered.restored.form))
     on_step("writing the bundle")
-    golden = _golden_images(lowered.restored)
+    golden = golden_images(lowered.restored, _GOLDEN_IMAGES)
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     check_bundle(bundle, lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
@@ -118,9 +113,3 @@ def _failure(proof: Proof, form: Form) -> str:
         + (f"The {fix} " if fix else "")
         + "--allow-failed-gate writes the bundle, marked as failed; 'saq-qat verify' then shows every tensor."
     )
-
-
-def _golden_images(restored: Restored) -> npt.NDArray[np.float32]:
-    golden = sample_validation(restored.images, _GOLDEN_IMAGES)
-    images, _ = next(iter(val_batches(golden, batch_size=_GOLDEN_IMAGES)))
-    return images.numpy()
