@@ -60,3 +60,31 @@ def test_where_patches_overlap_they_are_added(side: int) -> None:
     model = Folds((side, side), kernel_size=3, stride=2, padding=1)
     images = torch.randn(3, 2, side, side)
     torch.testing.assert_close(trace(model, (2, side, side))(images), model(images))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"size": (5, 11), "mode": "bicubic"},
+        {"size": 4, "mode": "bicubic", "align_corners": True},
+        {"scale_factor": 1.7, "mode": "bicubic"},
+        {"scale_factor": (2, 0.5), "mode": "bicubic", "recompute_scale_factor": True},
+        {"size": (3, 4), "mode": "bilinear", "antialias": True},
+        {"size": (3, 4), "mode": "bicubic", "antialias": True, "align_corners": False},
+    ],
+)
+def test_resizing_is_two_products_of_matrices(given: dict[str, Any]) -> None:
+    class Resizes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(x, **given)
+
+    network, images = trace(Resizes(), (2, 7, 9)), torch.randn(3, 2, 7, 9)
+    assert not any(node.target is F.interpolate for node in network.graph.nodes)
+    torch.testing.assert_close(network(images), Resizes()(images))
+
+
+def test_a_bicubic_upsampling_layer_is_written_out() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Upsample(scale_factor=2, mode="bicubic"))
+    network, images = trace(model, (2, 4, 5)), torch.randn(2, 2, 4, 5)
+    assert [str(node.target) for node in network.graph.nodes if node.op == "call_module"] == ["0"]
+    torch.testing.assert_close(network(images), model(images))
