@@ -13,7 +13,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 TABLE = HERE.parents[1] / "saq_qat" / "models" / "FAMILIES.md"
-LONGEST = 900
+LONGEST = 3600
+NOT_YET = {"result": "not yet", "words": "measured"}
 HEAD = """# Every family of timm and torchvision
 
 The smallest network of each source file below sixty million parameters, with three input channels, at its
@@ -23,7 +24,8 @@ with the untrained network: its integers are compared code by code. Versions: {v
     python -m tests.families
 
 *x/y*: of the convolutions, linear layers and products in the graph that ONNX Runtime makes of the file, those
-on integer kernels. **{exact} of {all} are exact**; `check` refuses the others, in these words. {without}
+on integer kernels. **{exact} of {all} are exact**; `check` refuses the others, in these words. {missing}
+{without}
 
 | library | file | network | millions | image | result |
 |---|---|---|---|---|---|
@@ -79,16 +81,19 @@ def table(rows: list[dict[str, Any]], results: dict[str, dict[str, Any]]) -> str
     import timm
     import torchvision
 
-    measured = [row for row in rows if key(row) in results]
+    tried_rows = [row for row in rows if row["network"]]
+    measured = [row for row in tried_rows if key(row) in results]
+    missing = len(tried_rows) - len(measured)
     exact = sum(results[key(row)]["result"] == "exact" for row in measured)
     without = [f"{row['library']} {row['family']}" for row in rows if not row["network"]]
     head = HEAD.format(
         versions=f"timm {timm.__version__}, torchvision {torchvision.__version__.partition('+')[0]}",
         exact=exact,
         all=len(measured),
+        missing=f"{missing} are not measured yet." if missing else "",
         without=f"No network so small have {', '.join(without)}." if without else "",
     )
-    return head + "".join(line(row, results[key(row)]) for row in measured)
+    return head + "".join(line(row, results.get(key(row), NOT_YET)) for row in tried_rows)
 
 
 def line(row: dict[str, Any], found: dict[str, Any]) -> str:

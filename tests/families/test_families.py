@@ -18,7 +18,7 @@ def test_every_family_has_a_row_or_no_network_small_enough() -> None:
 
 def test_the_count_above_the_table_is_that_of_its_rows() -> None:
     text = TABLE.read_text(encoding="utf-8")
-    results = [result for *_, result in SHOWN.findall(text)]
+    results = [result for *_, result in SHOWN.findall(text) if not result.startswith("not yet")]
     exact = [result for result in results if re.fullmatch(r"\d+/\d+", result)]
     assert f"**{len(exact)} of {len(results)} are exact**" in text
     assert len(exact) >= 0.95 * len(results)
