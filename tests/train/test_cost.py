@@ -27,9 +27,9 @@ def test_four_steps_are_timed_side_by_side_over_whole_cycles(monkeypatch: Monkey
     passes: list[int] = []
     backward = Objective.backward
 
-    def counted(self: Objective, part: MicroBatch, *, synchronise: bool) -> Tensor:
+    def counted(self: Objective, part: MicroBatch, *, synchronise: bool, perturbed: bool = False) -> Tensor:
         passes.append(len(part.images))
-        return backward(self, part, synchronise=synchronise)
+        return backward(self, part, synchronise=synchronise, perturbed=perturbed)
 
     monkeypatch.setattr(Objective, "backward", counted)
     cost = measure_training_cost(

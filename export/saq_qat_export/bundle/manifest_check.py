@@ -170,6 +170,7 @@ def _of_tensors(manifest: Manifest, target: str, grids: FileGrids, plan: Plan) -
     else:  # products of activations may stay float there
         yield from _compared(where, [], sorted(set(grids.tensors) - set(records)))
     bits = {tensor.name: tensor.bits for tensor in plan.tensors}
+    with_offset = {tensor.name for tensor in plan.tensors if tensor.offset}
     for name, grid in grids.tensors.items():
         if name in records:
             record = records[name]
@@ -177,10 +178,13 @@ def _of_tensors(manifest: Manifest, target: str, grids: FileGrids, plan: Plan) -
             source = records.get(grid.pooled or "")
             expected = bits.get(record.name, record.bits if source is None else source.bits)
             yield from _compared(f"bits of tensor {name}", record.bits, expected)
-            yield from _of_tensor(record, target, grid)
+            yield from _of_tensor(record, target, grid, has_offset=record.name in with_offset)
 
 
-def _of_tensor(record: TensorRecord, target: str, grid: TensorGrid) -> Iterator[Disagreement]:
+def _of_tensor(
+    record: TensorRecord, target: str, grid: TensorGrid, *, has_offset: bool
+) -> Iterator[Disagreement]:
+    """A number that is subtracted before codes are made is an offset if the plan has one there."""
     name, zero = f"tensor {record.code_tensor}", record.zero_point
     stated = float(np.float32(record.scale))
     same = grid.scale in (stated, float(np.float16(stated)) if target != "onnxruntime" else stated)
@@ -191,7 +195,7 @@ def _of_tensor(record: TensorRecord, target: str, grid: TensorGrid) -> Iterator[
         yield from _compared(f"zero point of {name}", zero, grid.zero_point)
         yield from _compared(f"dtype of {name}", record.dtype, grid.dtype)
         if grid.pooled is None:
-            yield from _compared(f"offset of {name}", record.offset, grid.offset)
+            yield from _compared(f"offset of {name}", record.offset, grid.offset if has_offset else None)
     else:
         zero = 0
     shift = record.zero_point - zero

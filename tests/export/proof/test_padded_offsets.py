@@ -12,7 +12,7 @@ from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
-from saq_qat.recipe.schema import ActivationQuantizer, Deploy
+from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Override
 from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
 from saq_qat_export.proof.codes import code_comparisons, tie_images
 from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
@@ -29,7 +29,9 @@ TARGETS = ("onnxruntime", "tensorrt")
 def trained(model: nn.Module, bits: int, images: Tensor, kind: str = "saq") -> Lowered:
     """A few steps of training, the last in the deploy stage, then the whole way to ONNX."""
     activation = ActivationQuantizer.model_validate({"bits": bits, "kind": kind, "offset": "bounded"})
-    network, plan = quantized(model, policy(bits, bits, activation=activation), images, targets=TARGETS)
+    last = Override(match="last", weight_bits=bits, activation_bits=bits)
+    quant = policy(bits, bits, activation=activation, overrides=(last,))
+    network, plan = quantized(model, quant, images, targets=TARGETS)
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
     labels = torch.arange(len(images)) % 5
     for step in range(3):
