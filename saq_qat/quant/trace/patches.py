@@ -36,6 +36,7 @@ def write_out_patches(network: fx.GraphModule) -> None:
         with network.graph.inserting_before(node):
             written = write(network, node, settings, shapes[0].shape)
         if written is not None:
+            written.meta.update(node.meta)
             node.replace_all_uses_with(written)
             network.graph.erase_node(node)
 

@@ -55,6 +55,16 @@ def test_patches_side_by_side_are_moved_and_no_more() -> None:
     assert {node.target for node in network.graph.nodes if node.op == "call_method"} == {"reshape", "permute"}
 
 
+def test_patches_that_are_joined_as_they_were_cut_are_written_out_too() -> None:
+    class JoinsAtOnce(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.fold(F.unfold(x, 2, stride=2), (8, 8), 2, stride=2)
+
+    network, images = trace(JoinsAtOnce(), (2, 8, 8)), torch.randn(3, 2, 8, 8)
+    assert not any(node.target in (F.fold, F.unfold) for node in network.graph.nodes)
+    torch.testing.assert_close(network(images), images)
+
+
 @pytest.mark.parametrize("side", [5, 6])
 def test_where_patches_overlap_they_are_added(side: int) -> None:
     model = Folds((side, side), kernel_size=3, stride=2, padding=1)
