@@ -53,7 +53,7 @@ def test_the_table_has_both_families_of_both_libraries() -> None:
     ROWS,
     ids=[f"{name.partition(':')[2]}-{arguments}" for name, arguments, *_ in ROWS],
 )
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # of libraries, about their models
 def test_a_network_of_the_table_is_trained_exported_and_proved(
     saq_qat: SaqQat, tmp_path: Path, name: str, arguments: str, side: str, integer: str, total: str
 ) -> None:

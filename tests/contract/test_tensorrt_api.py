@@ -104,7 +104,7 @@ def test_names_and_arguments_are_those_of_the_real_bindings(
     try:
         stub = make_stub(release, tmp_path)
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        pytest.skip(str(reason))  # what this machine lacks, in words
     assert complaints(written(stub, tmp_path), of(release), cache) == []
 
 

@@ -24,7 +24,7 @@ MakeFolder = Callable[..., Path]
 Batch = tuple[Tensor, Tensor]
 AUGMENTATIONS: list[Augmentation] = ["none", "crop_flip", "resized_crop_flip"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # few cores suffice here
 
 
 def opened(**section: Any) -> ImageData:

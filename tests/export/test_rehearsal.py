@@ -280,7 +280,6 @@ def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:
     "network",
     [one if one not in SLOW else pytest.param(one, marks=pytest.mark.slow) for one in EXACT],
 )
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Module]) -> None:
     recipe = recipe_of(network)
     images = open_data(recipe.data, 0)
@@ -301,7 +300,7 @@ def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Mod
         (scripted, r"scripted module.*without torch\.jit\.script"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit.script, which one of them is made by
 def test_others_are_refused_by_check_and_by_train_with_the_place(
     network: Callable[[int], nn.Module],
     message: str,

@@ -4,7 +4,6 @@ A family is a source file of timm with models in it, or one of torchvision. Coun
 ten classes; networks with other than three input channels, or with more than sixty million, are left out.
 """
 
-import importlib
 import json
 import pkgutil
 import sys
@@ -72,6 +71,5 @@ def _row(library: str, family: str, found: list[tuple[int, str, int, dict[str, b
 
 
 if __name__ == "__main__":
-    importlib.import_module("timm.models")
     rows = [*smallest("timm", of_timm()), *smallest("torchvision", of_torchvision())]
     sys.stdout.write("[\n" + ",\n".join(" " + json.dumps(row) for row in rows) + "\n]\n")

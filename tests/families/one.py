@@ -53,6 +53,6 @@ def tried(library: str, network: str, side: int, arguments: dict[str, Any]) -> d
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # of the libraries' own models; the last line must be the result
     library, network, side, arguments = sys.argv[1:]
     print(json.dumps(tried(library, network, int(side), json.loads(arguments))))

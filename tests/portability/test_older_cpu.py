@@ -43,10 +43,10 @@ PLAIN_CODES = Path(__file__).with_name("plain_codes.py")
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason := unavailable(None):
-        pytest.skip(reason)
+        pytest.skip(reason)  # what this machine lacks, in words
     found = build(tmp_path_factory.mktemp("older-cpu"))
     if reason := unavailable(found):
-        pytest.skip(reason)
+        pytest.skip(reason)  # as above
     return found
 
 

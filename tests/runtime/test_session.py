@@ -218,7 +218,7 @@ def test_closing_waits_for_calls_and_later_calls_are_refused(bundle: Path) -> No
             use()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # forking is what it tests
 def test_a_forked_child_gets_an_error_instead_of_a_hang(session: Session) -> None:
     session(images(1))
     child = os.fork()

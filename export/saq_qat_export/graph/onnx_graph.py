@@ -116,7 +116,7 @@ def _torch_export(
     exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of the exporter, about itself
             program = torch.onnx.export(
                 view,
                 (images,),

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from saq_qat.quant.trace.constants import is_device, is_random
 from saq_qat.quant.trace.graph import is_shape_query, module_of
 from saq_qat.quant.trace.modes import FollowsMode, depends_on_mode
+from saq_qat.quant.trace.operations import called_name
 from saq_qat.quant.trace.sizes import shapes_of
 
 __all__ = ["compute_alike_once"]
@@ -35,7 +36,7 @@ def compute_alike_once(network: fx.GraphModule) -> None:
     exits = [
         node
         for node in nodes
-        if node in members - fixed and _name(node) not in _SPREADING and _leads_with_batch(node)
+        if node in members - fixed and called_name(node) not in _SPREADING and _leads_with_batch(node)
         if any(user not in members for user in node.users)
     ]
     computed = _ancestors(exits, members)
@@ -78,10 +79,6 @@ def _made_of(network: fx.GraphModule, sizes: set[fx.Node]) -> set[fx.Node]:
         if is_device(node) or all(term in sizes or term in found for term in node.all_input_nodes):
             found.add(node)
     return found
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
 
 
 def _leads_with_batch(node: fx.Node) -> bool:
@@ -155,7 +152,7 @@ def _spread(graph: fx.Graph, node: fx.Node, computed: set[fx.Node]) -> None:
 
 def _broadcasts(reader: fx.Node, node: fx.Node) -> bool:
     """A sum, or the like, with a tensor that has the batch and as many axes."""
-    name = _name(reader)
+    name = called_name(reader)
     others = [term for term in reader.all_input_nodes if term is not node]
     overwrites_it = name.startswith("i") and reader.args[0] is node
     if name.strip("_") not in _BROADCASTING or len(others) != 1 or overwrites_it:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from saq_qat.quant.trace.operations import called_name
+
 __all__ = ["fold_constants", "is_device", "is_random"]
 
 _MADE = "_tensor_constant"
@@ -41,7 +43,7 @@ def _is_fixed(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
 
 def is_random(node: fx.Node) -> bool:
     """Whether a function or method draws numbers, or only checks some."""
-    name = str(getattr(node.target, "__name__", node.target))
+    name = called_name(node)
     draws = any(word in name for word in ("rand", "bernoulli", "dropout", "_assert"))
     return draws or name.strip("_") == "normal"
 

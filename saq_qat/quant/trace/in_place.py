@@ -7,6 +7,7 @@ from torch import fx
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.trace.graph import is_reshape, is_shape_query
+from saq_qat.quant.trace.operations import called_name
 from saq_qat.quant.trace.sizes import OVERWRITES
 
 __all__ = ["check_in_place", "works_in_place"]
@@ -56,19 +57,15 @@ def _views(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _is_cut(node: fx.Node) -> bool:
-    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
-    return name in ("chunk", "split", "split_with_sizes", "unbind", "expand", "narrow", "select")
+    return called_name(node) in ("chunk", "split", "split_with_sizes", "unbind", "expand", "narrow", "select")
 
 
 def works_in_place(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node overwrites the first of its inputs."""
     if node.op == "call_module":
         return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-    elif node.op == "call_function":
-        name = str(getattr(node.target, "__name__", ""))
-    else:
+    if node.op not in ("call_method", "call_function"):
         return False
+    name = called_name(node)
     in_place = name in ("iadd", "imul", "isub") or (name.endswith("_") and not name.startswith("_"))
     return in_place or bool(node.kwargs.get("inplace", False))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 __all__ = [
     "AVERAGING",
@@ -21,7 +21,13 @@ __all__ = [
     "RESHAPING",
     "SELECTING",
     "Operations",
+    "called_name",
 ]
+
+
+def called_name(node: fx.Node) -> str:
+    """The name of the function or method that a node calls; of anything else, whatever its target says."""
+    return str(getattr(node.target, "__name__", node.target))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     model = torchvision.models.get_model(request.param, weights=None).eval()
     exported = folder / "exported.onnx"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of the exporter, about itself
         torch.onnx.export(
             model,
             (torch.zeros(2, 3, 64, 64),),

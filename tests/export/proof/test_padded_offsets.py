@@ -143,7 +143,7 @@ def test_padding_is_the_zero_point_of_an_integer_convolution(tmp_path: Path) -> 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0"])
 def test_networks_that_are_made_of_this_are_exact(name: str, bits: int) -> None:
-    models = pytest.importorskip("torchvision.models")
+    models = pytest.importorskip("torchvision.models")  # their activations are the subject
     torch.manual_seed(0)
     found = trained(getattr(models, name)(num_classes=CLASSES), bits, photos(8, 64))
     assert any(tensor.counts_from_zero for tensor in found.plan.tensors)

@@ -205,6 +205,7 @@ def test_whatever_forward_raises_becomes_an_explanation() -> None:
         {"kernel_size": 3, "padding": "same"},
         pytest.param(
             {"kernel_size": 4, "padding": "same"},
+            # torch warns of what is tried here: one more column of zeros on one side
             marks=pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
         ),
         {"kernel_size": (3, 5), "padding": "same", "dilation": (1, 2)},
