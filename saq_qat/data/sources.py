@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from saq_qat.data.counter import Stream, uniforms
@@ -44,6 +43,8 @@ def _squares(images: Pixels, image_size: int) -> Pixels:
 
 def digits_arrays(data: Digits) -> Arrays:
     """scikit-learn's 1,797 scans of 8x8 pixels (Alpaydin and Kaynak, 1998): 1,437 train, 360 validate."""
+    from sklearn.datasets import load_digits  # a second, which other data need not wait
+
     bunch = load_digits()
     scans = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)

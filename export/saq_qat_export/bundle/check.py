@@ -9,7 +9,7 @@ from saq_qat.errors import GateError
 from saq_qat_export.bundle.manifest_check import check_manifest
 from saq_qat_export.bundle.write import Bundle, logits_tolerances
 from saq_qat_export.proof.lowered import Lowered
-from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.probe import probe_of
 from saq_qat_export.proof.prove import Proof
 
 __all__ = ["check_bundle"]
@@ -67,7 +67,7 @@ def _check_gate(bundle: Bundle, proof: Proof, *, allow_failed_gate: bool) -> Non
 
 def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowered) -> None:
     """Codes and logits are what the proved graph computes from the golden images, exactly."""
-    codes, logits = Probe(lowered.graph).run(images)
+    codes, logits = probe_of(lowered.graph).run(images)
     record, expected = bundle.manifest.golden, {"inputs": images, "logits": logits, **codes}
     allowed = logits_tolerances(lowered.shipped, logits)
     if record.logits_tolerance != allowed:

@@ -9,8 +9,8 @@ from saq_qat.data.sample import sample_validation
 from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat.train.restore import Restored
 from saq_qat_export.graph.onnx_graph import OnnxGraph
-from saq_qat_export.proof.probe import Probe
-from saq_qat_export.proof.tensors import compare_reference, producers
+from saq_qat_export.proof.probe import probe_of
+from saq_qat_export.proof.tensors import compare_computed, producers
 from saq_qat_export.reference.deploy_view import Stored, run_reference
 from saq_qat_export.reference.integer_math import Float32
 
@@ -36,11 +36,11 @@ def golden_codes(
     reference and engine may part and later layers would amplify it, and the last bits of logits that float
     operations compute. An engine that differs anywhere else has no say at all.
     """
-    seen = Probe(graph).observe(images)
-    if any(tensor.mismatches for tensor in compare_reference(view, images, seen)):
+    seen = probe_of(graph).observe(images)
+    own = run_reference(view, images, taught=seen.codes)
+    if any(tensor.mismatches for tensor in compare_computed(view, images, own, seen)):
         own = run_reference(view, images)
         return own.codes, own.logits
-    own = run_reference(view, images, taught=seen.codes)
     kinds = producers(view)
     codes = {
         name: seen.codes[name] if kinds[name] == "float" else stored for name, stored in own.codes.items()

@@ -27,6 +27,8 @@ from saq_qat_runtime.bundle.manifest import Manifest, ScaleSummary, TensorRecord
 __all__ = ["Disagreement", "check_manifest", "disagreements"]
 
 _LISTED = 5
+# codes without a Clip in float, which is how files without zero points bound them
+_STORED_THERE = (-128, 127)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ def _of_tensor(
     else:
         zero = 0
     shift = record.zero_point - zero
+    if target != "onnxruntime" and (record.code_min - shift, record.code_max - shift) == _STORED_THERE:
+        return  # needs no Clip in float: one that stands there is the network's own
     for what, bound, found in (
         ("minimum", record.code_min, grid.minimum),
         ("maximum", record.code_max, grid.maximum),

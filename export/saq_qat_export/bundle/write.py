@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,17 +61,23 @@ class Bundle:
 
 
 def make_bundle(
-    lowered: Lowered, proof: Proof, golden_images: npt.NDArray[np.float32], *, allow_failed_gate: bool
+    lowered: Lowered,
+    proof: Proof,
+    golden_images: npt.NDArray[np.float32],
+    *,
+    allow_failed_gate: bool,
+    compress: bool = True,
 ) -> Bundle:
     """Everything that ships of one checkpoint; the same bytes for the same checkpoint and package versions.
 
     Args:
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
+        compress: the golden samples, which need not be where the bundle is not kept.
     """
     restored, view = lowered.restored, lowered.view
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
-    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits)
+    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
     }
@@ -178,9 +184,10 @@ def _golden(
     images: npt.NDArray[np.float32],
     codes: dict[str, Stored],
     logits: npt.NDArray[np.float32],
+    save: Callable[..., None],
 ) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})  # type: ignore[arg-type]  # no tensor is called allow_pickle
+    save(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})
     return buffer.getvalue()
 
 

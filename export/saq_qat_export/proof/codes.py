@@ -15,7 +15,7 @@ from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.recipe.schema import Cpu
 from saq_qat_export.graph.onnx_graph import OnnxGraph
 from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
-from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.probe import probe_of
 from saq_qat_export.proof.tensors import compare_pairs, compare_reference, compare_view, merge
 
 __all__ = ["PAIR_COMPARISON", "code_comparisons", "pair_comparison", "tie_images"]
@@ -42,7 +42,12 @@ def tie_images(view: fx.GraphModule, shape: tuple[int, int, int], count: int = 2
 
 
 def code_comparisons(
-    view: fx.GraphModule, graph: OnnxGraph, batches: Iterable[Tensor], adversarial: Tensor
+    view: fx.GraphModule,
+    graph: OnnxGraph,
+    batches: Iterable[Tensor],
+    adversarial: Tensor,
+    *,
+    in_float32: bool = True,
 ) -> list[Comparison]:
     """Compare codes on float32 images: integer reference, then the deploy view in float64 and in float32.
 
@@ -50,8 +55,9 @@ def code_comparisons(
         batches: real images (N, C, H, W).
         adversarial: images made of rounding ties; the hard comparisons hold for them too, but their ties are
             not counted.
+        in_float32: the last too, which decides nothing.
     """
-    probe = Probe(graph)
+    probe = probe_of(graph)
     wide = copy.deepcopy(view).double()
     seen = probe.observe(adversarial.numpy())
     reference = [compare_reference(view, adversarial.numpy(), seen)]
@@ -61,18 +67,23 @@ def code_comparisons(
         seen = probe.observe(images.numpy())
         reference.append(compare_reference(view, images.numpy(), seen))
         double.append(compare_view(wide, images.double(), seen))
-        single.append(compare_view(view, images, seen))
-    return [
+        if in_float32:
+            single.append(compare_view(view, images, seen))
+    comparisons = [
         exact_comparison("integer reference = ONNX Runtime", merge(reference)),
         tied_comparison("deploy view in float64 = ONNX Runtime", merge(double), hard=True),
-        tied_comparison(
-            "deploy view in float32 = ONNX Runtime",
-            merge(single),
-            hard=False,
-            mismatches=_FLOAT32_MISMATCHES,
-            in_floats=True,
-        ),
     ]
+    if in_float32:
+        comparisons.append(
+            tied_comparison(
+                "deploy view in float32 = ONNX Runtime",
+                merge(single),
+                hard=False,
+                mismatches=_FLOAT32_MISMATCHES,
+                in_floats=True,
+            )
+        )
+    return comparisons
 
 
 def pair_comparison(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu) -> Comparison:

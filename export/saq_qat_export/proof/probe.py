@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_runtime.onnxruntime import EXACT_PAIRS
 
-__all__ = ["Observation", "Probe", "TeacherForcedProbe", "with_code_outputs"]
+__all__ = ["Observation", "Probe", "TeacherForcedProbe", "probe_of", "with_code_outputs"]
 
 _FAILURES = tuple(
     value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)
@@ -77,6 +78,12 @@ class Probe:
         """Stored codes by tensor name, and logits, of float32 images (N, C, H, W)."""
         seen = self.observe(images)
         return seen.codes, seen.logits
+
+
+@lru_cache(maxsize=1)
+def probe_of(graph: OnnxGraph) -> Probe:
+    """As ``Probe``, kept for the next who asks: an engine takes a second to load a large graph."""
+    return Probe(graph)
 
 
 class TeacherForcedProbe:

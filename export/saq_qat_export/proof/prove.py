@@ -92,23 +92,23 @@ def prove_integers(
     on_step: Callable[[str], None] = lambda _: None,
     *,
     adversarial_images: int = _ADVERSARIAL_IMAGES,
-    by_rule: bool = False,
+    brief: bool = False,
 ) -> list[Comparison]:
     """All of the proof that asks for no accuracy: numbers, function and codes.
 
     Args:
         code_images: validation images whose codes are compared.
         adversarial_images: as many made of rounding ties.
-        by_rule: trust the bound of products of codes (rule ORT005) where every product keeps it, and compute
-            no sums of saturating pairs.
+        brief: leave out what takes time and refuses nothing, which is sums of saturating pairs where every
+            product keeps their bound (rule ORT005), and the deploy view in float32.
     """
     view, graph, images = lowered.view, lowered.graph, lowered.restored.images
     side = images.preprocessing.image_size
     on_step(f"codes of {code_images} images and {adversarial_images} made of rounding ties")
     code_batches = [batch for batch, _ in _batches(images, code_images, _CODE_BATCH)]
     adversarial = tie_images(view, (images.preprocessing.channels, side, side), adversarial_images)
-    comparisons = code_comparisons(view, graph, code_batches, adversarial)
-    if "onnxruntime" in lowered.targets and not (by_rule and not graph.over_pair_bound):
+    comparisons = code_comparisons(view, graph, code_batches, adversarial, in_float32=not brief)
+    if "onnxruntime" in lowered.targets and not (brief and not graph.over_pair_bound):
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
         comparisons.append(pair_comparison(view, [*code_batches, adversarial], cpu=cpu))

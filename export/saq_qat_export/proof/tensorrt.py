@@ -18,7 +18,7 @@ from saq_qat_export.graph.attention import Attention, with_attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph
 from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
 from saq_qat_export.proof.half_structure import structural_differences
-from saq_qat_export.proof.probe import Probe, TeacherForcedProbe
+from saq_qat_export.proof.probe import Probe, TeacherForcedProbe, probe_of
 from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
 from saq_qat_export.proof.tensors import (
     Producer,
@@ -94,7 +94,7 @@ def tensorrt_comparisons(
             and ties, they mean nothing.
     """
     zero_points = {tensor_name(n): m.zero_point for n, m in view.named_modules() if isinstance(m, Quantize)}
-    view, probe = with_attention(view, tensorrt.attention), Probe(graph)
+    view, probe = with_attention(view, tensorrt.attention), probe_of(graph)
     ties, *samples = (_sample(view, probe, zero_points, images) for images in (adversarial, *batches))
     content = tensorrt.float32.content
     try:

@@ -20,13 +20,14 @@ from saq_qat.quant.deploy.kernels import LOGITS, float_results, is_integer_kerne
 from saq_qat.quant.trace import graph
 from saq_qat_export.proof.probe import Observation
 from saq_qat_export.proof.ties import ErrorBounds
+from saq_qat_export.reference.deploy_view import Reference, run_reference, tensor_name
 from saq_qat_export.reference.deploy_view import StoredCodes as Stored
-from saq_qat_export.reference.deploy_view import run_reference, tensor_name
 from saq_qat_export.reference.integer_math import Float32
 
 __all__ = [
     "Producer",
     "TensorComparison",
+    "compare_computed",
     "compare_evaluation",
     "compare_pairs",
     "compare_reference",
@@ -88,7 +89,13 @@ def compare_reference(
 
     Exact, but for codes behind float operations: those may part at rounding ties.
     """
-    own = run_reference(view, images, taught=engine.codes)
+    return compare_computed(view, images, run_reference(view, images, taught=engine.codes), engine)
+
+
+def compare_computed(
+    view: fx.GraphModule, images: npt.NDArray[np.float32], own: Reference, engine: Observation
+) -> list[TensorComparison]:
+    """As ``compare_reference``, which has computed ``own`` from the engine's codes."""
     own_floats, floats = ({LOGITS: seen.logits, **seen.values} for seen in (own, engine))
     found = [
         count(name, kind, own.codes[name], engine.codes[name])

@@ -36,9 +36,13 @@ __all__ = [
 
 Codes = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.int8] | Codes
 _EXACT_FLOAT32 = 2**24
 _INT32_MAX = 2**31 - 1
+# the bits of a float64 that float32 does not have, and how they stand at a tie
+_BELOW_FLOAT32, _TIE_OF_FLOAT32 = 2**29 - 1, 2**28
+_SMALLEST_NORMAL = 2.0**-125
 
 
 @dataclass(frozen=True)
@@ -213,19 +217,33 @@ def broadcasts_innermost(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 def _fused_multiply_add(x: Codes | np.int32, factor: np.float32, addend: Float32 | np.float32) -> Float32:
     """``f32(x * factor + addend)`` with a single rounding, the product broadcast against the addend.
 
-    In float64 the product of a code and a float32 is exact and the error of the sum is known, so rounding the
-    sum to odd (its last bit tells that something was cut off) makes the second rounding, to float32, that of
-    the exact value.
+    In float64 the product of a code and a float32 is exact, so only a sum that float64 has rounded to a tie
+    of float32, or to one too small for its full precision, can be rounded wrongly the second time.
     """
     product = x.astype(np.float64) * np.float64(factor)
     product, wide = np.broadcast_arrays(product, np.asarray(addend, np.float64))
-    total = product + wide
+    total = np.asarray(product + wide)
+    rounded = np.asarray(total.astype(np.float32))
+    is_doubtful = (total.view(np.int64) & _BELOW_FLOAT32) == _TIE_OF_FLOAT32
+    is_doubtful |= np.abs(total) < _SMALLEST_NORMAL
+    if is_doubtful.any():
+        terms = product[is_doubtful], wide[is_doubtful], total[is_doubtful]
+        rounded[is_doubtful] = _rounded_once(*terms)
+    return rounded
+
+
+def _rounded_once(product: Float64, wide: Float64, total: Float64) -> Float32:
+    """float32 of the exact sum of two float64, of which ``total`` is the rounded one.
+
+    The error of the sum is known: rounded to odd (its last bit tells that something was cut off), the sum
+    leaves the second rounding, to float32, that of the exact value.
+    """
     virtual = total - product
     error = (product - (total - virtual)) + (wide - virtual)
-    is_even = np.asarray(total).view(np.int64) % 2 == 0
+    is_even = total.view(np.int64) % 2 == 0
     outward = np.where(error > 0, np.inf, -np.inf)
     odd = np.where((error != 0) & is_even, np.nextafter(total, outward), total)
-    return np.asarray(odd.astype(np.float32))
+    return odd.astype(np.float32)
 
 
 def requantize_mean(x: Codes, input_scale: np.float32, scale: np.float32, codes: CodeRange) -> Codes:
