@@ -55,9 +55,13 @@ def quantize(
     *,
     cpu: Cpu = "any",
     image: ImageShape | None = None,
+    initialise: bool = True,
 ) -> tuple[fx.GraphModule, Plan]:
     """A quantized network that shares ``model``'s parameters, weights initialised, activations not yet
     calibrated; arguments as of ``plan_network``.
+
+    Args:
+        initialise: not where the clip levels of a checkpoint take their place.
 
     Raises:
         LegalityError: a target cannot run what the plan asks for; the message lists every error.
@@ -66,7 +70,7 @@ def quantize(
     if plan.errors:
         raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
     insert_quantizers(network, plan)
-    for name, layer in quant_layers(network).items():
+    for name, layer in quant_layers(network).items() if initialise else ():
         layer.weight_quantizer.initialise(layer.quantizer_input().detach())
         _check_scale(name, layer)
     return network, plan

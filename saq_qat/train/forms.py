@@ -50,18 +50,23 @@ def network_in_form(recipe: Recipe, classes: int, form: Form) -> tuple[nn.Module
     network = build_model(recipe.model.model_copy(update={"pretrained": None}), classes)
     if form == "float":
         return network, None
-    quantized, plan = _quantized(network, recipe)
+    quantized, plan = _quantized(network, recipe, initialise=False)
     if form == "deploy":
         quantized = fold_batch_norm(quantized, refine_bias=recipe.deploy.refine_bias)
     return quantized, plan
 
 
-def _quantized(network: nn.Module, recipe: Recipe) -> tuple[fx.GraphModule, Plan]:
+def _quantized(network: nn.Module, recipe: Recipe, *, initialise: bool = True) -> tuple[fx.GraphModule, Plan]:
     if recipe.quant is None:
         raise RecipeError("A quantized stage needs the section quant, which is missing or null.")
     side, deploy = recipe.data.image_size, recipe.deploy
     return quantize(
-        network, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu, image=(CHANNELS, side, side)
+        network,
+        recipe.quant,
+        deploy.targets,
+        cpu=deploy.onnxruntime.cpu,
+        image=(CHANNELS, side, side),
+        initialise=initialise,
     )
 
 

@@ -194,7 +194,8 @@ def compare_function(
     Raises:
         GateError: the trained network computes with a weight that lies on no grid.
     """
-    wide, exact = widened_network(network), with_unrounded_biases(view, network)
+    wide = widened_network(network)
+    exact = with_unrounded_biases(view, network, wide)
     parts = [compare_quantizers(network, view), _compare_biases(view), _compare_computed(view, exact)]
     for batch in batches:
         for index in range(len(batch)):

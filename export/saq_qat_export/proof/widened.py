@@ -103,14 +103,19 @@ def _rounded_bias(network: fx.GraphModule, node: fx.Node, layer: QuantLayer) -> 
 
 
 @torch.no_grad()
-def with_unrounded_biases(view: fx.GraphModule, network: fx.GraphModule) -> fx.GraphModule:
+def with_unrounded_biases(
+    view: fx.GraphModule, network: fx.GraphModule, widened: fx.GraphModule
+) -> fx.GraphModule:
     """A float64 copy of a deploy view whose layers have the biases they had before rounding.
 
     What the network computes from its parameters alone is computed in float64. Where the network was trained
     with rounded biases (deploy stage), they stay as they are deployed.
+
+    Args:
+        widened: the network, by ``widened_network``.
     """
     wide = copy.deepcopy(view).double()
-    for node, value in computed_values(widened_network(network)).items():
+    for node, value in computed_values(widened).items():
         wide.register_buffer(computed_name(node), value)
     for path, module in wide.named_modules():
         if isinstance(module, IntegerLayer) and module.bias_scale is not None:

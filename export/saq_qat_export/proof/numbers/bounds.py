@@ -21,8 +21,8 @@ LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
 _KEEPS_SIGN = CARRIERS | {
-    "AveragePool", "DequantizeLinear", "Expand", "Gather", "GlobalAveragePool", "MaxPool", "ReduceMax",
-    "ReduceMean", "Slice", "Tile", "Where",
+    "AveragePool", "DepthToSpace", "DequantizeLinear", "Dropout", "Expand", "Gather", "GlobalAveragePool",
+    "MaxPool", "ReduceMax", "ReduceMean", "Slice", "SpaceToDepth", "Split", "Tile", "Where",
 }  # fmt: skip
 
 
