@@ -28,6 +28,7 @@ from saq_qat_export.bundle.golden import golden_images
 from saq_qat_export.bundle.write import make_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.constant_channels import CONSTANT_COMPARISON
 from saq_qat_export.proof.fixes import failed_checks
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.predictions import Agreement
@@ -126,6 +127,13 @@ def check_deployable(
             f"not of the network: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}. Please "
             "report it (--debug shows the traceback); without deployment (deploy.targets: []) it trains."
         ) from error
+    if [found.name for found in rehearsal.failed] == [CONSTANT_COMPARISON]:
+        (found,) = rehearsal.failed
+        raise LegalityError(
+            f"Layers of the untrained network would ship as their biases alone: {found.detail}. "
+            "Initialise their weights larger or their biases smaller, or allow so many channels "
+            "(deploy.thresholds.max_constant_channels)."
+        )
     if rehearsal.failed:
         raise LegalityError(
             "The untrained network was deployed, and its integers are not its own: "

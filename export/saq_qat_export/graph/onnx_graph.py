@@ -1,6 +1,7 @@
 """The ONNX graph of a deploy view: exported by torch, then the passes of its target (``targets.py``)."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch.onnx.errors import OnnxExporterError
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.deploy.kernels import LOGITS
+from saq_qat.quant.trace.graph import module_of
+from saq_qat.quant.trace.operations import called_name
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph.optimized import optimize
 from saq_qat_export.graph.passes.names import code_tensors, float_tensors
@@ -131,8 +134,9 @@ def _torch_export(
                 optimize=False,
             )
     except OnnxExporterError as error:
+        cause = _first_cause(error)
         raise LegalityError(
-            f"torch.onnx cannot write the network as ONNX: {_first_cause(error)} Write it "
+            f"torch.onnx cannot write the network as ONNX{_place(view, cause)}: {cause} Write it "
             "otherwise, or take another operation."
         ) from error
     finally:
@@ -149,6 +153,23 @@ def _first_cause(error: BaseException) -> str:
         error = error.__cause__
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if line.endswith(".") else f"{line}."
+
+
+def _place(view: fx.GraphModule, cause: str) -> str:
+    """The nodes that call an operation which torch.onnx names by torch's inner name for it, if any does."""
+    inner = re.search(r"aten\.(\w+)", cause)
+    if inner is None:
+        return ""
+    named = inner.group(1).replace("_", "")
+    calls = [node for node in view.graph.nodes if node.op.startswith("call_")]
+    found = [str(n.target if n.op == "call_module" else n.name) for n in calls if _calls(view, n, named)]
+    return f", because of {', '.join(found[:3])}" if found else ""
+
+
+def _calls(view: fx.GraphModule, node: fx.Node, named: str) -> bool:
+    module = module_of(view, node)
+    name = (called_name(node) if module is None else type(module).__name__).replace("_", "").lower()
+    return bool(name) and named.startswith(name)
 
 
 def _stamp(model: ir.Model) -> None:

@@ -26,7 +26,7 @@ __all__ = [
     "storage_type",
 ]
 
-_BY_KERNEL = frozenset({"ConvTranspose"})
+_BY_KERNEL = frozenset({"ConvTranspose", "GridSample"})
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ def move(node: onnx.NodeProto, entry: Entry, change: Callable[[Codes], Codes]) -
 def call(node: onnx.NodeProto, inputs: Mapping[str, Array], opsets: Mapping[str, int]) -> list[Any]:
     """One node by ONNX's own evaluator, or by ONNX Runtime's kernel where that one falls short.
 
-    The evaluator's ConvTranspose knows no groups (onnx 1.23).
+    The evaluator's ConvTranspose knows no groups, and its GridSample not the modes of opset 16 (onnx 1.23).
     """
     values = [onnx.ValueInfoProto(name=name) for name in inputs]
     results = [onnx.ValueInfoProto(name=name) for name in node.output]

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saq_qat.quant.plan.edges import edge_finding
 from saq_qat.quant.plan.plan import Finding
@@ -33,7 +35,34 @@ def findings(network: fx.GraphModule) -> list[Finding]:
         float_part = _float_part(network, node)
         if float_part is not None:
             found.setdefault((float_part.rule, float_part.kind), []).append(float_part)
-    return [_finding(parts) for parts in found.values()] + edge_finding(network)
+    refused = [found for node in network.graph.nodes for found in _never_deployed(network, node)]
+    return [*refused, *(_finding(parts) for parts in found.values()), *edge_finding(network)]
+
+
+def _never_deployed(network: fx.GraphModule, node: fx.Node) -> Iterator[Finding]:
+    """Layers whose deployed form is another than the trained one, or that the proof does not know."""
+    module = graph.module_of(network, node)
+    kind = type(module).__name__
+    if isinstance(module, nn.RNNBase):
+        yield Finding(
+            "NET004", "error", str(node.target),
+            f"a recurrent layer ({kind}) is written with its gates in another order, which no proof covers.",
+            "Mix positions by convolutions or attention instead, or train without deployment.",
+        )  # fmt: skip
+    if isinstance(module, _BatchNorm) and not module.track_running_stats:
+        yield Finding(
+            "NET004", "error", str(node.target),
+            f"{kind} without running statistics computes with those of each batch, so an image's answer "
+            "would depend on the images beside it.",
+            "Build it with track_running_stats=True, or take GroupNorm.",
+        )  # fmt: skip
+    if isinstance(module, _InstanceNorm) and module.track_running_stats:
+        yield Finding(
+            "NET004", "error", str(node.target),
+            f"{kind} with running statistics computes with one image's in training and with others when it "
+            "is deployed.",
+            "Build it with track_running_stats=False, or take BatchNorm.",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from saq_qat.errors import LegalityError, SaqError
+from saq_qat.quant.trace.adaptive import write_out_adaptive_maxima
 from saq_qat.quant.trace.alike import compute_alike_once
 from saq_qat.quant.trace.constants import fold_constants
 from saq_qat.quant.trace.decompose import decompose_products
@@ -158,6 +159,7 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
+    write_out_adaptive_maxima(network)
     write_out_patches(network)
     write_out_resizing(network)
     compute_alike_once(network)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper
 
 from saq_qat.errors import ArtifactError
@@ -14,6 +16,7 @@ from saq_qat_export.proof.codes import tie_images
 from saq_qat_export.proof.probe import Probe
 from saq_qat_export.reference.deploy_view import run_reference, tensor_name
 from saq_qat_export.reference.integer_math import CodeRange
+from saq_qat_export.reference.qdq_operators import call
 from saq_qat_export.reference.qdq_reference import read_qdq
 from tests.export.networks import SIDE, Lowered, built_in, small, smooth_images
 from tests.export.onnx_models import Array
@@ -125,6 +128,19 @@ def test_other_operators_compute_in_float32_on_dequantized_values() -> None:
     values = reading.tensors["q.codes"].codes * np.float32(0.1)
     expected = np.rint(1 / (1 + np.exp(-values.astype(np.float64))) / np.float32(1 / 127))
     np.testing.assert_array_equal(reading.tensors["y.codes"].codes, expected)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_samples_of_a_grid_are_torchs(mode: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, grid = (
+        torch.randn(2, 3, 5, 6, generator=generator),
+        torch.rand(2, 4, 4, 2, generator=generator) * 2 - 1,
+    )
+    node = helper.make_node("GridSample", ["x", "grid"], ["y"], mode=mode)
+    (found,) = call(node, {"x": x.numpy(), "grid": grid.numpy()}, {"": 19})
+    expected = F.grid_sample(x, grid, mode, align_corners=False)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
 def test_what_is_taught_reaches_later_nodes_alone() -> None:

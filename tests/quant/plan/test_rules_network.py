@@ -63,6 +63,26 @@ def test_what_stays_float_though_it_multiplies_is_named_once(message: str, netwo
     assert re.search(message, str(finding)), str(finding)
 
 
+@pytest.mark.parametrize(
+    ("message", "network"),
+    {
+        r"NET004 0: a recurrent layer \(GRU\)": nn.GRU(4, 4),
+        r"NET004 0: BatchNorm2d without running": nn.BatchNorm2d(3, track_running_stats=False),
+        r"NET004 0: InstanceNorm2d with running": nn.InstanceNorm2d(3, track_running_stats=True),
+    }.items(),
+)
+def test_layers_deployed_otherwise_than_trained_are_errors(message: str, network: nn.Module) -> None:
+    found = [one for one in findings(trace(nn.Sequential(network))) if one.level == "error"]
+    assert len(found) == 1 and re.search(message, str(found[0])), found
+
+
+@pytest.mark.parametrize(
+    "network", [nn.InstanceNorm2d(3), nn.BatchNorm2d(3, affine=False), nn.GroupNorm(1, 3)], ids=repr
+)
+def test_norms_of_one_image_or_of_all_are_no_errors(network: nn.Module) -> None:
+    assert [one for one in findings(trace(nn.Sequential(network))) if one.level == "error"] == []
+
+
 @pytest.mark.parametrize("network", [nn.Linear(4, 4), nn.Conv2d(3, 4, 2), Scales(), nn.PReLU(4)], ids=repr)
 def test_layers_that_get_codes_and_work_by_element_are_not(network: nn.Module) -> None:
     assert findings(trace(nn.Sequential(network))) == []

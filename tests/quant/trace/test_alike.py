@@ -92,3 +92,15 @@ def test_what_differs_between_images_stays(model: nn.Module) -> None:
     for batch in (1, 2, 5):
         images = torch.randn(batch, *IMAGE)
         torch.testing.assert_close(network(images), model(images))
+
+
+def test_terms_that_cancel_are_no_difference() -> None:
+    """Kernels sum in another order for another batch, which a restored network must not turn on."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = Positions(joins=False)
+        model.project = nn.Conv2d(2, 16, 1)
+        model.conv = nn.Conv2d(3, 16, 1)
+        network = trace(model, (3, 16, 16))
+        weighted = [str(node.target) for node in network.graph.nodes if is_weighted(network, node)]
+        assert weighted == ["conv"], seed

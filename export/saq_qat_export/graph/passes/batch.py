@@ -11,15 +11,15 @@ from saq_qat_export.graph.passes.names import copy_scope
 
 __all__ = ["repeat_by_broadcasting"]
 
-_REPEATING = ("Expand", "Tile")
+_REPEATING = ("ConstantOfShape", "Expand", "Tile")
 
 
 def repeat_by_broadcasting(model: ir.Model) -> None:
-    """Replace every Expand and Tile whose result has a known shape but for the batch, in place.
+    """Replace every Expand, Tile and ConstantOfShape whose result has a known shape but for the batch.
 
-    The runtime refuses them: they ask for any amount of memory by a number in the file. ``Where`` of one
-    tensor twice broadcasts it against a condition: of the sizes it lacks, and (N, 1, ...) if it lacks the
-    batch, which is that of the image. An axis of several elements is repeated by ``Concat``.
+    In place. The runtime refuses them: they ask for any amount of memory by a number in the file. ``Where``
+    of one tensor twice broadcasts it against a condition: of the sizes it lacks, with N in its place if it
+    lacks the batch, which is that of the image. An axis of several elements is repeated by ``Concat``.
     """
     (image,) = model.graph.inputs
     if any(node.op_type in _REPEATING for node in model.graph):
@@ -31,20 +31,25 @@ def repeat_by_broadcasting(model: ir.Model) -> None:
 
 def _has_known_shape(node: ir.Node, image: ir.Value) -> bool:
     given, shape = node.inputs[0], node.outputs[0].shape
-    if given is None or given.shape is None or shape is None or image.shape is None:
+    if given is None or shape is None or image.shape is None:
+        return False
+    batch = image.shape[0]
+    if node.op_type == "ConstantOfShape":
+        return list(shape).count(batch) == 1 and all(isinstance(s, int) or s == batch for s in shape)
+    if given.shape is None:
         return False
     own = [1] * (len(shape) - len(given.shape)) + list(given.shape)
-    batch = image.shape[0]
     return len(own) == len(shape) and all(
         size == before
         or (isinstance(size, int) and isinstance(before, int) and size % before == 0)
-        or (axis == 0 and size == batch and before == 1)
-        for axis, (before, size) in enumerate(zip(own, shape, strict=True))
+        or (size == batch and before == 1)
+        for before, size in zip(own, shape, strict=True)
     )
 
 
 def _repeat(model: ir.Model, node: ir.Node, image: ir.Value) -> None:
-    value, result = node.inputs[0], node.outputs[0]
+    result = node.outputs[0]
+    value = _filling(model, node) if node.op_type == "ConstantOfShape" else node.inputs[0]
     if value is None or value.shape is None or result.shape is None:
         raise ValueError(f"{node.name}: shapes were known a moment ago")
     rank = len(result.shape)
@@ -65,6 +70,13 @@ def _repeat(model: ir.Model, node: ir.Node, image: ir.Value) -> None:
     model.graph.remove(node, safe=True)
 
 
+def _filling(model: ir.Model, node: ir.Node) -> ir.Value:
+    """The number that fills a ConstantOfShape, as a tensor of one."""
+    given = node.attributes.get("value")
+    number = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy().reshape(1)
+    return _constant(model, f"filling_{node.outputs[0].name}", number)
+
+
 def _condition(
     model: ir.Model, lacking: Sequence[int | ir.SymbolicDim], image: ir.Value, nodes: list[ir.Node]
 ) -> ir.Value:
@@ -76,7 +88,7 @@ def _condition(
     starts, ends, axes = (_integers(model, numbers) for numbers in ((0, 0, 0), (1, 1, 1), (1, 2, 3)))
     pixel = ir.node("Slice", [image, starts, ends, axes])
     test = ir.node("IsNaN", [pixel.outputs[0]])
-    shape = _integers(model, (-1, *(1,) * (len(lacking) - 1)))
+    shape = _integers(model, tuple(1 if isinstance(size, int) else -1 for size in lacking))
     found = ir.node("Reshape", [test.outputs[0], shape])
     nodes += [pixel, test, found]
     if all(size == 1 for size in sizes):

@@ -67,3 +67,38 @@ def test_numbers_stay_and_the_operator_goes(
         (expected,), (found,) = results
         np.testing.assert_array_equal(found, expected)
         assert found.shape == (batch, *wanted[1:])
+
+
+@pytest.mark.parametrize("fill", [None, 2.5])
+@pytest.mark.parametrize("wanted", [["N", 3, 2], [1, "N", 4], [3, "N"]])
+def test_one_number_fills_a_tensor_of_every_image(wanted: list[Any], fill: float | None) -> None:
+    """Also where the batch is not the first axis, as of the states of a recurrent layer."""
+    given = {} if fill is None else {"value": numpy_helper.from_array(np.array([fill], np.float32))}
+    sizes = ["batch" if size == "N" else f"size_{axis}" for axis, size in enumerate(wanted)]
+    constants = [
+        numpy_helper.from_array(np.array([size], np.int64), name)
+        for name, size in zip(sizes, wanted, strict=True)
+        if size != "N"
+    ]
+    nodes = [
+        helper.make_node("Shape", ["image"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", sizes, ["sizes"], axis=0),
+        helper.make_node("ConstantOfShape", ["sizes"], ["filled"], **given),
+        helper.make_node("Neg", ["filled"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "filled",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
+        value_info=[helper.make_tensor_value_info("filled", TensorProto.FLOAT, wanted)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    changed = ir.from_proto(model)
+    repeat_by_broadcasting(changed)
+    after = ir.to_proto(changed)
+    onnx.checker.check_model(after, full_check=True)
+    assert "ConstantOfShape" not in {node.op_type for node in after.graph.node}
+    for batch in (1, 2):
+        (found,) = ReferenceEvaluator(after).run(None, {"image": IMAGES[:batch]})
+        shape = [batch if size == "N" else size for size in wanted]
+        np.testing.assert_array_equal(found, np.full(shape, -(fill or 0.0), np.float32))
