@@ -40,15 +40,9 @@ def findings(network: fx.GraphModule) -> list[Finding]:
 
 
 def _never_deployed(network: fx.GraphModule, node: fx.Node) -> Iterator[Finding]:
-    """Layers whose deployed form is another than the trained one, or that the proof does not know."""
+    """Layers whose deployed form computes something else than the trained one."""
     module = graph.module_of(network, node)
     kind = type(module).__name__
-    if isinstance(module, nn.RNNBase):
-        yield Finding(
-            "NET004", "error", str(node.target),
-            f"a recurrent layer ({kind}) is written with its gates in another order, which no proof covers.",
-            "Mix positions by convolutions or attention instead, or train without deployment.",
-        )  # fmt: skip
     if isinstance(module, _BatchNorm) and not module.track_running_stats:
         yield Finding(
             "NET004", "error", str(node.target),

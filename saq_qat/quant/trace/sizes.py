@@ -242,6 +242,24 @@ class SizedProxy(fx.Proxy):
             return super().__getattr__(k)
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
+    def __getitem__(self, index: Any) -> Any:
+        made = self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+        if isinstance(made, SizedProxy):
+            vars(made)["part_of"] = (self, index)
+        return made
+
+    def zero_(self) -> Any:
+        """Of a part, as an assignment to it."""
+        return self.fill_(0)
+
+    def fill_(self, value: Any) -> Any:
+        """As ``zero_``."""
+        if "part_of" not in vars(self):
+            return self.tracer.create_proxy("call_method", "fill_", (self, value), {})
+        whole, index = vars(self)["part_of"]
+        whole[index] = value
+        return whole[index]
+
     def __setitem__(self, index: Any, value: Any) -> None:
         """From here on, this is the tensor with its part replaced."""
         pair = shapes_of(self.node)

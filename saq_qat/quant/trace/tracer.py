@@ -31,6 +31,7 @@ __all__ = ["ImageTracer", "trace"]
 
 _CONSTANT = "_tensor_constant"
 _NOT_THEIRS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), "<")
+_TRACED_THROUGH = "torchvision.models."
 _CUTS = ("chunk", "split", "split_with_sizes")
 
 
@@ -50,11 +51,15 @@ class ImageTracer(fx.Tracer):
         self.failed_in: str | None = None
         self.image = image
         self.shapes: ShapeFollower | None = None
+        self.traced_through: list[fx.Proxy] = []
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: Any = None) -> fx.Graph:
         if self.image is not None and isinstance(root, nn.Module):
             self.shapes = ShapeFollower(root, self.image)
-        return super().trace(root, concrete_args)
+        graph = super().trace(root, concrete_args)
+        for result in self.traced_through:
+            result.node.meta.pop("is_wrapped", None)  # its source would declare, say, torch.cat to be whole
+        return graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return fx.Proxy(node, self) if self.shapes is None else SizedProxy(node, self)
@@ -64,9 +69,16 @@ class ImageTracer(fx.Tracer):
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def create_proxy(self, *arguments: Any, **settings: Any) -> Any:
-        """A value of the graph; a number where sizes alone decide it."""
-        made = super().create_proxy(*arguments, **settings)
+    def create_proxy(self, kind: str, target: Any, *arguments: Any, **settings: Any) -> Any:
+        """A value of the graph; a number where sizes alone decide it.
+
+        torchvision has its window attention recorded whole, for sizes that fx does not know.
+        """
+        if self.shapes is not None and str(getattr(target, "__module__", "")).startswith(_TRACED_THROUGH):
+            args, kwargs = arguments[:2]
+            self.traced_through.append(target(*args, **kwargs))
+            return self.traced_through[-1]
+        made = super().create_proxy(kind, target, *arguments, **settings)
         return made if self.shapes is None else known(made)
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:

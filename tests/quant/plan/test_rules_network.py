@@ -66,7 +66,6 @@ def test_what_stays_float_though_it_multiplies_is_named_once(message: str, netwo
 @pytest.mark.parametrize(
     ("message", "network"),
     {
-        r"NET004 0: a recurrent layer \(GRU\)": nn.GRU(4, 4),
         r"NET004 0: BatchNorm2d without running": nn.BatchNorm2d(3, track_running_stats=False),
         r"NET004 0: InstanceNorm2d with running": nn.InstanceNorm2d(3, track_running_stats=True),
     }.items(),

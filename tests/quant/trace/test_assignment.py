@@ -42,6 +42,12 @@ def numbers(x: Tensor) -> Tensor:
     return x
 
 
+def in_place(x: Tensor) -> Tensor:
+    x[:, 1:3].zero_()
+    x[:, 0, 2:].fill_(-2).mul(3)
+    return x
+
+
 def broadcast(x: Tensor) -> Tensor:
     x[:, :, 2] = x[:, :, 0]
     x[:, -1] = x.mean()
@@ -70,7 +76,7 @@ def then_reads_a_view(x: Tensor) -> Tensor:
     return x + view.unsqueeze(1)
 
 
-@pytest.mark.parametrize("body", [to_slices, to_two_axes, to_everything, numbers, broadcast])
+@pytest.mark.parametrize("body", [to_slices, to_two_axes, to_everything, numbers, broadcast, in_place])
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # of Python's own assignment
 def test_an_assignment_is_traced(body: Callable[[Tensor], Tensor]) -> None:
     model = Assigns(body).eval()

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import swin_transformer
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import StochasticDepth
 
 from saq_qat.errors import LegalityError
@@ -122,3 +124,16 @@ def test_what_overwrites_a_tensor_that_is_read_on_is_refused(kind: str) -> None:
 def test_what_works_in_place_on_a_value_of_its_own_is_traced() -> None:
     model, images = InPlace("own").eval(), torch.randn(2, 3, 8, 8)
     assert torch.equal(trace(model).eval()(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["SwinTransformerBlock", "SwinTransformerBlockV2"])
+def test_window_attention_of_torchvision_is_traced_through(name: str) -> None:
+    """It is marked to be recorded whole, where its layers could get no quantizers."""
+    model = SwinTransformer(
+        [4, 4], 8, [2, 2], [2, 2], [2, 2], num_classes=3, block=getattr(swin_transformer, name)
+    ).eval()
+    network = trace(model, (3, 32, 32))
+    functions = {getattr(node.target, "__name__", "") for node in network.graph.nodes}
+    assert "shifted_window_attention" not in functions and "softmax" in functions
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(network.eval()(x), model(x))

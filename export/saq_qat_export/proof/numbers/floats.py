@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from saq_qat_export.proof.numbers.file import GraphFile, attribute
+from saq_qat_export.proof.numbers.recurrent import RECURRENT, stored_weights
 from saq_qat_export.proof.numbers.tally import Tally
 from saq_qat_export.proof.numbers.trained import Trained
 
@@ -61,6 +62,9 @@ class FloatComparison:
                 array = self.trained.tensor(name)
                 if array.dtype.kind == "f":
                     known[name] = array.astype(np.float32)
+            if record.op in RECURRENT:
+                given = {name.rpartition(".")[2]: self.trained.tensor(name) for name in record.tensors}
+                known |= {f"{record.name}.{part}": own for part, own in stored_weights(record.op, given)}
             if record.op == "constant":
                 known[record.name] = np.asarray(record.numbers, np.float32)
         for norm in self.trained.records.batch_norms:
