@@ -57,11 +57,16 @@ def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str
         if module.on_grid:
             continue
         bounds = _bounds_of(view, node, module)
-        highest = None if tensor is None else np.array(tensor.range.maximum)
-        yield f"upper bound of {name}", np.array(bounds.maximum), highest
+        highest = None if tensor is None else tensor.range.maximum
+        yield f"upper bound of {name}", *_bound(module.maximum, bounds.maximum, highest)
         if not _is_never_negative(view, node):
-            lowest = None if tensor is None else np.array(tensor.range.minimum)
-            yield f"lower bound of {name}", np.array(bounds.minimum), lowest
+            lowest = None if tensor is None else tensor.range.minimum
+            yield f"lower bound of {name}", *_bound(module.minimum, bounds.minimum, lowest)
+
+
+def _bound(own: int, narrow: int, found: int | None) -> tuple[Array, Array | None]:
+    """What is expected, and what is found: a file may state the quantizer's bound or a narrower clipping's."""
+    return np.array(own if found == own else narrow), None if found is None else np.array(found)
 
 
 def _bounds_of(view: fx.GraphModule, quantize: fx.Node, module: Quantize) -> CodeRange:
