@@ -23,7 +23,7 @@ train:
 deploy: {{targets: [onnxruntime, tensorrt]}}
 """
 SHORT, LONG = (0, 1, 51, 185), range(2, 300)
-"""Of 51 and 185, a Hardtanh of the network's own stands before signed codes, whose bounds it does not state."""
+"""Of 51 and 185, a Hardtanh of their own stands before signed codes, whose bounds it does not state."""
 
 
 def is_exact(seed: int) -> bool:

@@ -133,11 +133,11 @@ def _leave_out(patch: pytest.MonkeyPatch, place: Place, trained: Trained) -> Non
     no part in the comparison of the trained network with the deploy view.
     """
     if place in ("training", "arithmetic", "view", "graph"):
-        patch.setattr(proof_module, "code_comparisons", lambda *_: [])
+        patch.setattr(proof_module, "code_comparisons", lambda *_, **__: [])
     if place in ("onnxruntime", "tensorrt", "float16"):
         patch.setattr(proof_module, "function_comparison", lambda *_: trained.function)
     if place in ("tensorrt", "float16"):
-        patch.setattr(proof_module, "code_comparisons", lambda *_: [])
+        patch.setattr(proof_module, "code_comparisons", lambda *_, **__: [])
 
 
 def _lower_again(patch: pytest.MonkeyPatch, mutant: Mutant, trained: Trained) -> None:

@@ -65,7 +65,7 @@ def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str
 
 
 def _bound(own: int, narrow: int, found: int | None) -> tuple[Array, Array | None]:
-    """What is expected, and what is found: a file may state the quantizer's bound or a narrower clipping's."""
+    """What is expected and found: a file may state the quantizer's bound or a narrower clipping's."""
     return np.array(own if found == own else narrow), None if found is None else np.array(found)
 
 
