@@ -56,8 +56,9 @@ def check(
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
     With an ONNX file: hold its quantization against the rules of TensorRT, and its integer products against
-    what x86 CPUs without VNNI add without saturating (ORT005). Exit code 2 if a target cannot run it. Weights
-    of a recipe are not loaded and nothing is trained.
+    what x86 CPUs without VNNI add without saturating (ORT005). Of a recipe, images and pretrained weights are
+    read, and the untrained network goes through export: its integers are compared, and nothing is kept. Exit
+    code 2 if a target cannot run it.
     """
     if file.suffix == ".onnx":
         if overrides:

@@ -12,7 +12,7 @@ from saq_qat.quant.trace import graph
 
 __all__ = ["float_records", "operation_name"]
 
-_LARGEST_LISTED = 4096
+_LARGEST_LISTED = 2**16
 
 
 def float_records(network: fx.GraphModule) -> Iterator[FloatRecord]:

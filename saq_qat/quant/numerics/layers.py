@@ -225,10 +225,14 @@ class QuantLayer(nn.Module):
 
 
 def _deviation(centred: Tensor) -> Tensor:
-    """Unbiased standard deviation of a tensor of mean zero, a tenth of the time that ``Tensor.std`` takes."""
+    """Unbiased standard deviation of a tensor of mean zero, a tenth of the time that ``Tensor.std`` takes.
+
+    Row by row first: one float32 sum over millions of squares would be off by more than the proof allows.
+    """
     if centred.numel() < 2:
         return centred.new_ones(())
-    deviation = torch.linalg.vector_norm(centred) / (centred.numel() - 1) ** 0.5
+    rows = torch.linalg.vector_norm(centred.flatten(1), dim=1) if centred.dim() > 1 else centred
+    deviation = torch.linalg.vector_norm(rows) / (centred.numel() - 1) ** 0.5
     return torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
 
 

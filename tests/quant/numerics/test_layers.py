@@ -189,3 +189,13 @@ def test_quant_layers_are_found_by_name_in_order() -> None:
     found = quant_layers(network)
     assert list(found) == ["0", "2.0"]
     assert all(isinstance(layer, QuantLayer) for layer in found.values())
+
+
+def test_the_deviation_of_millions_of_weights_is_that_of_float64() -> None:
+    """One float32 sum over them would be off in the fourth digit."""
+    float_layer = nn.Conv2d(960, 1024, 3)
+    with torch.no_grad():
+        float_layer.weight.normal_(0, 0.015, generator=torch.Generator().manual_seed(0))
+    layer = QuantConv2d(float_layer, Quantizer(weight_grid("saq", 4), bits=4), normalize=True)
+    exact = float(float_layer.weight.detach().double().std())
+    assert float(layer.weight_deviation()) == pytest.approx(exact, rel=1e-6)
