@@ -21,6 +21,7 @@ from saq_qat_export.graph.passes.float_layers import keep_layers_in_float
 from saq_qat_export.graph.passes.names import name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
 from saq_qat_export.graph.passes.shapes import forget_shapes
+from saq_qat_export.graph.passes.states import drop_zero_states
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
 from saq_qat_export.graph.patterns import onnxruntime, tensorrt
@@ -55,6 +56,7 @@ def _as_it_is(view: fx.GraphModule, _deploy: Deploy) -> fx.GraphModule:
 
 
 def _rewrite_for_onnxruntime(model: ir.Model, view: fx.GraphModule, deploy: Deploy) -> None:
+    drop_zero_states(model)
     repeat_by_broadcasting(model)
     write_filled_constants(model)
     dequantize_behind_carriers(model)
@@ -73,6 +75,7 @@ def _with_chosen_attention(view: fx.GraphModule, deploy: Deploy) -> fx.GraphModu
 
 
 def _rewrite_for_tensorrt(model: ir.Model, view: fx.GraphModule, deploy: Deploy) -> None:
+    drop_zero_states(model)
     dequantize_before_carriers(model)
     name_after_modules(model, _products(view))
     drop_idle_relus(model)
