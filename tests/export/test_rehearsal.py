@@ -253,6 +253,22 @@ class Maxima(Base):
         return F.adaptive_max_pool2d(torch.cat([kept, gated * gate], 1), (3, 5))
 
 
+class MaskedAttention(Base):
+    """A learned query for every image, a mask of -inf, and heads joined by ``hstack``."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.query = nn.Parameter(torch.randn(1, 1, 16))
+
+    def between(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        query = self.query.repeat(x.shape[0], 1, 1)
+        hidden = (torch.arange(tokens.shape[1]) % 3 == 0)[None, None]
+        scores = (query @ tokens.transpose(1, 2)).masked_fill(hidden, float("-inf")).softmax(-1)
+        read = torch.hstack([scores @ tokens, query])[:, 0]
+        return x + read[..., None, None]
+
+
 class NewZeros(Base):
     def between(self, x: Tensor) -> Tensor:
         return torch.cat([x[:, 1:], x.new_zeros(x.shape[0], 1, x.shape[2], x.shape[3])], 1)
@@ -313,7 +329,7 @@ def scripted(num_classes: int) -> nn.Module:
 EXACT: tuple[Callable[[int], nn.Module], ...] = (
     BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, ChannelsLast,
     Averages, half, compiled, SharedLevels, PositionsOfABatch, TwoOfAKind, PatchesOverlap, NothingToSee,
-    PadsByInfinity, Maxima, NewZeros, SamplesAGrid, Recurrent,
+    PadsByInfinity, MaskedAttention, Maxima, NewZeros, SamplesAGrid, Recurrent,
 )  # fmt: skip
 
 

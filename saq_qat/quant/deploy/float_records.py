@@ -65,6 +65,8 @@ def operation_name(node: fx.Node) -> str:
 def _words(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield str(value)
     elif isinstance(value, dict):
         yield from _words(list(value.values()))
     elif isinstance(value, (list, tuple)):

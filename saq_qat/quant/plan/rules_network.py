@@ -21,6 +21,7 @@ _LAYERS: tuple[Callable[..., object], ...] = (
     F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d,
     F.conv_transpose3d, F.multi_head_attention_forward,
 )  # fmt: skip
+_CONVOLUTIONS, _GROUPS = (F.conv1d, F.conv2d, F.conv3d), 6
 _PRODUCTS: tuple[Callable[..., object], ...] = (F.scaled_dot_product_attention, torch.einsum, torch.baddbmm)
 _MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "addmm", "__matmul__")
 
@@ -43,6 +44,13 @@ def _never_deployed(network: fx.GraphModule, node: fx.Node) -> Iterator[Finding]
     """Layers whose deployed form computes something else than the trained one."""
     module = graph.module_of(network, node)
     kind = type(module).__name__
+    if node.op == "call_function" and node.target in _CONVOLUTIONS and _groups_of_the_batch(node):
+        yield Finding(
+            "NET004", "error", node.name,
+            f"{_name(node.target)} has as many groups as there are images, so that each image has weights of "
+            "its own, and no target runs such a layer.",
+            "Mix the results of layers with weights of their own instead of the weights.",
+        )  # fmt: skip
     if isinstance(module, _BatchNorm) and not module.track_running_stats:
         yield Finding(
             "NET004", "error", str(node.target),
@@ -82,6 +90,11 @@ def _float_part(network: fx.GraphModule, node: fx.Node) -> _Float | None:
     if isinstance(module, nn.LayerNorm) or not (holds or function in _LAYERS):
         return None
     return _Float("NET001", node.name, kind, weights)
+
+
+def _groups_of_the_batch(node: fx.Node) -> bool:
+    groups = node.kwargs.get("groups", node.args[_GROUPS] if len(node.args) > _GROUPS else 1)
+    return isinstance(groups, fx.Node)
 
 
 def _finding(parts: list[_Float]) -> Finding:

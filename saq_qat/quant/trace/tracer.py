@@ -22,6 +22,7 @@ from saq_qat.quant.trace.in_place import check_in_place
 from saq_qat.quant.trace.modes import depends_on_mode
 from saq_qat.quant.trace.patches import write_out_patches
 from saq_qat.quant.trace.resizing import write_out_resizing
+from saq_qat.quant.trace.respelled import respell
 from saq_qat.quant.trace.rewrite import FOLLOW_MODE, ModeArguments, as_layers
 from saq_qat.quant.trace.shared import name_every_use
 from saq_qat.quant.trace.simplify import pad_maxima_by_zeros
@@ -171,6 +172,7 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     check_in_place(network)
     as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
     decompose_products(network)
+    respell(network)
     write_out_adaptive_maxima(network)
     write_out_patches(network)
     write_out_resizing(network)

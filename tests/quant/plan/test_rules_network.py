@@ -75,6 +75,23 @@ def test_layers_deployed_otherwise_than_trained_are_errors(message: str, network
     assert len(found) == 1 and re.search(message, str(found[0])), found
 
 
+class WeightsOfEachImage(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(2, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        weights = (x.mean((1, 2, 3))[:, None, None, None, None] * self.weights).flatten(0, 1)
+        grouped = F.conv2d(x.reshape(1, batch * channels, height, width), weights, groups=batch)
+        return grouped.reshape(batch, 2, height - 2, width - 2)
+
+
+def test_weights_of_each_image_are_an_error_that_names_the_call() -> None:
+    (found,) = [one for one in findings(trace(WeightsOfEachImage(), (3, 8, 8))) if one.level == "error"]
+    assert re.search(r"NET004 conv2d: conv2d has as many groups as there are images", str(found)), found
+
+
 @pytest.mark.parametrize(
     "network", [nn.InstanceNorm2d(3), nn.BatchNorm2d(3, affine=False), nn.GroupNorm(1, 3)], ids=repr
 )

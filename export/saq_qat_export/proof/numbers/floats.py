@@ -39,6 +39,7 @@ _DECOMPOSED: dict[str, tuple[float, ...]] = {
     "newones": (1.0,),
     "ones": (1.0,),
 }
+_INFINITE = ("inf", "-inf")
 _COUNTING = ("adaptiveavgpool", "lppool", "std", "var")
 """Operations that exporters write with the number of elements they are over."""
 _COMPUTED, _HALF_STEP = 2.0**-18, 2.0**-10
@@ -80,6 +81,7 @@ class FloatComparison:
                 known.add(np.float32(number))
                 if number:
                     known.add(np.float32(1 / np.float64(number)))
+            known |= {np.float32(word) for word in record.words if word in _INFINITE}
         return known
 
     def allow_bound_of(self, name: str) -> None:
