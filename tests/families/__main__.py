@@ -24,7 +24,8 @@ with the untrained network: its integers are compared code by code. Versions: {v
     python -m tests.families
 
 *x/y*: of the convolutions, linear layers and products in the graph that ONNX Runtime makes of the file, those
-on integer kernels. **{exact} of {all} are exact**; `check` refuses the others, in these words. {missing}
+on integer kernels. **{exact} of {all} are exact**; the others stand with the words of `check`, or with what
+stopped it (24 GiB of memory). {missing}
 {without}
 
 | library | file | network | millions | image | result |
