@@ -333,7 +333,7 @@ EXACT: tuple[Callable[[int], nn.Module], ...] = (
 )  # fmt: skip
 
 
-SLOW = (SamplesAGrid, GroupedTranspose, Averages, half, ChannelsLast, PatchesOverlap, TwoOfAKind)
+SLOW = (SamplesAGrid, NewZeros, GroupedTranspose, Averages, half, ChannelsLast, PatchesOverlap, TwoOfAKind)
 
 
 def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:

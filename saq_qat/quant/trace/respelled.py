@@ -36,9 +36,12 @@ def _joined(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     if node.op != "call_function" or function not in _STACKS:
         return None
     tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
-    ranks = {shape.dim() if isinstance(shape, Tensor) else 0 for shape in map(_shape, tensors)}
+    shapes = _shape(tensors) if isinstance(tensors, fx.Node) else [_shape(tensor) for tensor in tensors]
+    if not isinstance(shapes, list | tuple):
+        return None
+    ranks = {shape.dim() if isinstance(shape, Tensor) else 0 for shape in shapes}
     axis = _STACKS[function]
-    return graph.call_function(torch.cat, (tensors, axis)) if min(ranks) > max(axis, 1) else None
+    return graph.call_function(torch.cat, (tensors, axis)) if min(ranks, default=0) > max(axis, 1) else None
 
 
 def _shape(term: Any) -> Any:

@@ -24,7 +24,8 @@ class Calls(nn.Module):
 
 def stacks(_: Calls, x: Tensor) -> Tensor:
     y = torch.dstack([torch.hstack([x, x * 2]), torch.hstack((x, x))])
-    return torch.hstack([y.flatten(1), x.mean((2, 3))])
+    halves = torch.hstack(x.chunk(2, 2))
+    return torch.hstack([y.flatten(1), halves.flatten(1), x.mean((2, 3))])
 
 
 def repeats(self: Calls, x: Tensor) -> Tensor:
