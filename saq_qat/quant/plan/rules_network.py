@@ -45,26 +45,30 @@ def _never_deployed(network: fx.GraphModule, node: fx.Node) -> Iterator[Finding]
     module = graph.module_of(network, node)
     kind = type(module).__name__
     if node.op == "call_function" and node.target in _CONVOLUTIONS and _groups_of_the_batch(node):
-        yield Finding(
-            "NET004", "error", node.name,
+        yield _refused(
+            node.name,
             f"{_name(node.target)} has as many groups as there are images, so that each image has weights of "
             "its own, and no target runs such a layer.",
             "Mix the results of layers with weights of their own instead of the weights.",
-        )  # fmt: skip
+        )
     if isinstance(module, _BatchNorm) and not module.track_running_stats:
-        yield Finding(
-            "NET004", "error", str(node.target),
+        yield _refused(
+            str(node.target),
             f"{kind} without running statistics computes with those of each batch, so an image's answer "
             "would depend on the images beside it.",
             "Build it with track_running_stats=True, or take GroupNorm.",
-        )  # fmt: skip
+        )
     if isinstance(module, _InstanceNorm) and module.track_running_stats:
-        yield Finding(
-            "NET004", "error", str(node.target),
+        yield _refused(
+            str(node.target),
             f"{kind} with running statistics computes with one image's in training and with others when it "
             "is deployed.",
             "Build it with track_running_stats=False, or take BatchNorm.",
-        )  # fmt: skip
+        )
+
+
+def _refused(where: str, message: str, fix: str) -> Finding:
+    return Finding("NET004", "error", where, message, fix)
 
 
 @dataclass(frozen=True)

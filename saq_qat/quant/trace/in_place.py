@@ -8,7 +8,7 @@ from torch import fx
 from saq_qat.errors import LegalityError
 from saq_qat.quant.trace.graph import is_reshape, is_shape_query
 from saq_qat.quant.trace.operations import called_name
-from saq_qat.quant.trace.sizes import OVERWRITES
+from saq_qat.quant.trace.sizes import OVERWRITES, WRITTEN_BACK
 
 __all__ = ["check_in_place", "works_in_place"]
 
@@ -39,7 +39,10 @@ def _check_assignments(network: fx.GraphModule, order: dict[fx.Node, int]) -> No
     """Refuse views of a tensor that are read after a part of it was assigned to."""
     for node in network.graph.nodes:
         before = node.meta.get(OVERWRITES)
-        for view in [] if before is None else [before, *_views(network, before)]:
+        if before is None:
+            continue
+        wholes = [] if WRITTEN_BACK in node.meta else list(_wholes(network, before))
+        for view in [before, *_views(network, before), *wholes]:
             later = [user for user in view.users if order[user] > order[node] and not is_shape_query(user)]
             if later:
                 raise LegalityError(
@@ -47,6 +50,21 @@ def _check_assignments(network: fx.GraphModule, order: dict[fx.Node, int]) -> No
                     "shares its memory, afterwards. A traced network knows the results of operations alone: "
                     "take views after the assignment, or put the tensor together by torch.cat."
                 )
+
+
+def _wholes(network: fx.GraphModule, view: fx.Node) -> Iterator[fx.Node]:
+    """What a view is of, and that of; other parts of it need not overlap."""
+    while _is_part(view) or is_reshape(network, view) or _is_cut(view):
+        view = view.all_input_nodes[0]
+        yield view
+
+
+def _is_part(node: fx.Node) -> bool:
+    """By numbers and slices; places in lists and tensors are copied."""
+    if node.target is not operator.getitem:
+        return False
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return not any(isinstance(part, list | fx.Node) for part in index)
 
 
 def _views(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:

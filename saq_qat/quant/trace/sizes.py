@@ -21,6 +21,7 @@ from saq_qat.quant.trace.assignment import with_part
 
 __all__ = [
     "OVERWRITES",
+    "WRITTEN_BACK",
     "ImageShape",
     "ShapeFollower",
     "SizedProxy",
@@ -35,6 +36,8 @@ ImageShape = tuple[int, int, int]
 
 OVERWRITES = "saq_qat.overwrites"
 """Of a node that stands for a tensor since a part of it was assigned to: the one that stood for it before."""
+WRITTEN_BACK = "saq_qat.written_back"
+"""Of such a node for a part of another tensor, which has been assigned to in its turn."""
 _BATCHES = (2, 3)
 _LOGGER = logging.getLogger("torch._subclasses.fake_tensor")
 _MANY = 10**9
@@ -244,7 +247,9 @@ class SizedProxy(fx.Proxy):
 
     def __getitem__(self, index: Any) -> Any:
         made = self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
-        if isinstance(made, SizedProxy):
+        pair, parts = shapes_of(self.node), index if isinstance(index, tuple) else (index,)
+        shares_memory = all(isinstance(part, int | slice | type(...)) for part in parts)
+        if isinstance(made, SizedProxy) and shares_memory and pair and isinstance(pair[0], Tensor):
             vars(made)["part_of"] = (self, index)
         return made
 
@@ -270,6 +275,10 @@ class SizedProxy(fx.Proxy):
             raise TypeError("what is assigned to a part of a tensor has no known shape")
         before, self.node = self.node, with_part(self, pair, index, value, of_value).node
         self.node.meta[OVERWRITES] = before
+        if "part_of" in vars(self):
+            whole, place = vars(self)["part_of"]
+            whole[place] = self
+            self.node.meta[WRITTEN_BACK] = True
 
     def __len__(self) -> int:
         pair = shapes_of(self.node)

@@ -48,6 +48,12 @@ def in_place(x: Tensor) -> Tensor:
     return x
 
 
+def to_parts_of_parts(x: Tensor) -> Tensor:
+    x[:, 1:][:, 0] = 5
+    x[:, 2:][..., 1:][:, :1, 2].fill_(3)
+    return x * 2
+
+
 def broadcast(x: Tensor) -> Tensor:
     x[:, :, 2] = x[:, :, 0]
     x[:, -1] = x.mean()
@@ -70,13 +76,29 @@ def steps(x: Tensor) -> Tensor:
     return x
 
 
+def to_copies(x: Tensor) -> Tensor:
+    y = x[:, [0, 2]]
+    y[:, 0] = 7
+    first, second = x.chunk(2, 1)
+    second[:, 0] = 1
+    return torch.cat([y, first.sin(), second], 1)
+
+
+def of_another_view(x: Tensor) -> Tensor:
+    x.transpose(1, 2)[:, 1] = 0
+    return x * 2
+
+
 def then_reads_a_view(x: Tensor) -> Tensor:
     view = x[:, 0]
     x[:, 0] = 1
     return x + view.unsqueeze(1)
 
 
-@pytest.mark.parametrize("body", [to_slices, to_two_axes, to_everything, numbers, broadcast, in_place])
+@pytest.mark.parametrize(
+    "body",
+    [to_slices, to_two_axes, to_everything, numbers, broadcast, in_place, to_parts_of_parts, to_copies],
+)
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # of Python's own assignment
 def test_an_assignment_is_traced(body: Callable[[Tensor], Tensor]) -> None:
     model = Assigns(body).eval()
@@ -93,6 +115,7 @@ def test_an_assignment_is_traced(body: Callable[[Tensor], Tensor]) -> None:
         (a_mask, "numbers and slices alone"),
         (one_image, "depends on the batch"),
         (steps, "have no steps"),
+        (of_another_view, "A part of transpose is assigned to, and mul_1 reads mul, which shares"),
         (then_reads_a_view, "reads getitem, which shares its memory, afterwards"),
     ],
 )
