@@ -8,7 +8,7 @@ from torch import fx
 
 from saq_qat.quant.deploy import ops
 from saq_qat.quant.deploy.integer_modules import Quantize
-from saq_qat.quant.deploy.kernels import is_integer_product
+from saq_qat.quant.deploy.kernels import is_integer_product, is_never_negative
 from saq_qat.quant.trace import graph
 
 __all__ = ["Attention", "with_attention"]
@@ -60,18 +60,10 @@ def _unquantized(view: fx.GraphModule, node: fx.Node) -> fx.Node:
         return view.graph.node_copy(node, lambda parent: floats if parent is source else parent)
 
 
-def _is_nonnegative(view: fx.GraphModule, node: fx.Node) -> bool:
-    """Also of codes that are never negative, wherever they were moved."""
-    while node.target is ops.DEQUANTIZE or graph.is_carrier(view, node) or graph.selects(view, node):
-        node = node.all_input_nodes[0]
-    module = graph.module_of(view, node)
-    return module.minimum >= 0 if isinstance(module, Quantize) else graph.is_nonnegative(view, node)
-
-
 def _bounded(view: fx.GraphModule, node: fx.Node, module: Quantize) -> fx.Node:
     """What a quantizer reads; if a ReLU before it lives on in its bounds alone, with these bounds."""
     source = node.all_input_nodes[0]
-    if module.minimum < 0 or _is_nonnegative(view, source):
+    if module.minimum < 0 or is_never_negative(view, source):
         return source
     scale = float(module.scale)
     with view.graph.inserting_before(node):

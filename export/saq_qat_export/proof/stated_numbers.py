@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from saq_qat.quant.deploy import ops
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
-from saq_qat.quant.deploy.kernels import kernel_before
+from saq_qat.quant.deploy.kernels import is_never_negative, kernel_before
 from saq_qat.quant.trace import graph
 from saq_qat_export.reference.deploy_view import tensor_name
 from saq_qat_export.reference.integer_math import CodeRange
@@ -59,7 +58,7 @@ def _of_tensors(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str
         bounds = _bounds_of(view, node, module)
         highest = None if tensor is None else tensor.range.maximum
         yield f"upper bound of {name}", *_bound(module.maximum, bounds.maximum, highest)
-        if not _is_never_negative(view, node):
+        if not is_never_negative(view, node.all_input_nodes[0]):
             lowest = None if tensor is None else tensor.range.minimum
             yield f"lower bound of {name}", *_bound(module.minimum, bounds.minimum, lowest)
 
@@ -80,18 +79,6 @@ def _bounds_of(view: fx.GraphModule, quantize: fx.Node, module: Quantize) -> Cod
         return codes
     scale = np.float32(module.scale.item())
     return codes.narrow(*(float(np.rint(np.float32(value) / scale)) for value in (low, high)))
-
-
-def _is_never_negative(view: fx.GraphModule, quantize: fx.Node) -> bool:
-    """Whether the graph itself keeps values from 0 on, so that a file need not state the bound."""
-    source = quantize.all_input_nodes[0]
-    passes = (ops.GLOBAL_AVERAGE_POOL, ops.DEQUANTIZE)
-    while source.target in passes or graph.is_carrier(view, source) or graph.selects(view, source):
-        source = source.all_input_nodes[0]
-    module = graph.module_of(view, source)
-    if isinstance(module, Quantize):
-        return module.minimum >= 0
-    return graph.is_nonnegative(view, source)
 
 
 def _of_layers(view: fx.GraphModule, reading: QdqReading) -> Iterator[tuple[str, Array, Array | None]]:

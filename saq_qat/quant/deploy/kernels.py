@@ -11,6 +11,7 @@ __all__ = [
     "float_results",
     "is_integer_kernel",
     "is_integer_product",
+    "is_never_negative",
     "is_sum_of_codes",
     "kernel_before",
     "quantizer_behind",
@@ -80,6 +81,15 @@ def is_integer_kernel(view: fx.GraphModule, node: fx.Node) -> bool:
         node.target is ops.GLOBAL_AVERAGE_POOL or graph.is_add(view, node) or graph.is_max_pool(view, node)
     )
     return is_known and all(parent.target is ops.DEQUANTIZE for parent in node.all_input_nodes)
+
+
+def is_never_negative(view: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the graph itself keeps values from 0 on, codes wherever they were moved: no bound is due."""
+    passes = (ops.GLOBAL_AVERAGE_POOL, ops.DEQUANTIZE)
+    while node.target in passes or graph.is_carrier(view, node) or graph.selects(view, node):
+        node = node.all_input_nodes[0]
+    module = graph.module_of(view, node)
+    return module.minimum >= 0 if isinstance(module, Quantize) else graph.is_nonnegative(view, node)
 
 
 def is_sum_of_codes(view: fx.GraphModule, node: fx.Node) -> bool:

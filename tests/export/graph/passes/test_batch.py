@@ -14,6 +14,17 @@ from saq_qat_export.graph.passes.batch import repeat_by_broadcasting
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
 
 
+def of_the_image(nodes: list[Any], result: str, wanted: list[Any], constants: list[Any]) -> onnx.ModelProto:
+    """From the image to y, of the shape ``wanted``, as ``result`` before it is."""
+    graph = helper.make_graph(
+        nodes, result,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
+        value_info=[helper.make_tensor_value_info(result, TensorProto.FLOAT, wanted)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
 def model(kind: str, given: list[int], wanted: list[Any], *, constant: bool) -> onnx.ModelProto:
     """A constant, or the image cut to the shape ``given``, repeated to the shape ``wanted``."""
     numbers = IMAGES[0].reshape(-1)[: int(np.prod(given))].reshape(given)
@@ -31,13 +42,7 @@ def model(kind: str, given: list[int], wanted: list[Any], *, constant: bool) -> 
     nodes.append(helper.make_node("Concat", ["batch" if constant else "one", "rest"], ["sizes"], axis=0))
     nodes.append(helper.make_node(kind, [source, "sizes"], ["repeated"]))
     nodes.append(helper.make_node("Neg", ["repeated"], ["y"]))
-    graph = helper.make_graph(
-        nodes, "repeated",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
-        value_info=[helper.make_tensor_value_info("repeated", TensorProto.FLOAT, wanted)],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return of_the_image(nodes, "repeated", wanted, constants)
 
 
 @pytest.mark.parametrize("constant", [True, False])
@@ -86,13 +91,7 @@ def test_one_number_fills_a_tensor_of_every_image(wanted: list[Any], fill: float
         helper.make_node("ConstantOfShape", ["sizes"], ["filled"], **given),
         helper.make_node("Neg", ["filled"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes, "filled",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
-        value_info=[helper.make_tensor_value_info("filled", TensorProto.FLOAT, wanted)],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = of_the_image(nodes, "filled", wanted, constants)
     changed = ir.from_proto(model)
     repeat_by_broadcasting(changed)
     after = ir.to_proto(changed)
