@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import ArtifactError
-from saq_qat.quant.numerics.functional import codes_of_bias, offset_in_bias
+from saq_qat.quant.numerics.bias import codes_of_bias, offset_in_bias
 from saq_qat.quant.numerics.grid import INT16_MAX, Grid
 from saq_qat.quant.numerics.layers import QuantLayer
 

@@ -15,15 +15,14 @@ from saq_qat.quant.numerics.grid import Grid
 __all__ = [
     "ALPHA_FLOOR",
     "STEP_FLOOR",
+    "at_least",
     "clip_bounds",
     "clip_mask",
     "codes",
-    "codes_of_bias",
     "fake_quantize",
-    "offset_in_bias",
     "pass_inside",
-    "round_to_step",
     "scale_of",
+    "total",
     "value_of_zero",
     "zero_level",
 ]
@@ -33,9 +32,6 @@ ALPHA_FLOOR = 1e-6
 
 STEP_FLOOR = 1e-4
 """Smallest step size in use; a smaller or negative one counts as this (the quantizers of Q-ViT)."""
-
-
-_BIAS_BITS = 22
 
 
 def _magnitude(alpha: Tensor) -> Tensor:
@@ -116,10 +112,11 @@ def clip_mask(x: Tensor, alpha: Tensor, grid: Grid, offset: Tensor | None = None
 def pass_inside(grad: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """``grad`` where ``lower <= x <= upper``, else 0.
 
-    On the CPU hardtanh's backward kernel does this in one pass, ten times as fast as two comparisons and a
-    select; its bounds are exclusive, so they move to the neighbouring floats.
+    In eager mode on the CPU hardtanh's backward kernel does this in one pass, ten times as fast as two
+    comparisons and a select; its bounds are exclusive, so they move to the neighbouring floats. A compiler
+    fuses the comparisons with what stands around them, and could not follow the bounds out of the tensors.
     """
-    if x.device.type != "cpu":
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
         return torch.where((x >= lower) & (x <= upper), grad, grad.new_zeros(()))
     below, above = _next_float(lower, -np.inf), _next_float(upper, np.inf)
     return cast(Tensor, torch.ops.aten.hardtanh_backward(grad, x, below, above))
@@ -163,17 +160,24 @@ class _FakeQuantize(torch.autograd.Function):
         grad_x = pass_inside(grad, x, *_bounds(magnitude, ctx.grid, beta))
         grad_alpha = grad_beta = None
         if any(ctx.needs_input_grad[1:3]):
-            error = _inner(grad, out) - _inner(grad_x, x)
+            # differences before sums, which would cancel; an infinite x makes it NaN, so that it is noticed
+            error = total(torch.addcmul(grad * out, grad_x, x, value=-1))
             if beta is not None:
-                grad_beta = (grad - grad_x).sum()  # and not of sums: few elements of many are clipped
+                grad_beta = total(grad - grad_x)  # and not of sums: few elements of many are clipped
                 error = error - beta * grad_beta
             grad_alpha = error * ctx.gradient_scale * alpha.sign() / magnitude
         return grad_x, grad_alpha, grad_beta, None, None, None
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of products; measured on a million float32 values, the error of a clip level's gradient is 1e-5."""
-    return torch.dot(a.reshape(-1), b.reshape(-1))
+def total(x: Tensor) -> Tensor:
+    """Sum of all elements, 0-dim; compiled, of each channel of each image, or of each row, first.
+
+    A compiler walks a sum over all axes in the order of the axes, across the memory of a channels_last
+    tensor; one that leaves the channels goes along it. Eager sums are pairwise; these are as exact.
+    """
+    if not torch.compiler.is_compiling() or x.dim() < 2:
+        return x.sum()
+    return x.sum(dim=(2, 3) if x.dim() == 4 else -1).sum(dtype=torch.float64).to(x.dtype)
 
 
 def fake_quantize(
@@ -201,6 +205,21 @@ def fake_quantize(
     return cast(Tensor, _FakeQuantize.apply(x, alpha, beta, grid, gradient_scale, counts_from_zero))
 
 
+class _AtLeast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, floor: float) -> Tensor:
+        return x.clamp_min(floor)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream[0], None
+
+
+def at_least(x: Tensor, floor: float) -> Tensor:
+    """``max(x, floor)`` with the gradient of the identity, so that a step below its floor can leave it."""
+    return cast(Tensor, _AtLeast.apply(x, floor))
+
+
 class _ValueOfZero(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, beta: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
@@ -223,38 +242,3 @@ def value_of_zero(alpha: Tensor, beta: Tensor, grid: Grid, *, gradient_scale: fl
     Exactly that of ``zero_level``, with the gradients that ``fake_quantize`` gives to an element of value 0.
     """
     return cast(Tensor, _ValueOfZero.apply(alpha, beta, grid, gradient_scale))
-
-
-def codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
-    """``round(bias / step)`` in float64, half to even, with at most 22 significant bits.
-
-    A graph for TensorRT states a bias as a float32, from which a longer code could not be read back.
-    """
-    exact = bias.double() / step.double()
-    last_bit = torch.exp2((torch.frexp(exact).exponent - _BIAS_BITS).clamp_min(0).double())
-    return exact.div_(last_bit).round_().mul_(last_bit)
-
-
-class _RoundToStep(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
-        exact = step.double()
-        return codes_of_bias(x, exact).mul_(exact).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        return upstream[0], None
-
-
-def round_to_step(x: Tensor, step: Tensor) -> Tensor:
-    """``codes_of_bias(x, step) * step``, with the gradient of the identity; ``step`` broadcasts."""
-    return cast(Tensor, _RoundToStep.apply(x, step.detach()))
-
-
-def offset_in_bias(offset: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
-    """What a bias holds of its input's offset, float64 (out,): ``offset * sum(W)``.
-
-    Args:
-        offset: 0-dim. codes: of the weights, (out, ...). scale: value of one code, (out,).
-    """
-    return offset.double() * (codes.double().flatten(1).sum(1) * scale.double())

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.numerics.functional import offset_in_bias, round_to_step
+from saq_qat.quant.numerics.bias import offset_in_bias, round_to_step
+from saq_qat.quant.numerics.normalise import mean_and_deviation
 from saq_qat.quant.numerics.quantizer import Quantizer
 
 __all__ = ["QuantConv2d", "QuantLayer", "QuantLinear", "quant_layers"]
-
-_DEVIATION_FLOOR = 1e-5
 
 
 class QuantLayer(nn.Module):
@@ -25,9 +24,11 @@ class QuantLayer(nn.Module):
 
     Attributes:
         weight, bias: the full-precision parameters.
-        slot: plain leaf tensor of the weight's shape added to Q(v), or None. Its ``.grad`` is dL/dQ(v).
+        slot: plain leaf tensor of the weight's shape added to Q(v), or None; its gradient is dL/dQ(v).
             Neither parameter nor buffer: it is never saved, and distributed training leaves each process its
-            own.
+            own. Both passes of a step have it, at first zero, so that they are one program for a compiler.
+        slot_apart: the slot, without a gradient, goes through a product of its own, so that autocast rounds
+            it by itself: added to Q(v) it would be lost in the steps of bfloat16.
         shift: plain tensor added before quantization (Case 2), or None.
         shift_space: ``normalised`` adds the shift to v; ``raw`` adds it to the weight, whose statistics are
             taken anew.
@@ -54,6 +55,7 @@ class QuantLayer(nn.Module):
         self.normalize = normalize
         self.rescale_std = rescale_std
         self.slot: Tensor | None = None
+        self.slot_apart = False
         self.shift: Tensor | None = None
         self.shift_space: Literal["normalised", "raw"] = "normalised"
         self.refinement = 1
@@ -109,15 +111,17 @@ class QuantLayer(nn.Module):
             input_quantizer: says what zero padding is, where the input has an offset, and places the integer
                 bias in the deploy stage.
         """
-        weight = self.quantized_weight()
-        if input_quantizer is None:
-            return self.compute(x, weight, self.bias)
-        offset = input_quantizer.offset(x.numel())
-        held = None if offset is None else offset * weight.flatten(1).sum(1)
-        bias = self.integer_bias(input_quantizer.scale, offset)
-        if offset is not None and held is not None and self.pads:
-            x, bias = x - offset, held if bias is None else bias + held
-        return self.compute(x, weight, bias)
+        bias: Tensor | None = self.bias
+        if input_quantizer is not None:
+            offset = input_quantizer.offset(x.numel())
+            bias = self.integer_bias(input_quantizer.scale, offset)
+            if offset is not None and self.pads:
+                held = offset * self.quantized_weight().flatten(1).sum(1)
+                x, bias = x - offset, held if bias is None else bias + held
+        if self.slot is None or not self.slot_apart:
+            return self.compute(x, self.quantized_weight(), bias)
+        product = self.compute(x, self._scaled(self._projected()), bias)
+        return product.float() + self.compute(x, self._scaled(self.slot.detach()), None).float()
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""
@@ -150,12 +154,18 @@ class QuantLayer(nn.Module):
         return torch.where(alive, folded, scale / refinement), alive
 
     def open_slot(self) -> Tensor:
-        """Add a zero slot that collects dL/dQ(v), and return it."""
+        """Add a zero slot, whose gradient is dL/dQ(v), and return it."""
         self.slot = torch.zeros_like(self.weight, requires_grad=True)
         return self.slot
 
-    def close_slot(self) -> None:
-        self.slot = None
+    def open_shift(self, space: Literal["normalised", "raw"]) -> Tensor:
+        """Add a zero shift in ``space``, and return it."""
+        self.shift, self.shift_space = torch.zeros_like(self.weight.detach()), space
+        return self.shift
+
+    def close(self) -> None:
+        """Leave neither slot nor shift."""
+        self.slot, self.slot_apart, self.shift = None, False, None
 
     def weight_deviation(self) -> Tensor:
         """sigma of the normalisation, 0-dim, unbiased; 1 without normalisation and for a constant weight."""
@@ -168,8 +178,7 @@ class QuantLayer(nn.Module):
             return weight.new_zeros(()), weight.new_ones(())
         if self._trained is not None:
             return self._trained
-        mean = weight.mean()
-        return mean, _deviation(weight - mean)
+        return mean_and_deviation(weight)
 
     def set_statistics(self, mean: float, deviation: float) -> None:
         """Use these for the weight as it is, instead of taking them anew; a shifted weight still has its own.
@@ -187,16 +196,21 @@ class QuantLayer(nn.Module):
         return self.weight_quantizer.clip_mask(self.quantizer_input().detach())
 
     def quantized_weight(self) -> Tensor:
-        """Q(v) + slot, times sigma if ``rescale_std``."""
+        """Q(v) + slot, times sigma if ``rescale_std``, times the gain of a folded BatchNorm."""
+        quantized = self._projected()
+        return self._scaled(quantized if self.slot is None else quantized + self.slot)
+
+    def _projected(self) -> Tensor:
+        """Q(v), or Q(v + shift)."""
         weight: Tensor = self.weight
         if self.shift is not None and self.shift_space == "raw":
             weight = weight + self.shift
         v = self._normalised(weight)
         if self.shift is not None and self.shift_space == "normalised":
             v = v + self.shift
-        quantized = cast(Tensor, self.weight_quantizer(v))
-        if self.slot is not None:
-            quantized = quantized + self.slot
+        return cast(Tensor, self.weight_quantizer(v))
+
+    def _scaled(self, quantized: Tensor) -> Tensor:
         if self.rescale_std:
             quantized = quantized * self.weight_deviation()
         if self.channel_gain is not None:
@@ -217,23 +231,9 @@ class QuantLayer(nn.Module):
     def _normalised(self, weight: Tensor) -> Tensor:
         if not self.normalize:
             return weight
-        if self._trained is not None and weight is self.weight:
-            mean, deviation = self._trained
-            return (weight - mean).div_(deviation)
-        centred = weight - weight.detach().mean()
-        return centred.div_(_deviation(centred.detach()))
-
-
-def _deviation(centred: Tensor) -> Tensor:
-    """Unbiased standard deviation of a tensor of mean zero, a tenth of the time that ``Tensor.std`` takes.
-
-    Row by row first: one float32 sum over millions of squares would be off by more than the proof allows.
-    """
-    if centred.numel() < 2:
-        return centred.new_ones(())
-    rows = torch.linalg.vector_norm(centred.flatten(1), dim=1) if centred.dim() > 1 else centred
-    deviation = torch.linalg.vector_norm(rows) / (centred.numel() - 1) ** 0.5
-    return torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
+        trained = self._trained if weight is self.weight else None
+        mean, deviation = trained or mean_and_deviation(weight)
+        return (weight - mean).div_(deviation)
 
 
 class QuantConv2d(QuantLayer):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from saq_qat.quant.numerics.functional import (
     STEP_FLOOR,
+    at_least,
     clip_bounds,
     clip_mask,
     codes,
@@ -26,8 +27,8 @@ __all__ = ["Quantizer", "observing"]
 class Quantizer(nn.Module):
     """Fake-quantizes a tensor of any shape on ``grid``.
 
-    A clip level counts by its magnitude; a step size below ``STEP_FLOOR`` counts as that, and the next
-    forward sets it to that.
+    A clip level counts by its magnitude; a step size below ``STEP_FLOOR`` counts as that, and ``settle`` sets
+    it to that.
 
     Attributes:
         alpha: 0-dim parameter; the clip level or the step size, as ``kind.learns`` says.
@@ -96,12 +97,18 @@ class Quantizer(nn.Module):
         """
         if self.beta is None or not self.counts_from_zero:
             return self.beta
-        alpha = (
-            torch.where(self.alpha < STEP_FLOOR, STEP_FLOOR, self.alpha)
-            if self.kind.learns_step
-            else self.alpha
-        )
-        return value_of_zero(alpha, self.beta, self.grid, gradient_scale=self._gradient_scale(elements))
+        scaled = self._gradient_scale(elements)
+        return value_of_zero(self._alpha_in_use(), self.beta, self.grid, gradient_scale=scaled)
+
+    def _alpha_in_use(self) -> Tensor:
+        return at_least(self.alpha, STEP_FLOOR) if self.kind.learns_step else self.alpha
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Set a step below its floor to that, so that an optimizer goes on from there, and not from where it
+        overshot."""
+        if self.kind.learns_step:
+            self.alpha.clamp_(min=STEP_FLOOR)
 
     def _gradient_scale(self, elements: int) -> float:
         """LSQ scales its step's gradient by the tensor's size; clip levels learn unscaled (the paper)."""
@@ -119,16 +126,12 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.alpha.dtype)
-        if self.kind.learns_step:
-            # in place, so that the optimizer goes on from the floor and not from where it overshot; as data,
-            # because readers of a shared quantizer have saved the parameter for their gradients
-            self.alpha.data.clamp_(min=STEP_FLOOR)
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
             self._set(_mean(self._estimates))
         return self.kind.fake_quantize(
             self._prepared(x),
-            self.alpha,
+            self._alpha_in_use(),
             self.grid,
             beta=self.beta,
             gradient_scale=self._gradient_scale(x.numel()),

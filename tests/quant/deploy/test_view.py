@@ -10,7 +10,7 @@ from saq_qat.models.build import build_model
 from saq_qat.quant.deploy.fold import absorb_offset, bias_codes, bias_scale, fold_layer
 from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
-from saq_qat.quant.numerics.functional import offset_in_bias
+from saq_qat.quant.numerics.bias import offset_in_bias
 from saq_qat.quant.numerics.kinds.table import weight_grid
 from saq_qat.quant.numerics.layers import QuantLayer, QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer

@@ -1,7 +1,5 @@
 """Codes, fake-quant and its gradients: against golden arrays, independent formulas and autograd."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,10 +13,8 @@ from saq_qat.quant.numerics.functional import (
     clip_bounds,
     clip_mask,
     codes,
-    codes_of_bias,
     fake_quantize,
     pass_inside,
-    round_to_step,
     scale_of,
     value_of_zero,
     zero_level,
@@ -356,29 +352,3 @@ def test_pass_inside_equals_its_comparison_form(
 def test_pass_inside_keeps_zero_where_the_lower_bound_is_zero() -> None:
     x = torch.tensor([0.0, -0.0, -1e-45, 1e-45, 1.0])
     assert pass_inside(torch.ones(5), x, torch.tensor(0.0), torch.tensor(1.0)).tolist() == [1, 1, 0, 1, 1]
-
-
-@given(seeds, st.floats(2**-20, 10, width=32))
-def test_round_to_step_gives_multiples_and_passes_the_gradient(seed: int, step: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    x = (torch.randn(20, generator=generator) * 100).requires_grad_()
-    out = round_to_step(x, torch.tensor(step))
-    exact = x.detach().double().numpy() / step
-    last_bit = 2.0 ** np.maximum(np.frexp(exact)[1] - 22, 0)
-    expected = np.rint(exact / last_bit) * last_bit * step
-    assert np.array_equal(out.detach().numpy(), expected.astype(np.float32))
-    torch.autograd.backward(out.sum())
-    assert x.grad is not None
-    assert x.grad.tolist() == [1.0] * 20
-
-
-@given(st.floats(-(2**31 - 1), 2**31 - 1), st.floats(2**-20, 1, width=32))
-def test_codes_of_biases_have_22_significant_bits(units: float, step: float) -> None:
-    bias = torch.tensor(units, dtype=torch.float64) * step
-    (code,) = codes_of_bias(bias.reshape(1), torch.tensor([step])).tolist()
-    exact = float(bias) / step
-    length = int(abs(code)).bit_length()
-    assert code == round(code) and int(code) % 2 ** max(length - 22, 0) == 0
-    assert abs(code - exact) <= 0.5 * 2 ** max(math.frexp(exact)[1] - 22, 0) * (1 + 1e-9)
-    if abs(exact) < 2**21:
-        assert code == round(exact)

@@ -97,7 +97,7 @@ def test_the_slot_is_added_to_the_quantized_weight_and_is_no_state() -> None:
     layer.open_slot().data.fill_(0.25)
     assert torch.equal(layer.quantized_weight(), before + 0.25)
     assert "slot" not in layer.state_dict() and "slot" not in dict(layer.named_parameters())
-    layer.close_slot()
+    layer.close()
     assert torch.equal(layer.quantized_weight(), before)
 
 

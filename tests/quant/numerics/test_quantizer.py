@@ -141,13 +141,14 @@ def test_a_step_below_the_floor_is_exported_as_it_is_trained(step: float) -> Non
     assert scale == torch.tensor(STEP_FLOOR)
     out = quantizer(x)
     assert torch.equal(out.detach(), codes * scale)
+    quantizer.settle()
     assert quantizer.alpha.item() == quantizer.scale.item() == scale.item()
     assert torch.equal(inside, quantizer.clip_mask(x)) and torch.equal(inside, (x >= lower) & (x <= upper))
 
 
 def test_a_step_above_the_floor_is_left_alone() -> None:
     quantizer = below_the_floor(2e-4)
-    quantizer(images()[0])
+    quantizer.settle()
     assert quantizer.alpha.item() == quantizer.scale.item() == torch.tensor(2e-4).item()
 
 
@@ -173,6 +174,7 @@ def test_an_optimizer_that_drives_a_step_below_zero_goes_on_from_the_floor(
 
     step(1.0)
     assert quantizer.alpha < 0
+    quantizer.settle()
     assert quantizer.scale == torch.tensor(STEP_FLOOR)
     step(-1.0)
     assert quantizer.alpha > STEP_FLOOR
@@ -192,6 +194,7 @@ def test_a_clip_level_below_zero_keeps_counting_by_its_magnitude() -> None:
     quantizer = Quantizer(activation_grid("saq", 4, signed=False), bits=4, offset=True)
     quantizer.alpha.data.fill_(-0.5)
     quantizer(images()[0])
+    quantizer.settle()
     assert quantizer.alpha == -0.5
     assert quantizer.scale.item() == pytest.approx(0.5 / 15)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from saq_qat.quant.numerics.functional import ALPHA_FLOOR, clip_mask, fake_quantize
+from saq_qat.quant.numerics.functional import ALPHA_FLOOR, clip_mask, fake_quantize, total
 from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.kinds.kind import Kind
 from saq_qat.quant.numerics.kinds.symmetric import clipped_grid
@@ -33,7 +33,7 @@ class _Clipping(torch.autograd.Function):
         out, x, alpha, offset = ctx.saved_tensors
         clipped = ~clip_mask(x, alpha, ctx.grid, offset)
         bound = out if offset is None else out - offset
-        grad_alpha = (grad * clipped * bound).sum() * alpha.sign() / alpha.abs().clamp_min(ALPHA_FLOOR)
+        grad_alpha = total(grad * clipped * bound) * alpha.sign() / alpha.abs().clamp_min(ALPHA_FLOOR)
         return grad, None, grad_alpha, None, None
 
 

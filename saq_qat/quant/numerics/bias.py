@@ -1,0 +1,60 @@
+"""Biases as integers: their codes, and rounding to them that lets gradients pass."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+__all__ = ["codes_of_bias", "offset_in_bias", "round_to_step"]
+
+_BIAS_BITS = 22
+
+
+def codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
+    """``round(bias / step)`` in float64, half to even, with at most 22 significant bits.
+
+    A graph for TensorRT states a bias as a float32, from which a longer code could not be read back. A
+    compiler calls the same kernels: its own exponents of float64 do not compile on every machine.
+    """
+    return _opaque_codes(bias, step) if torch.compiler.is_compiling() else _codes_of_bias(bias, step)
+
+
+def _codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
+    exact = bias.double() / step.double()
+    last_bit = torch.exp2((torch.frexp(exact).exponent - _BIAS_BITS).clamp_min(0).double())
+    return exact.div_(last_bit).round_().mul_(last_bit)
+
+
+@torch.library.custom_op("saq_qat::codes_of_bias", mutates_args=())
+def _opaque_codes(bias: Tensor, step: Tensor) -> Tensor:
+    return _codes_of_bias(bias, step)
+
+
+@_opaque_codes.register_fake
+def _(bias: Tensor, step: Tensor) -> Tensor:
+    return torch.empty_like(bias.double() / step.double())
+
+
+class _RoundToStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
+        exact = step.double()
+        return codes_of_bias(x, exact).mul_(exact).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream[0], None
+
+
+def round_to_step(x: Tensor, step: Tensor) -> Tensor:
+    """``codes_of_bias(x, step) * step``, with the gradient of the identity; ``step`` broadcasts."""
+    return cast(Tensor, _RoundToStep.apply(x, step.detach()))
+
+
+def offset_in_bias(offset: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """What a bias holds of its input's offset, float64 (out,): ``offset * sum(W)``.
+
+    Args:
+        offset: 0-dim. codes: of the weights, (out, ...). scale: value of one code, (out,).
+    """
+    return offset.double() * (codes.double().flatten(1).sum(1) * scale.double())
