@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from saq_qat.optim.passes import Objective
@@ -104,10 +103,10 @@ def build_step(
         RecipeError: SAQ on a network that has nothing in its ball.
     """
     network = objective.network
-    network = network.module if isinstance(network, DistributedDataParallel) else network
     named: Mapping[str, nn.Parameter] = trainable_parameters(network)
     parameters = list(named.values())
-    update = Update(optimizer, parameters, max_norm=max_norm, names=list(named))
+    steps = [m for m in network.modules() if isinstance(m, Quantizer) and m.kind.learns_step]
+    update = Update(optimizer, parameters, max_norm=max_norm, names=list(named), quantizers=steps)
     if isinstance(method, schema.Saq):
         return SaqStep(objective, named, update, ball_of(network, method), method)
     if isinstance(method, schema.Sam):

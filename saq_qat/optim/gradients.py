@@ -1,10 +1,9 @@
 """Gradients of all trainable parameters as one flat vector, held as a list of tensors, never concatenated."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = [
     "GradientSum",
@@ -12,6 +11,7 @@ __all__ = [
     "cosine",
     "flat_norm",
     "inner_product",
+    "laid_out_as",
     "vertical_component",
 ]
 
@@ -20,7 +20,14 @@ _NEGLIGIBLE = 1e-12
 
 def inner_product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """<a, b> over the flat vectors, 0-dim; ``a`` and ``b`` hold tensors of pairwise equal shapes."""
-    return torch.stack([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True)]).sum()
+    return torch.stack([_dot(x, y) for x, y in zip(a, b, strict=True)]).sum()
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """In the order in which both lie in memory, without copying them."""
+    if a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def flat_norm(vector: Sequence[Tensor]) -> Tensor:
@@ -60,28 +67,35 @@ def along_vertical(g: list[Tensor], g_v: list[Tensor], beta: float) -> list[Tens
 
 
 class GradientSum:
-    """A gradient of ``parameters`` summed over backward passes, while other sums use the same ``.grad``."""
+    """A gradient summed over micro-batches; the first is held as it is, not copied."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._parameters = parameters
-        self._held: list[Tensor | None] = [None] * len(parameters)
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """In this context, ``.grad`` of the parameters is this sum; after it None. Nothing is copied."""
-        for parameter, gradient in zip(self._parameters, self._held, strict=True):
-            parameter.grad = gradient
-        try:
-            yield
-        finally:
-            self._held = [parameter.grad for parameter in self._parameters]
-            for parameter in self._parameters:
-                parameter.grad = None
+    def add(self, gradients: list[Tensor]) -> None:
+        if self._held:
+            torch._foreach_add_(self._held, gradients)
+        else:
+            self._held = gradients
 
     def mean(self, count: int) -> list[Tensor]:
-        """The sum divided by ``count``, in place; zeros for parameters that no pass has reached."""
-        pairs = zip(self._parameters, self._held, strict=True)
-        gradients = [torch.zeros_like(p) if gradient is None else gradient for p, gradient in pairs]
+        """The sum divided by ``count``, in place."""
         if count > 1:
-            torch._foreach_div_(gradients, count)
-        return gradients
+            torch._foreach_div_(self._held, count)
+        return self._held
+
+
+def laid_out_as(inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+    """``gradients`` of ``inputs``, each in memory of its own that is laid out as its input's.
+
+    Where one tensor is the gradient of two inputs, or a view, what is later written into it must not be seen
+    twice; and sums over a gradient must not depend on which kernel made it.
+    """
+    seen: set[int] = set()
+    own = []
+    for tensor, gradient in zip(inputs, gradients, strict=True):
+        shared = gradient.data_ptr() in seen
+        seen.add(gradient.data_ptr())
+        alike = gradient.stride() == tensor.stride()
+        own.append(gradient if alike and not shared else torch.empty_like(tensor).copy_(gradient))
+    return own

@@ -1,23 +1,27 @@
 """One forward and backward pass, and what must hold around the second of two passes over one batch."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
+from saq_qat.optim.compilation import compiler_errors
 from saq_qat.optim.distillation import Distillation
+from saq_qat.optim.gradients import laid_out_as
 
 __all__ = [
     "MicroBatch",
     "Objective",
-    "frozen_statistics",
+    "Snapshot",
     "random_state",
+    "running_statistics",
     "same_randomness",
+    "statistics_put_back",
     "undone_unless_kept",
 ]
 
@@ -29,26 +33,25 @@ class MicroBatch:
     Attributes:
         images: (n, C, H, W); ``labels`` are (n,).
         teacher_logits: (n, classes), one answer for every pass; None without a teacher.
-        last: whether it ends its batch.
     """
 
     images: Tensor
     labels: Tensor
     teacher_logits: Tensor | None
-    last: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Objective:
-    """The loss that is minimised, and how it is computed.
+    """The loss that is minimised, and how it and its gradients are computed.
 
     Attributes:
-        network: maps images (N, C, H, W) to logits; may be wrapped in DistributedDataParallel.
+        network: maps images (N, C, H, W) to logits.
         loss: mean loss of logits and labels, 0-dim.
-        precision: ``bfloat16`` runs forward passes under autocast; quantizers, losses and perturbed passes
-            stay in float32.
+        precision: ``bfloat16`` runs forward passes under autocast; quantizers and losses stay in float32.
         micro_batch_size: images that share one pass; the whole batch if None.
         distillation: a teacher and its part in the loss, if there is one.
+        compiled: passes are compiled, network and loss as one function of images of one shape. Becomes false,
+            with a warning, where the compiler fails.
     """
 
     network: nn.Module
@@ -56,11 +59,14 @@ class Objective:
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch_size: int | None = None
     distillation: Distillation | None = None
+    compiled: bool = False
+    _one_function: Callable[..., Tensor] = field(init=False, repr=False)
+    _works: set[bool] = field(init=False, repr=False, default_factory=set)
 
-    @property
-    def distributed(self) -> bool:
-        """Whether several processes share each batch."""
-        return isinstance(self.network, DistributedDataParallel)
+    def __post_init__(self) -> None:
+        self._one_function = self._loss_of
+        if self.compiled:
+            self._one_function = torch.compile(self._loss_of, fullgraph=True, dynamic=False)
 
     def micro_batches(self, images: Tensor, labels: Tensor) -> list[MicroBatch]:
         """Parts of a batch with at most ``micro_batch_size`` images each.
@@ -69,83 +75,124 @@ class Objective:
         a pass does, so that smaller micro-batches need less memory with a teacher too.
         """
         size = self.micro_batch_size or len(images)
-        parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
-        return [
-            MicroBatch(part, targets, self._teacher_logits(part), index == len(parts) - 1)
-            for index, (part, targets) in enumerate(parts)
-        ]
+        parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)
+        return [MicroBatch(part, targets, self._teacher_logits(part)) for part, targets in parts]
 
     def _teacher_logits(self, images: Tensor) -> Tensor | None:
         if self.distillation is None:
             return None
         with torch.no_grad():
-            return self._logits(self.distillation.teacher, images)
+            return self._logits(self.distillation.teacher, images, in_float32=False)
 
-    def _logits(self, network: nn.Module, images: Tensor, *, in_float32: bool = False) -> Tensor:
+    def _logits(self, network: nn.Module, images: Tensor, *, in_float32: bool) -> Tensor:
         enabled = self.precision == "bfloat16" and not in_float32
         with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
             logits: Tensor = network(images)
         return logits.float() if logits.dtype == torch.bfloat16 else logits
 
-    def _loss(self, logits: Tensor, part: MicroBatch) -> Tensor:
-        label_loss = self.loss(logits, part.labels)
-        if self.distillation is None or part.teacher_logits is None:
+    def _loss_of(
+        self, images: Tensor, labels: Tensor, teacher_logits: Tensor | None, in_float32: bool
+    ) -> Tensor:
+        logits = self._logits(self.network, images, in_float32=in_float32)
+        label_loss = self.loss(logits, labels)
+        if self.distillation is None or teacher_logits is None:
             return label_loss
-        return self.distillation.combined(label_loss, logits, part.teacher_logits)
+        return self.distillation.combined(label_loss, logits, teacher_logits)
 
-    def backward(self, part: MicroBatch, *, synchronise: bool, perturbed: bool = False) -> Tensor:
-        """Add the gradient to ``.grad`` and return the loss, detached.
+    def gradients(
+        self, part: MicroBatch, inputs: Sequence[Tensor], *, in_float32: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss, 0-dim and detached, and its gradients with respect to ``inputs``, of their shapes.
 
-        A perturbed pass is in float32, whatever the precision: epsilon is smaller than the steps of bfloat16,
-        which would round most of it away.
+        A tensor that the loss does not depend on has the gradient zero.
 
-        With several processes, ``synchronise`` then replaces all of ``.grad`` by its mean over them. The
-        forward pass lies inside ``no_sync`` too: outside, DistributedDataParallel would exchange gradients
-        all the same.
+        Args:
+            in_float32: whatever the precision. Where parameters themselves are moved by an epsilon that is
+                smaller than the steps of bfloat16, these would round most of it away.
         """
-        network = self.network
-        local = isinstance(network, DistributedDataParallel) and not synchronise
-        with network.no_sync() if local else nullcontext():  # type: ignore[operator]  # torch: Tensor or Module
-            loss = self._loss(self._logits(network, part.images, in_float32=perturbed), part)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-        return loss.detach()
+        if self.compiled and in_float32 not in self._works:
+            self._compile(part, inputs, in_float32)
+        return self._differentiate(part, inputs, in_float32)
+
+    def _compile(self, part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool) -> None:
+        """Try one pass, which leaves no trace: with it, both of its directions are compiled or refused."""
+        with undone_unless_kept(Snapshot(list(self.network.buffers())), part.images.device):
+            try:
+                self._differentiate(part, inputs, in_float32)
+                self._works.add(in_float32)
+            except compiler_errors() as error:
+                self._go_on_without_compiler(error)
+
+    def _differentiate(
+        self, part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        loss = self._one_function(part.images, part.labels, part.teacher_logits, in_float32)
+        found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+        return loss.detach(), laid_out_as(inputs, found)
+
+    def _go_on_without_compiler(self, error: Exception) -> None:
+        self.compiled = False
+        self._one_function = self._loss_of
+        reason = str(error).strip().split("\n", 1)[0]
+        warnings.warn(
+            f"The compiler failed on this network, so training goes on without it, which takes longer "
+            f"({type(error).__name__}: {reason}). Set train.compile: off to train without it from the start.",
+            stacklevel=2,
+        )
+
+
+class Snapshot:
+    """Copies of tensors, to go back to; the memory is taken once."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._copies = [torch.empty_like(tensor) for tensor in tensors]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        if self._tensors:
+            torch._foreach_copy_(self._copies, self._tensors)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        if self._tensors:
+            torch._foreach_copy_(self._tensors, self._copies)
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """The buffers of every BatchNorm, SyncBatchNorm too, that the second of two passes must not move."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
 
 @contextmanager
-def undone_unless_kept(network: nn.Module, device: torch.device) -> Iterator[Callable[[], None]]:
+def undone_unless_kept(buffers: Snapshot, device: torch.device) -> Iterator[Callable[[], None]]:
     """Put buffers and random generators back as they were, unless what is yielded was called.
 
     A step that is skipped, or that fails, then leaves no trace in BatchNorm's running statistics.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    buffers.take()
     state, kept = random_state(device), []
     try:
         yield lambda: kept.append(True)
     finally:
         if not kept:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+            buffers.put_back()
             same_randomness(state, device)
 
 
 @contextmanager
-def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorm, SyncBatchNorm too, normalises by the batch but leaves its running statistics alone.
+def statistics_put_back(statistics: Snapshot) -> Iterator[None]:
+    """Running statistics, of which ``statistics`` has copies, end this context as they began it.
 
-    Turning tracking off is stronger than a momentum of 0, which still counts batches and fails for a
-    cumulative average.
+    BatchNorm computes as in any other pass and is put back, rather than told not to track: it stays the same
+    program for a compiler, and a momentum of 0 would still count batches.
     """
-    norms = [
-        m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
-    ]
+    statistics.take()
     try:
-        for norm in norms:
-            norm.track_running_stats = False
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        statistics.put_back()
 
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

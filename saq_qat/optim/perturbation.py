@@ -4,7 +4,7 @@ The ball of radius rho lies around the quantized weights. Epsilon of a weight is
 layer's slot or shift; the weight itself never moves.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -23,10 +23,9 @@ __all__ = [
     "Ball",
     "Epsilon",
     "ball_of",
-    "caught_gradients",
     "find_epsilon",
     "moved",
-    "open_slots",
+    "opened",
     "perturbed",
     "scaled",
 ]
@@ -99,62 +98,41 @@ def ball_of(network: nn.Module, method: Saq) -> Ball:
 
 
 @contextmanager
-def open_slots(layers: Sequence[QuantLayer]) -> Iterator[None]:
-    """Zero slots in this context; afterwards neither slot nor shift is left, and epsilon's memory is free."""
-    try:
-        for layer in layers:
-            layer.open_slot()
-        yield
-    finally:
-        for layer in layers:
-            layer.close_slot()
-            layer.shift = None
+def opened(ball: Ball) -> Iterator[list[Tensor]]:
+    """Layers with zero slots, and zero shifts where epsilon is added before quantization, in this context.
 
-
-@contextmanager
-def caught_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Gradients of the backward pass inside this context, one for each parameter; filled when it ends.
-
-    They are caught before they are added to ``.grad`` and before processes exchange them, so they belong to
-    this micro-batch of this process alone. A parameter that is not reached has the gradient zero.
+    Yields the slots, one for each layer. Afterwards neither slot nor shift is left, and epsilon's memory is
+    free.
     """
-    caught: dict[int, Tensor] = {}
-    gradients: list[Tensor] = []
-
-    def catch(index: int) -> Callable[[Tensor], None]:
-        return lambda gradient: caught.__setitem__(index, gradient.detach())
-
-    hooks = [parameter.register_hook(catch(index)) for index, parameter in enumerate(parameters)]  # type: ignore[no-untyped-call]  # torch gives it no types
     try:
-        yield gradients
+        if ball.case == 2:
+            for layer in ball.layers:
+                layer.open_shift(ball.space)
+        yield [layer.open_slot() for layer in ball.layers]
     finally:
-        for hook in hooks:
-            hook.remove()
-    gradients += [
-        caught.get(index, torch.zeros_like(parameter)) for index, parameter in enumerate(parameters)
-    ]
+        for layer in ball.layers:
+            layer.close()
 
 
 @torch.no_grad()
-def find_epsilon(ball: Ball, further: Sequence[Tensor], rho: float) -> Epsilon:
+def find_epsilon(ball: Ball, slots: Sequence[Tensor], further: Sequence[Tensor], rho: float) -> Epsilon:
     """epsilon = rho * d / (||d|| + 1e-12), one norm over the whole ball (paper Eq. 6 to 9).
 
     d is dL/dQ(v), the gradient of the open slots, in Case 3; dL/dv, the same inside the clip range, in
     Cases 1 and 2; and dL/dw = dL/dv / sigma in Case 2 of the raw weight.
 
     Args:
+        slots: gradients of the slots of ``ball.layers``.
         further: gradients of ``ball.parameters``.
     """
-    weights = [_direction(layer, ball) for layer in ball.layers]
+    pairs = zip(ball.layers, slots, strict=True)
+    weights = [_direction(layer, gradient, ball) for layer, gradient in pairs]
     epsilon, _, norm = scaled([*weights, *further], rho)
     count = len(weights)
     return Epsilon(epsilon[:count], epsilon[count:], norm)
 
 
-def _direction(layer: QuantLayer, ball: Ball) -> Tensor:
-    gradient = None if layer.slot is None else layer.slot.grad
-    if gradient is None:
-        return torch.zeros_like(layer.weight)
+def _direction(layer: QuantLayer, gradient: Tensor, ball: Ball) -> Tensor:
     if ball.case == 3:
         return gradient
     gradient = gradient * layer.clip_mask()
@@ -172,21 +150,21 @@ def scaled(directions: list[Tensor], rho: float) -> tuple[list[Tensor], Tensor, 
 
 
 @contextmanager
-def perturbed(ball: Ball, epsilon: Epsilon) -> Iterator[None]:
-    """The network at Q(v) + epsilon (Cases 1, 3) or Q(v + epsilon) (Case 2); needs ``open_slots`` around it.
+def perturbed(ball: Ball, epsilon: Epsilon, *, apart: bool = False) -> Iterator[None]:
+    """The network at Q(v) + epsilon (Cases 1, 3) or Q(v + epsilon) (Case 2); needs ``opened`` around it.
 
-    Closing the slots ends the perturbation of the weights; further parameters are copied back at the end of
+    The end of that ends the perturbation of the weights; further parameters are copied back at the end of
     this context.
+
+    Args:
+        apart: epsilon goes through products of its own, as ``QuantLayer.slot_apart`` says.
     """
     with torch.no_grad():
         for layer, value in zip(ball.layers, epsilon.weights, strict=True):
-            if ball.case == 2:
-                layer.close_slot()
-                layer.shift, layer.shift_space = value, ball.space
-            elif layer.slot is not None:
-                layer.slot.copy_(value)
-                layer.slot.grad = None
-                layer.slot.requires_grad_(False)
+            place = layer.shift if ball.case == 2 else layer.slot
+            if place is not None:
+                place.copy_(value)
+            layer.slot_apart = apart and ball.case != 2
     with moved(ball.parameters, epsilon.parameters) if ball.parameters else nullcontext():
         yield
 

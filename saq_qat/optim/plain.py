@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from saq_qat.optim.exchange import share_gradients
 from saq_qat.optim.gradients import GradientSum, flat_norm
-from saq_qat.optim.passes import Objective, undone_unless_kept
+from saq_qat.optim.passes import Objective, Snapshot, undone_unless_kept
 from saq_qat.optim.update import StepResult, Update
 
 __all__ = ["PlainStep"]
@@ -19,22 +20,26 @@ class PlainStep:
         self._objective = objective
         self._parameters = parameters
         self._update = update
+        self._buffers = Snapshot(list(objective.network.buffers()))
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with undone_unless_kept(self._objective.network, images.device) as keep:
+        with undone_unless_kept(self._buffers, images.device) as keep:
             result = self._step(images, labels)
             if result.finite:
                 keep()
         return result
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        self._update.begin()
         parts = self._objective.micro_batches(images, labels)
-        gradient = GradientSum(self._parameters)
+        gradient = GradientSum()
         losses = []
         for part in parts:
-            with gradient.collecting():
-                losses.append(self._objective.backward(part, synchronise=part.last))
+            loss, of_part = self._objective.gradients(part, self._parameters)
+            gradient.add(of_part)
+            losses.append(loss)
         g = gradient.mean(len(parts))
+        share_gradients(g)
         return self._update.apply(g, loss=torch.stack(losses).mean(), gradient_norm=flat_norm(g))
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from saq_qat.optim.exchange import share_gradients
 from saq_qat.optim.gradients import GradientSum
 from saq_qat.optim.passes import (
     Objective,
-    frozen_statistics,
+    Snapshot,
     random_state,
+    running_statistics,
     same_randomness,
+    statistics_put_back,
     undone_unless_kept,
 )
-from saq_qat.optim.perturbation import caught_gradients, moved, scaled
+from saq_qat.optim.perturbation import moved, scaled
 from saq_qat.optim.update import StepResult, Update
 
 __all__ = ["SamStep"]
@@ -33,34 +36,35 @@ class SamStep:
         self._parameters = parameters
         self._update = update
         self._rho = rho
+        self._buffers = Snapshot(list(objective.network.buffers()))
+        self._statistics = Snapshot(running_statistics(objective.network))
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with undone_unless_kept(self._objective.network, images.device) as keep:
+        with undone_unless_kept(self._buffers, images.device) as keep:
             result = self._step(images, labels)
             if result.finite:
                 keep()
         return result
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        self._update.begin()
         parts = self._objective.micro_batches(images, labels)
-        gradient = GradientSum(self._parameters)
+        gradient = GradientSum()
         measured = []
         for part in parts:
             state = random_state(images.device)
-            with GradientSum(self._parameters).collecting(), caught_gradients(self._parameters) as g:
-                loss = self._objective.backward(part, synchronise=False)
+            loss, g = self._objective.gradients(part, self._parameters)
             epsilon, norm, length = scaled(g, self._rho)
             same_randomness(state, images.device)
-            with (
-                moved(self._parameters, epsilon),
-                frozen_statistics(self._objective.network),
-                gradient.collecting(),
-            ):
-                perturbed_loss = self._objective.backward(part, synchronise=part.last, perturbed=True)
+            with moved(self._parameters, epsilon), statistics_put_back(self._statistics):
+                perturbed_loss, of_part = self._objective.gradients(part, self._parameters, in_float32=True)
+            gradient.add(of_part)
             measured.append(torch.stack([loss, perturbed_loss, norm, length]))
         loss, perturbed_loss, norm, length = torch.stack(measured).mean(dim=0)
+        mean = gradient.mean(len(parts))
+        share_gradients(mean)
         return self._update.apply(
-            gradient.mean(len(parts)),
+            mean,
             loss=loss,
             perturbed_loss=perturbed_loss,
             gradient_norm=norm,

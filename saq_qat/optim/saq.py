@@ -6,16 +6,19 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from saq_qat.optim.exchange import distributed, share_gradients
 from saq_qat.optim.gradients import GradientSum, along_vertical, cosine, flat_norm, vertical_component
 from saq_qat.optim.passes import (
     MicroBatch,
     Objective,
-    frozen_statistics,
+    Snapshot,
     random_state,
+    running_statistics,
     same_randomness,
+    statistics_put_back,
     undone_unless_kept,
 )
-from saq_qat.optim.perturbation import Ball, caught_gradients, find_epsilon, open_slots, perturbed
+from saq_qat.optim.perturbation import Ball, find_epsilon, opened, perturbed
 from saq_qat.optim.update import StepResult, Update
 from saq_qat.recipe.schema import Saq
 
@@ -48,13 +51,17 @@ class SaqStep:
         self._parameters = list(parameters.values())
         self._update = update
         self._ball = ball
+        places = {id(parameter): index for index, parameter in enumerate(self._parameters)}
+        self._further = [places[id(parameter)] for parameter in ball.parameters]
         self._method = method
-        self._apart = method.efficient is not None or not objective.distributed
+        self._apart = method.efficient is not None or not distributed()
+        self._buffers = Snapshot(list(objective.network.buffers()))
+        self._statistics = Snapshot(running_statistics(objective.network))
         self._t = 0
         self._g_v: list[Tensor] | None = None
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with undone_unless_kept(self._objective.network, images.device) as keep:
+        with undone_unless_kept(self._buffers, images.device) as keep:
             result = self._step(images, labels)
             if result.finite:  # else the next step does what this one should have done
                 keep()
@@ -62,6 +69,7 @@ class SaqStep:
         return result
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        self._update.begin()
         if self._method.objective == "vql":
             return self._one_pass(images, labels, None)
         if self._second_pass_is_due():
@@ -74,18 +82,20 @@ class SaqStep:
 
     def _two_passes(self, images: Tensor, labels: Tensor) -> StepResult:
         parts = self._objective.micro_batches(images, labels)
-        sum_g = GradientSum(self._parameters)
+        sum_g = GradientSum()
         add_up = not self._apart and self._method.objective in ("sum", "mean")
-        sum_g_s = sum_g if add_up else GradientSum(self._parameters)
+        sum_g_s = sum_g if add_up else GradientSum()
         numbers = [self._both_gradients(part, sum_g, sum_g_s) for part in parts]
         loss, perturbed_loss, epsilon_norm = torch.stack(numbers).mean(dim=0)
 
         g_s = sum_g_s.mean(len(parts))
+        share_gradients(g_s)
         if not self._apart:
             return self._update.apply(
                 self._halved(g_s), loss=loss, perturbed_loss=perturbed_loss, epsilon_norm=epsilon_norm
             )
         g = sum_g.mean(len(parts))
+        share_gradients(g)
         g_v = vertical_component(g_s, g) if self._method.efficient else None
         gradient_norm, angle = flat_norm(g), cosine(g_s, g)
         result = self._update.apply(
@@ -103,28 +113,35 @@ class SaqStep:
         """Both passes over one micro-batch: loss, perturbed loss and ||epsilon||, shape (3,)."""
         objective, ball, method = self._objective, self._ball, self._method
         device, state = part.images.device, random_state(part.images.device)
-        with open_slots(ball.layers):
-            with sum_g.collecting(), caught_gradients(ball.parameters) as further:
-                loss = objective.backward(part, synchronise=part.last and method.efficient is not None)
-            epsilon = find_epsilon(ball, further, method.rho)
+        with opened(ball) as slots:
+            loss, found = objective.gradients(part, [*self._parameters, *slots])
+            g, of_slots = found[: len(self._parameters)], found[len(self._parameters) :]
+            epsilon = find_epsilon(ball, of_slots, [g[index] for index in self._further], method.rho)
+            sum_g.add(g)
 
             same_randomness(state, device)
             statistics = (
-                nullcontext() if method.second_pass_statistics else frozen_statistics(objective.network)
+                nullcontext() if method.second_pass_statistics else statistics_put_back(self._statistics)
             )
-            with perturbed(ball, epsilon), statistics, sum_g_s.collecting():
-                perturbed_loss = objective.backward(part, synchronise=part.last, perturbed=True)
+            in_float32 = bool(ball.parameters)  # they have no product of their own to go through
+            apart = objective.precision == "bfloat16" and not in_float32
+            with perturbed(ball, epsilon, apart=apart), statistics:
+                perturbed_loss, g_s = objective.gradients(part, self._parameters, in_float32=in_float32)
+            sum_g_s.add(g_s)
         return torch.stack([loss, perturbed_loss, epsilon.norm])
 
     def _one_pass(self, images: Tensor, labels: Tensor, g_v: list[Tensor] | None) -> StepResult:
         """g alone, with g_s = g + beta ||g|| g_v / ||g_v|| in place of a second pass if ``g_v`` is given."""
         parts = self._objective.micro_batches(images, labels)
-        sum_g = GradientSum(self._parameters)
+        sum_g = GradientSum()
         losses = []
         for part in parts:
-            with sum_g.collecting():
-                losses.append(self._objective.backward(part, synchronise=part.last))
+            with opened(self._ball):
+                loss, g = self._objective.gradients(part, self._parameters)
+            sum_g.add(g)
+            losses.append(loss)
         g = sum_g.mean(len(parts))
+        share_gradients(g)
         update, gradient_norm = g, flat_norm(g)
         if g_v is not None and self._method.efficient is not None:
             g_s = along_vertical(g, g_v, self._method.efficient.beta)
@@ -157,5 +174,7 @@ class SaqStep:
         known = any(key.startswith(_VERTICAL) for key in state)
         pairs = zip(self._names, self._parameters, strict=True)
         self._g_v = (
-            [state[_VERTICAL + name].detach().to(p, copy=True) for name, p in pairs] if known else None
+            [torch.empty_like(p.detach()).copy_(state[_VERTICAL + name]) for name, p in pairs]
+            if known
+            else None
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from saq_qat.errors import DivergedError
+from saq_qat.quant.numerics.quantizer import Quantizer
 
 __all__ = ["StepResult", "TrainingStep", "Update"]
 
@@ -55,6 +56,7 @@ class Update:
 
     Args:
         names: of the parameters, for the message.
+        quantizers: whose steps settle, now and after each step of the optimizer.
     """
 
     def __init__(
@@ -65,13 +67,21 @@ class Update:
         max_norm: float | None = None,
         limit: int = 10,
         names: Sequence[str] = (),
+        quantizers: Sequence[Quantizer] = (),
     ) -> None:
         self._optimizer = optimizer
         self._parameters = parameters
         self._max_norm = max_norm
         self._limit = limit
         self._names = names
+        self._quantizers = quantizers
         self._skipped_in_a_row = 0
+        self._settle()
+
+    def begin(self) -> None:
+        """Let go of the gradients of the step before, whose memory this one needs."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def apply(
         self,
@@ -106,8 +116,13 @@ class Update:
             if self._max_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, total)
             self._optimizer.step()
+            self._settle()
         self._count(finite, numbers[0], gradients)
         return StepResult(numbers[0], shown[0], shown[1], shown[2], shown[3], finite)
+
+    def _settle(self) -> None:
+        for quantizer in self._quantizers:
+            quantizer.settle()
 
     @staticmethod
     def _on_all_processes(finite: bool, device: torch.device) -> bool:
@@ -122,8 +137,7 @@ class Update:
         if finite:
             return
         wrong = [index for index, gradient in enumerate(gradients) if not bool(gradient.isfinite().all())]
-        for parameter in self._parameters:
-            parameter.grad = None
+        self.begin()
         if self._skipped_in_a_row >= self._limit:
             named = f", first in {self._names[wrong[0]]}" if wrong and self._names else ""
             raise DivergedError(

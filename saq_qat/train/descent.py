@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from saq_qat.optim.build import build_optimizer, build_step, learning_rate, trai
 from saq_qat.optim.passes import Objective
 from saq_qat.recipe.schema import DescentStage
 from saq_qat.train.checkpoint import Position
+from saq_qat.train.compilation import choose_execution
 from saq_qat.train.optimizer_state import load_training_state, training_state
 from saq_qat.train.state import Training
 
@@ -16,26 +18,34 @@ __all__ = ["Descent"]
 
 
 class Descent:
-    """Optimizer and method of a stage, both new at its start.
+    """Optimizer, method and compiled passes of a stage, all new at its start.
 
     Raises:
         RecipeError: SAQ on a network that has nothing to perturb.
     """
 
     def __init__(self, training: Training, stage: DescentStage) -> None:
-        train = training.recipe.train
+        train, network = training.recipe.train, training.network
         self.stage = stage
-        self.parameters = trainable_parameters(training.network)
-        self.optimizer = build_optimizer(training.network, train.optimizer)
+        self._batches = training.batches
+        self.execution = choose_execution(
+            train, stage, network, training.image_shape, stage.epochs * self._batches
+        )
+        if self.execution.compiled:
+            torch.compiler.reset()  # the programs of the stage before would stay in memory
+        network.to(memory_format=self.execution.memory_format)
+        training.processes.align(network)
+        self.parameters = trainable_parameters(network)
+        self.optimizer = build_optimizer(network, train.optimizer)
         objective = Objective(
-            training.processes.wrap(training.network),
+            network,
             partial(F.cross_entropy, label_smoothing=train.label_smoothing),
             train.precision,
             train.micro_batch_size,
             None if training.teacher is None else training.teacher.distillation,
+            self.execution.compiled,
         )
         self.method = build_step(objective, self.optimizer, stage.method, max_norm=train.optimizer.max_norm)
-        self._batches = training.batches
 
     def rate(self, at: Position) -> float:
         """Learning rate of the batch at a position in this stage."""

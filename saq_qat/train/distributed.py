@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from saq_qat.errors import RecipeError, SetupError
 
@@ -52,12 +51,18 @@ class Processes:
             )
         return share
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """``network`` itself, or wrapped so that backward passes average gradients over the processes."""
+    @torch.no_grad()
+    def align(self, network: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers, in place.
+
+        Steps keep replicas equal, for they share gradients; here that begins.
+        """
         if self.world_size == 1:
-            return network
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
+            return
+        for tensor in (*network.parameters(), *network.buffers()):
+            own = tensor.detach().contiguous()
+            dist.broadcast(own, src=0)
+            tensor.copy_(own)
 
     def total(self, values: list[float]) -> list[float]:
         """Each value summed over the processes, in float64."""

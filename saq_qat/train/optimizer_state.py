@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -30,14 +31,14 @@ def load_training_state(
     parameters: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Take ``training_state`` up; moments go to their parameter's device, AdamW's counts stay on the CPU."""
+    """Take ``training_state`` up; moments lie as their parameter does, AdamW's counts stay on the CPU."""
     for key, tensor in tensors.items():
         if key.startswith(_OPTIMIZER):
             what, _, name = key.removeprefix(_OPTIMIZER).partition("/")
             parameter = parameters[name]
             counts = what == "step"
             optimizer.state[parameter][what] = (
-                tensor.clone() if counts else tensor.to(parameter.device, copy=True)
+                tensor.clone() if counts else torch.empty_like(parameter.detach()).copy_(tensor)
             )
     own = {key.removeprefix(_METHOD): tensor for key, tensor in tensors.items() if key.startswith(_METHOD)}
     step.load_state_dict(own)

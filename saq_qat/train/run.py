@@ -103,6 +103,8 @@ def _run_stage(training: Training) -> None:
 def _descend(training: Training, stage: DescentStage) -> None:
     _enter_form(training, stage.kind)
     descent = Descent(training, stage)
+    if (training.position.epoch, training.position.batch) == (0, 0):
+        training.write_log("execution", stage=stage.kind, **descent.execution.described())
     descent.resume(training)
     while training.position.epoch < stage.epochs:
         _train_epoch(training, descent)
@@ -149,7 +151,8 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         rate = descent.rate(at)
         set_learning_rate(descent.optimizer, rate)
         seed_step(recipe.seed, at.step, processes.rank)
-        result = _step(descent, at, images.to(processes.device), labels.to(processes.device))
+        images = images.to(processes.device, memory_format=descent.execution.memory_format)
+        result = _step(descent, at, images, labels.to(processes.device))
         training.loss_sum += result.loss if result.finite else 0.0
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()

@@ -14,7 +14,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.record import check_data_record, data_record
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
-from saq_qat.models.probe import check_takes_images
+from saq_qat.models.probe import CHANNELS, check_takes_images
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
@@ -65,6 +65,12 @@ class Training:
     def batches(self) -> int:
         """Optimizer steps in an epoch."""
         return steps_per_epoch(self.images, self.recipe.train.batch_size)
+
+    @property
+    def image_shape(self) -> torch.Size:
+        """(C, H, W) of what the network is given."""
+        side = self.recipe.data.image_size
+        return torch.Size((CHANNELS, side, side))
 
     @property
     def steps(self) -> int:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from saq_qat.optim.gradients import (
     GradientSum,
@@ -10,6 +10,7 @@ from saq_qat.optim.gradients import (
     cosine,
     flat_norm,
     inner_product,
+    laid_out_as,
     vertical_component,
 )
 
@@ -63,15 +64,27 @@ def test_reused_direction_has_length_beta_times_g_or_none(g_v: Tensor) -> None:
     assert flat_norm(added).item() == pytest.approx(3.5 if g_v.any() else 0.0)
 
 
-def test_gradient_sums_do_not_mix_and_leave_nothing_behind() -> None:
-    parameters = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(()))]
-    first, second = GradientSum(parameters), GradientSum(parameters)
-    for _ in range(3):
-        with first.collecting():
-            parameters[0].sum().backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-        with second.collecting():
-            (5 * parameters[0].sum()).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-    assert [p.grad for p in parameters] == [None, None]
-    assert first.mean(3)[0].tolist() == [1.0, 1.0]
-    assert second.mean(3)[0].tolist() == [5.0, 5.0]
-    assert first.mean(1)[1].item() == 0.0
+def test_gradient_sums_do_not_mix_and_hold_the_first_as_it_is() -> None:
+    first, second = GradientSum(), GradientSum()
+    held = [torch.ones(2), torch.zeros(())]
+    first.add(held)
+    for _ in range(2):
+        first.add([torch.ones(2), torch.zeros(())])
+        second.add([torch.full((2,), 5.0), torch.ones(())])
+    assert first.mean(3)[0] is held[0] and held[0].tolist() == [1.0, 1.0]
+    assert [tensor.tolist() for tensor in second.mean(2)] == [[5.0, 5.0], 1.0]
+    assert second.mean(1)[0].tolist() == [5.0, 5.0]
+
+
+def test_gradients_are_laid_out_as_their_inputs_and_share_no_memory() -> None:
+    images = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    contiguous, shared = torch.randn(2, 3, 4, 5), torch.randn(3)
+    repeated = torch.ones(()).expand(7)
+    found = laid_out_as(
+        [images, torch.ones(3), torch.ones(3), torch.ones(7)], [contiguous, shared, shared, repeated]
+    )
+    assert found[0].is_contiguous(memory_format=torch.channels_last) and torch.equal(found[0], contiguous)
+    assert found[1] is shared and found[2] is not shared and torch.equal(found[2], shared)
+    assert found[3].is_contiguous()
+    torch._foreach_add_(found, 1.0)
+    assert found[3].tolist() == [2.0] * 7

@@ -261,16 +261,36 @@ class _Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", METHODS[1:3], ids=["sam", "saq"])
-def test_bfloat16_does_not_round_the_perturbation_away(method: Sam | Saq) -> None:
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        (METHODS[1], [torch.bfloat16, torch.float32]),
+        (saq(perturb=("weight", "bias")), [torch.bfloat16, torch.float32]),
+        (METHODS[2], [torch.bfloat16] * 3),
+    ],
+    ids=["sam", "saq, with parameters", "saq"],
+)
+def test_bfloat16_does_not_round_the_perturbation_away(method: Sam | Saq, passes: list[torch.dtype]) -> None:
+    """Epsilon is added in float32, or goes through a product of its own."""
     exact, mixed = _Weights(), _Weights()
     for weights, precision in ((exact, "float32"), (mixed, "bfloat16")):
         with weights:
             make_step(make_network(), method, precision=precision).step(IMAGES, LABELS)
-    assert [w.dtype for w in mixed.seen] == [torch.bfloat16, torch.float32]
+    assert [w.dtype for w in mixed.seen] == passes
     before, wanted = exact.seen
-    epsilon, applied = wanted - before, mixed.seen[1] - before
+    epsilon, applied = wanted - before, sum(w.float() for w in mixed.seen[1:]) - before
     assert F.cosine_similarity(applied.flatten(), epsilon.flatten(), dim=0) > 0.99
+
+
+def test_gradients_of_a_perturbed_pass_in_bfloat16_are_those_in_float32() -> None:
+    """Where no code moves: activations are not quantized, or a rounded product may tip one of them over."""
+    found = []
+    for precision in ("float32", "bfloat16"):
+        network = make_network()
+        network[4] = nn.Identity()
+        make_step(network, saq(objective="pql", rho=1.0), precision=precision).step(IMAGES, LABELS)
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert F.cosine_similarity(found[0], found[1], dim=0) > 0.999
 
 
 def test_clip_levels_have_their_own_rate_and_decay() -> None:

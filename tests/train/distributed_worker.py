@@ -96,7 +96,8 @@ def train(
     side, classes = (8, 5) if is_transformer else (6, 4)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, classes)).double().requires_grad_(False)
     distillation = Distillation(teacher) if is_transformer or name == "taught" else None
-    objective = Objective(processes.wrap(network), F.cross_entropy, precision, micro_batch_size, distillation)
+    processes.align(network)
+    objective = Objective(network, F.cross_entropy, precision, micro_batch_size, distillation)
     strategy = build_step(objective, optimizer, METHODS[name])
     generator = torch.Generator().manual_seed(1)
     share = BATCH // processes.world_size

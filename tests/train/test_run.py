@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from saq_qat.errors import DivergedError, RecipeError, SaqError
+from saq_qat.optim.compilation import missing_compiler
 from saq_qat.recipe.load import dump_recipe, parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint
@@ -139,20 +140,41 @@ run_training(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), on_progress=kill
 """
 
 
+def kill_after_ten_steps(written: Path, folder: Path) -> None:
+    arguments = [str(written), str(folder), str(torch.get_num_threads())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment)
+    assert ended.returncode == -signal.SIGKILL
+    assert read_checkpoint(folder / "checkpoints" / "last").position.step == 9
+
+
 def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(finished: Finished, tmp_path: Path) -> None:
     """Killed inside an epoch and a tau interval, one step after a checkpoint."""
     written = tmp_path / "recipe.yaml"
     written.write_text(dump_recipe(recipe()))
-    arguments = [str(written), str(tmp_path / "run"), str(torch.get_num_threads())]
-    paths = os.pathsep.join(sys.path)
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], env={**os.environ, "PYTHONPATH": paths}
-    )
-    assert ended.returncode == -signal.SIGKILL
-    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last").position.step == 9
+    kill_after_ten_steps(written, tmp_path / "run")
     run_training(recipe(), tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == weights(finished.folder)
     assert log_without_speed(tmp_path / "run") == log_without_speed(finished.folder)
+
+
+@pytest.mark.slow  # the compiler takes a quarter of a minute for each stage
+@pytest.mark.skipif(
+    missing_compiler(torch.device("cpu")) is not None, reason="compares with what a C++ compiler makes"
+)
+def test_a_compiled_run_goes_on_bit_for_bit_after_it_was_killed(tmp_path: Path) -> None:
+    compiled = recipe("model.name=tests.train.small_network:SmallNetwork", "train.compile=on")
+    written = tmp_path / "recipe.yaml"
+    written.write_text(dump_recipe(compiled))
+    run_training(compiled, tmp_path / "whole")
+    kill_after_ten_steps(written, tmp_path / "run")
+    run_training(compiled, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    lines = log_without_speed(tmp_path / "run")
+    assert lines == log_without_speed(tmp_path / "whole")
+    stages = [line for line in lines if line["event"] == "execution"]
+    assert [line["stage"] for line in stages] == ["float", "quantized", "deploy"]
+    assert all(line["compiled"] and line["memory_format"] == "channels_last" for line in stages)
 
 
 def test_a_changed_recipe_is_refused_with_what_changed(finished: Finished) -> None:

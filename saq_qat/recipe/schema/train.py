@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from saq_qat.recipe.schema.base import BrokenRule, Count, Fraction, NonNegative, Positive, Section
 from saq_qat.recipe.schema.method import Plain, Sam, Saq
@@ -21,6 +21,23 @@ __all__ = [
 ]
 
 _ORDER = ("float", "quantized", "deploy")
+
+_SHORT = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def _in_full(precision: object) -> object:
+    return _SHORT.get(precision, precision) if isinstance(precision, str) else precision
+
+
+def _as_word(switch: object) -> object:
+    return {True: "on", False: "off"}[switch] if isinstance(switch, bool) else switch
+
+
+Precision = Annotated[Literal["float32", "bfloat16"], BeforeValidator(_in_full)]
+"""``fp32`` and ``bf16`` are read as what they are short for."""
+
+Compile = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_word)]
+"""Older YAML reads ``on`` and ``off`` as true and false."""
 
 
 class _Stage(Section):
@@ -102,10 +119,22 @@ class Train(Section):
         "needs it, and resuming the same one again. No teacher if null.",
     )
     label_smoothing: Fraction = Field(default=0.0, description="Label smoothing of the cross entropy.")
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         default="float32",
-        description="Autocast of convolutions and matrix products; quantizers and perturbed passes stay "
-        "in float32.",
+        description="float32 (or fp32), or bfloat16 (bf16): autocast of convolutions and matrix products. "
+        "Quantizers and evaluations stay in float32, and no epsilon is rounded away. On a CPU it needs "
+        "AVX-512 BF16.",
+    )
+    compile: Compile = Field(
+        default="auto",
+        description="Compile each stage's passes, which trains faster after a minute or two of warm-up and "
+        "changes no code of any value. auto: where the stage is long enough to earn that and a compiler is "
+        "there, as log.jsonl says.",
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        default="auto",
+        description="Order of images and weights in memory. auto: channels_last where passes are compiled, "
+        "else contiguous.",
     )
     deterministic: bool = Field(default=True, description="Bit-for-bit repeatable steps on one machine.")
     checkpoint_steps: Count | None = Field(
