@@ -25,7 +25,14 @@ def bench(
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size; may be given again. 1 and 8 if left out.", min=1)
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each engine on the CPU.", min=1)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads on the CPU: of each engine, 1 if left out; with --train, of torch, which takes as "
+            "many as there are cores if left out.",
+            min=1,
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
     engine: Annotated[
         Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"],
@@ -43,6 +50,10 @@ def bench(
     train: Annotated[
         Path | None, typer.Option("--train", help="Measure the training steps of this recipe instead.")
     ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Measure latency in turns with other forms of the network on the same engine; --train: training steps.
@@ -51,13 +62,13 @@ def bench(
     """
     given = arguments or []
     if train is not None:
-        _bench_training(train, given, as_json=as_json)
+        _bench_training(train, given, threads, peers=peers, as_json=as_json)
         return
     if len(given) > 1 or (given and bundle is not None):
         raise RecipeError(f"bench takes one run, or --bundle; got {' '.join(given)}")
     from saq_qat.bench.run import BenchSize
 
-    size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads, seconds=seconds)
+    size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads or 1, seconds=seconds)
     run = Path(given[0]) if given else None
     _bench_latency(run, bundle, size, engine, baselines=baselines, as_json=as_json)
 
@@ -100,19 +111,27 @@ def _bench_latency(
         typer.echo(f"\nwrote {written}")
 
 
-def _bench_training(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
+def _bench_training(
+    recipe: Path, overrides: list[str], threads: int | None, *, peers: bool, as_json: bool
+) -> None:
     import json
     from dataclasses import asdict
 
+    import torch
+
     from saq_qat.recipe.load import load_recipe
-    from saq_qat.report.cost_text import COST_TARGETS, cost_text
+    from saq_qat.report.cost_text import cost_goals, cost_text
     from saq_qat.train.cost import measure_training_cost
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     loaded = load_recipe(recipe, overrides)
     with progress(f"training steps of {recipe}") as shown:
-        cost = measure_training_cost(loaded, on_round=lambda _done, total: shown.advance(total=total))
+        cost = measure_training_cost(
+            loaded, peers=peers, on_round=lambda _done, total: shown.advance(total=total)
+        )
     if as_json:
-        ratios = {name: getattr(cost, name) for name in COST_TARGETS}
-        typer.echo(json.dumps({**asdict(cost), "ratios": ratios, "targets": COST_TARGETS}, indent=2))
+        compared = {"ratios": cost.ratios(), "goals": cost_goals(cost)}
+        typer.echo(json.dumps({**asdict(cost), **compared}, indent=2))
         return
     typer.echo("\n".join(cost_text(cost)))

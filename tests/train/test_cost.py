@@ -1,3 +1,7 @@
+"""What training steps cost, measured side by side."""
+
+from collections.abc import Sequence
+
 import pytest
 from pytest import MonkeyPatch
 from torch import Tensor
@@ -22,24 +26,48 @@ train:
 """
 
 
-def test_four_steps_are_timed_side_by_side_over_whole_cycles(monkeypatch: MonkeyPatch) -> None:
-    done: list[tuple[int, int]] = []
+def counted(monkeypatch: MonkeyPatch) -> list[int]:
+    """Images of every pass from now on."""
     passes: list[int] = []
-    backward = Objective.backward
+    gradients = Objective.gradients
 
-    def counted(self: Objective, part: MicroBatch, *, synchronise: bool, perturbed: bool = False) -> Tensor:
+    def count(
+        self: Objective, part: MicroBatch, inputs: Sequence[Tensor], *, in_float32: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         passes.append(len(part.images))
-        return backward(self, part, synchronise=synchronise, perturbed=perturbed)
+        return gradients(self, part, inputs, in_float32=in_float32)
 
-    monkeypatch.setattr(Objective, "backward", counted)
+    monkeypatch.setattr(Objective, "gradients", count)
+    return passes
+
+
+def test_steps_are_timed_side_by_side_over_whole_cycles(monkeypatch: MonkeyPatch) -> None:
+    done: list[tuple[int, int]] = []
+    passes = counted(monkeypatch)
     cost = measure_training_cost(
-        parse_recipe(RECIPE, "cost"), rounds=2, on_round=lambda now, total: done.append((now, total))
+        parse_recipe(RECIPE, "cost", ["train.compile=off", "model.pretrained=not/there.safetensors"]),
+        rounds=2,
+        on_round=lambda now, total: done.append((now, total)),
     )
-    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert (cost.tau, cost.batch_size, cost.rounds) == (2, 16, 2)
-    assert min(cost.float_step, cost.qat_step, cost.saq_step, cost.efficient_step) > 0
-    # A cycle of two: two float passes, two plain ones, four of SAQ, three with efficient training.
-    assert len(passes) == 3 * (2 + 2 + 4 + 3)
+    assert cost.full_precision_compiled is None and not cost.compiled
+    steps = (cost.full_precision, cost.quantized, cost.saq, cost.efficient)
+    assert all(0 < step.low <= step.seconds <= step.high for step in steps)
+    # A cycle of two: two float passes, two plain ones, four of SAQ, three with efficient training; and one
+    # step of each for its memory, the first of a cycle.
+    assert len(passes) == 4 * (2 + 2 + 4 + 3) + (1 + 1 + 2 + 2)
+
+
+def test_memory_is_that_of_tensors_and_counts_activations(monkeypatch: MonkeyPatch) -> None:
+    small, large = (
+        measure_training_cost(parse_recipe(RECIPE, "cost", ["train.compile=off", size]), rounds=1)
+        for size in ("train.batch_size=8", "train.batch_size=32")
+    )
+    assert small.quantized.weight_bytes == large.quantized.weight_bytes > 4 * 270_000
+    assert large.quantized.peak_bytes > 2 * small.quantized.peak_bytes
+    held = 2 * small.quantized.weight_bytes  # the parameters and their momenta
+    assert held < small.full_precision.peak_bytes < small.quantized.peak_bytes
 
 
 def test_a_recipe_that_quantizes_nothing_is_refused() -> None:
