@@ -51,6 +51,7 @@ def report_epoch(training: Training, stage: Stage) -> None:
         form=training.form,
         epoch=training.position.epoch + 1,
         loss=loss,
+        waited=round(training.epoch_waited, 3),
         **training.accuracy,
         **clip_levels(training.network),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saq_qat.data.batches import train_batches
+from saq_qat.data.cost import Waiting
 from saq_qat.data.open import open_data
 from saq_qat.errors import DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
@@ -121,10 +122,11 @@ def _enter_form(training: Training, form: Form) -> None:
             batch_size=recipe.train.batch_size,
             seed=recipe.seed,
             epoch=training.epochs_before,
+            device=device,
         )
         count = 0 if recipe.quant is None else recipe.quant.calibration_batches
         for _, (batch, _labels) in zip(range(count), batches, strict=False):
-            yield batch.to(device)
+            yield batch
 
     network, training.plan = next_form(training.network, training.plan, recipe, training.form, form, images)
     training.network, training.form = network.to(device), form
@@ -133,14 +135,17 @@ def _enter_form(training: Training, form: Form) -> None:
 
 def _train_epoch(training: Training, descent: Descent) -> None:
     recipe, processes = training.recipe, training.processes
-    batches = train_batches(
-        training.images,
-        batch_size=recipe.train.batch_size,
-        seed=recipe.seed,
-        epoch=training.epochs_before + training.position.epoch,
-        start_batch=training.position.batch,
-        rank=processes.rank,
-        world_size=processes.world_size,
+    batches = Waiting(
+        train_batches(
+            training.images,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            epoch=training.epochs_before + training.position.epoch,
+            start_batch=training.position.batch,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            device=processes.device,
+        )
     )
     training.network.train()
     clock = time.monotonic()
@@ -149,12 +154,14 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         rate = descent.rate(at)
         set_learning_rate(descent.optimizer, rate)
         seed_step(recipe.seed, at.step, processes.rank)
-        result = _step(descent, at, images.to(processes.device), labels.to(processes.device))
+        result = _step(descent, at, images, labels)
         training.loss_sum += result.loss if result.finite else 0.0
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
         report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds)
         _save_if_due(training, descent)
+    training.epoch_waited = batches.seconds
+    training.waited += batches.seconds
 
 
 def _step(descent: Descent, at: Position, images: Tensor, labels: Tensor) -> StepResult:
@@ -196,7 +203,7 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
     better = training.best is None or deciding > training.best
     training.best = deciding if training.best is None else max(training.best, deciding)
     report_epoch(training, stage)
-    training.loss_sum = 0.0
+    training.loss_sum = training.epoch_waited = 0.0
     training.move(epoch=training.position.epoch + 1, batch=0)
     if better:
         training.save("best", {})
@@ -206,7 +213,9 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
 def _finish(training: Training) -> TrainingResult:
     accuracy = training.accuracy
     seconds = time.monotonic() - training.started
-    training.write_log("end", **accuracy, best=training.best, seconds=round(seconds, 3))
+    training.write_log(
+        "end", **accuracy, best=training.best, seconds=round(seconds, 3), waited=round(training.waited, 3)
+    )
     return TrainingResult(
         folder=training.folder,
         top1=accuracy["top1"] or 0.0,
@@ -215,4 +224,5 @@ def _finish(training: Training) -> TrainingResult:
         best_top1=training.best or 0.0,
         steps=training.position.step,
         seconds=seconds,
+        waited=training.waited,
     )

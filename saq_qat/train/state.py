@@ -39,6 +39,7 @@ class Training:
         loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of this stage's epochs alone; None before the first.
         accuracy: what the last evaluation found; None for a loss that is not finite.
+        waited: seconds that this process has waited for batches; ``epoch_waited`` of them in this epoch.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
     """
 
@@ -58,6 +59,8 @@ class Training:
     loss_sum: float = 0.0
     best: float | None = None
     accuracy: dict[str, float | None] = field(default_factory=dict)
+    waited: float = 0.0
+    epoch_waited: float = 0.0
     unloaded: dict[str, Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
 

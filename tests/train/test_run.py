@@ -72,7 +72,10 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def log_without_speed(folder: Path) -> list[dict[str, object]]:
     lines = read_log(folder / "log.jsonl")
-    return [{k: v for k, v in line.items() if k not in ("images_per_second", "seconds")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds", "waited")}
+        for line in lines
+    ]
 
 
 def test_stages_follow_each_other_and_every_epoch_is_judged(finished: Finished) -> None:

@@ -15,7 +15,8 @@ class _Images(Section):
     augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = Field(
         default="none",
         description="Training augmentation. crop_flip: pad by an eighth, crop at random, mirror half of "
-        "the images; resized_crop_flip: ImageNet's crop of random area and aspect ratio, mirror half.",
+        "the images; resized_crop_flip: ImageNet's crop of 8 to 100 % of the image's area, of an aspect of "
+        "3:4 to 4:3, mirror half.",
     )
     mean: tuple[Finite, ...] | None = Field(
         default=None, description="Mean of each channel, of pixels in 0..1; that of the data set if null."
