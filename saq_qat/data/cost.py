@@ -39,7 +39,7 @@ class DataCost:
     """How long the training batches of a recipe take, with nothing else to do.
 
     Attributes:
-        first: seconds until the first batch: workers start, and images that stay in memory are decoded.
+        first: seconds until the first batch; images that stay in memory are decoded, once for all epochs.
         batch: seconds of each batch behind it, the mean of ``batches``.
         epoch_batches: batches of an epoch.
     """
@@ -55,7 +55,7 @@ class DataCost:
     @property
     def epoch(self) -> float:
         """Seconds of an epoch."""
-        return self.first + self.batch * (self.epoch_batches - 1)
+        return self.batch * self.epoch_batches
 
     @property
     def images_per_second(self) -> float:

@@ -48,7 +48,7 @@ def data_cost_text(cost: DataCost) -> list[str]:
     return [
         f"a batch of {cost.batch_size} images: {1000 * cost.batch:.2f} ms",
         f"images/s: {cost.images_per_second:,.0f}",
-        f"the first batch: {cost.first:.2f} s",
+        f"before the first one: {cost.first:.2f} s",
         f"an epoch of {cost.epoch_batches} batches: {cost.epoch:.2f} s",
         f"a twentieth of a training step of {20000 * cost.batch:.0f} ms, more of shorter ones",
         "",

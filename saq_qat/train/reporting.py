@@ -53,7 +53,7 @@ def report_epoch(training: Training, stage: Stage) -> None:
         loss=loss,
         waited=round(training.epoch_waited, 3),
         **training.accuracy,
-        **clip_levels(training.network),
+        **clip_levels(training.judged),
     )
     _show(
         training,

@@ -103,11 +103,13 @@ def _run_stage(training: Training) -> None:
 
 def _descend(training: Training, stage: DescentStage) -> None:
     _enter_form(training, stage.kind)
+    training.begin_average()
     descent = Descent(training, stage)
     descent.resume(training)
     while training.position.epoch < stage.epochs:
         _train_epoch(training, descent)
         _close_epoch(training, stage, descent.tensors())
+    training.end_average()
 
 
 def _enter_form(training: Training, form: Form) -> None:
@@ -155,6 +157,8 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         set_learning_rate(descent.optimizer, rate)
         seed_step(recipe.seed, at.step, processes.rank)
         result = _step(descent, at, images, labels)
+        if training.average is not None and result.finite:
+            training.average.update(at.epoch * training.batches + at.batch)
         training.loss_sum += result.loss if result.finite else 0.0
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
@@ -181,7 +185,7 @@ def _save_if_due(training: Training, descent: Descent) -> None:
     every = training.recipe.train.checkpoint_steps
     number = training.asked_to_stop()
     if number or (every is not None and training.position.step % every == 0):
-        training.processes.average_statistics(training.network)
+        training.average_statistics()
         training.save("last", descent.tensors())
     if number:
         raise training.stopped(number)
@@ -189,9 +193,9 @@ def _save_if_due(training: Training, descent: Descent) -> None:
 
 def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -> None:
     """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if it leads its stage."""
-    training.processes.average_statistics(training.network)
+    training.average_statistics()
     found, deployed = evaluate_both(
-        training.network, training.plan, training.recipe, training.images, training.processes
+        training.judged, training.plan, training.recipe, training.images, training.processes
     )
     training.accuracy = {
         "top1": found.top1,

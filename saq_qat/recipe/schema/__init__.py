@@ -17,6 +17,7 @@ from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
 from saq_qat.recipe.schema.train import (
     DeployStage,
     DescentStage,
+    Ema,
     FloatStage,
     QuantizedStage,
     Stage,
@@ -37,6 +38,7 @@ __all__ = [
     "DescentStage",
     "Digits",
     "EfficientTraining",
+    "Ema",
     "FloatStage",
     "ImageFolder",
     "Model",

@@ -13,6 +13,7 @@ from saq_qat.recipe.schema.teacher import Teacher
 __all__ = [
     "DeployStage",
     "DescentStage",
+    "Ema",
     "FloatStage",
     "QuantizedStage",
     "Stage",
@@ -81,6 +82,16 @@ DescentStage = FloatStage | QuantizedStage | DeployStage
 Stage = Annotated[FloatStage | QuantizedStage | StatisticsStage | DeployStage, Field(discriminator="kind")]
 
 
+class Ema(Section):
+    """An exponential moving average of the weights, judged and deployed in their place."""
+
+    decay: Fraction = Field(
+        default=0.999,
+        description="Share of the average that stays in each step; smaller in the first steps of a stage: "
+        "(1 + n) / (10 + n) after n steps.",
+    )
+
+
 class Train(Section):
     """The stages of training and what they share."""
 
@@ -100,6 +111,12 @@ class Train(Section):
         default=None,
         description="Knowledge distillation: a trained network that teaches in all stages. Training alone "
         "needs it, and resuming the same one again. No teacher if null.",
+    )
+    ema: Ema | None = Field(
+        default=None,
+        description="Moving average of weights, clip levels and BatchNorm's statistics over the steps of a "
+        "stage: what is evaluated after each epoch, saved as best, exported, and where the next stage "
+        "begins. The weights themselves if null.",
     )
     label_smoothing: Fraction = Field(default=0.0, description="Label smoothing of the cross entropy.")
     precision: Literal["float32", "bfloat16"] = Field(
