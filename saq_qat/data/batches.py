@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from saq_qat.data.counter import Stream, shuffled
+from saq_qat.data.counter import Stream, seeds, shuffled
 from saq_qat.data.epoch import Batch, ResidentEpoch, TrainEpoch, ValPart
+from saq_qat.data.mixing import Mixer
 from saq_qat.data.open import ImageData
 from saq_qat.data.transforms import network_input
 from saq_qat.data.workers import prepared_batches
 from saq_qat.errors import DataError, RecipeError
+from saq_qat.recipe.schema import Mixing
 
 __all__ = ["steps_per_epoch", "train_batches", "val_batches"]
 
@@ -41,11 +44,15 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device = _CPU,
+    mixing: Mixing | None = None,
 ) -> Iterator[Batch]:
     """The batches of an epoch from `start_batch` on: float32 [n, 3, S, S] normalised, int64 [n], on `device`.
 
     Images that live decoded in memory lie on a GPU as a whole and are augmented there; others come to it in
     pinned memory. Both are the same to the last bit.
+
+    With `mixing`, labels become float32 [n, classes]; what is drawn for it depends on (seed, epoch, batch),
+    and each image is mixed with the one before it in the global batch, whichever rank has it.
 
     `batch_size` is global: rank r of w gets the r-th of w equal, contiguous parts of every global batch, so
     n is batch_size / world_size. Order depends on (seed, epoch), augmentation on (seed, epoch, image),
@@ -60,6 +67,8 @@ def train_batches(
             f"train.batch_size must be a multiple of the {world_size} processes; got {batch_size}."
         )
     part = batch_size // world_size
+    # In a batch that one rank has as a whole, the first image's neighbour is there already.
+    leading = mixing is not None and world_size > 1
     make = TrainEpoch(
         images=image_data.train,
         order=shuffled(Stream.ORDER, seed, epoch, len(image_data.train)),
@@ -69,10 +78,16 @@ def train_batches(
         image_size=image_data.preprocessing.image_size,
         seed=seed,
         epoch=epoch,
+        policy=image_data.policy,
+        leading=leading,
     )
     squares = _resident(image_data, device)
     prepare = make if squares is None else ResidentEpoch(make, squares)
-    return _normalised(image_data, prepare, range(start_batch, steps), device)
+    batches = _normalised(image_data, prepare, range(start_batch, steps), device)
+    if mixing is None:
+        return batches
+    drawn = seeds(Stream.MIXING, seed, epoch, np.arange(start_batch, steps)).tolist()
+    return Mixer(mixing, len(image_data.classes)).batches(batches, drawn, leading=int(leading))
 
 
 def val_batches(
@@ -97,7 +112,7 @@ def val_batches(
 
 def _resident(image_data: ImageData, device: torch.device) -> Tensor | None:
     """All training images on a GPU, copied there once; None on the CPU, or if they would not fit."""
-    if device.type == "cpu" or image_data.augmentation == "resized_crop_flip":
+    if device.type == "cpu" or image_data.augmentation == "resized_crop_flip" or image_data.policy:
         return None
     return image_data.train.on_device(device)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from saq_qat.data.augment import Augmentation
 from saq_qat.data.folder import FolderSplit, find_images
 from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
+from saq_qat.data.policy import Policy
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
 from saq_qat.data.subset import limited
 from saq_qat.errors import RecipeError
@@ -27,7 +28,7 @@ class ImageData:
     """The images of a recipe. Reading may fill a cache; batches do not depend on it.
 
     `train` and `val` give (uint8 [3, H, W], label); the label is an index into `classes`. `workers`
-    processes prepare batches, 0 for none.
+    processes prepare batches, 0 for none. `policy` changes training images behind their augmentation.
     """
 
     train: Images
@@ -36,6 +37,7 @@ class ImageData:
     preprocessing: Preprocessing
     augmentation: Augmentation
     workers: int
+    policy: Policy | None = None
 
 
 def open_data(data: Data, seed: int) -> ImageData:
@@ -68,13 +70,15 @@ def _unread(data: Never) -> RecipeError:
 def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
     train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
     val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
+    preprocessing = _preprocessing(data, None, arrays.mean, arrays.std)
     return ImageData(
         MemoryImages(arrays.train_pixels[train], arrays.train_labels[train]),
         MemoryImages(arrays.val_pixels[val], arrays.val_labels[val]),
         arrays.classes,
-        _preprocessing(data, None, arrays.mean, arrays.std),
+        preprocessing,
         data.augmentation,
         data.workers,
+        Policy.of(data, preprocessing.mean),
     )
 
 
@@ -82,14 +86,16 @@ def _open_folder(data: ImageFolder, seed: int) -> ImageData:
     resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
     train, val, classes = find_images(Path(data.root))
     paths, labels = _limited(train, data.train_limit, seed, "train_limit")
+    preprocessing = _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD)
     whole = data.augmentation == "resized_crop_flip"
     return ImageData(
         WholeFileImages(paths, labels) if whole else FileImages(paths, labels, data.image_size, resize),
         FileImages(*_limited(val, data.val_limit, 0, "val_limit"), data.image_size, resize),
         classes,
-        _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD),
+        preprocessing,
         data.augmentation,
         data.workers,
+        Policy.of(data, preprocessing.mean),
     )
 
 

@@ -147,6 +147,7 @@ def _train_epoch(training: Training, descent: Descent) -> None:
             rank=processes.rank,
             world_size=processes.world_size,
             device=processes.device,
+            mixing=recipe.train.mixing,
         )
     )
     training.network.train()

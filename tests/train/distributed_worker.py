@@ -56,6 +56,7 @@ train:
   batch_size: 16
   optimizer: {kind: sgd}
   ema: {decay: 0.6}
+  mixing: {mixup: 0.4, cutmix: 1.0}
   stages:
     - {kind: float, epochs: 1, lr: 0.01}
     - {kind: statistics, batches: 4}

@@ -5,7 +5,7 @@ description that editors show (`saq-qat schema`).
 """
 
 from saq_qat.recipe.schema.base import Bits, Section
-from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, Synthetic
+from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, RandAugment, RandomErasing, Synthetic
 from saq_qat.recipe.schema.deploy import Cpu, Deploy, OnnxRuntime, Target, Thresholds
 from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
 from saq_qat.recipe.schema.model import Model
@@ -19,6 +19,7 @@ from saq_qat.recipe.schema.train import (
     DescentStage,
     Ema,
     FloatStage,
+    Mixing,
     QuantizedStage,
     Stage,
     StatisticsStage,
@@ -41,6 +42,7 @@ __all__ = [
     "Ema",
     "FloatStage",
     "ImageFolder",
+    "Mixing",
     "Model",
     "OnnxRuntime",
     "Optimizer",
@@ -48,6 +50,8 @@ __all__ = [
     "Plain",
     "Quant",
     "QuantizedStage",
+    "RandAugment",
+    "RandomErasing",
     "Recipe",
     "Sam",
     "Saq",

@@ -15,6 +15,7 @@ __all__ = [
     "DescentStage",
     "Ema",
     "FloatStage",
+    "Mixing",
     "QuantizedStage",
     "Stage",
     "StatisticsStage",
@@ -82,6 +83,25 @@ DescentStage = FloatStage | QuantizedStage | DeployStage
 Stage = Annotated[FloatStage | QuantizedStage | StatisticsStage | DeployStage, Field(discriminator="kind")]
 
 
+class Mixing(Section):
+    """Training images mixed with others of their batch, labels in the same proportion."""
+
+    mixup: Positive | None = Field(
+        default=None,
+        description="Blend two images (Zhang et al., 2018): alpha of the Beta distribution that draws how "
+        "far.",
+    )
+    cutmix: Positive | None = Field(
+        default=None,
+        description="Put a rectangle of one image into the other (Yun et al., 2019): alpha of the Beta "
+        "distribution that draws how large.",
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        if self.mixup is None and self.cutmix is None:
+            yield "mixup", "mixing needs mixup, cutmix or both, of which each batch then draws one"
+
+
 class Ema(Section):
     """An exponential moving average of the weights, judged and deployed in their place."""
 
@@ -111,6 +131,9 @@ class Train(Section):
         default=None,
         description="Knowledge distillation: a trained network that teaches in all stages. Training alone "
         "needs it, and resuming the same one again. No teacher if null.",
+    )
+    mixing: Mixing | None = Field(
+        default=None, description="Mix training images and their labels; each stands for itself if null."
     )
     ema: Ema | None = Field(
         default=None,
