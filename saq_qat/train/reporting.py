@@ -60,8 +60,8 @@ def report_epoch(training: Training, stage: Stage) -> None:
         stage,
         loss,
         batches,
-        top1=training.accuracy["top1"],
-        deploy_top1=training.accuracy["deploy_top1"],
+        top1=training.accuracy.get("top1"),
+        deploy_top1=training.accuracy.get("deploy_top1"),
     )
 
 

@@ -195,6 +195,26 @@ def _save_if_due(training: Training, descent: Descent) -> None:
 def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -> None:
     """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if it leads its stage."""
     training.average_statistics()
+    better = _is_judged(training, stage) and _judge(training)
+    report_epoch(training, stage)
+    training.loss_sum = training.epoch_waited = 0.0
+    training.move(epoch=training.position.epoch + 1, batch=0)
+    if better:
+        training.save("best", {})
+    training.save("last", tensors)
+
+
+def _is_judged(training: Training, stage: Stage) -> bool:
+    """Whether the epoch that ends is one to judge; what an earlier one was worth is forgotten if not."""
+    done, every = training.position.epoch + 1, training.recipe.train.evaluate_epochs
+    judged = isinstance(stage, StatisticsStage) or done % every == 0 or done == stage.epochs
+    if not judged:
+        training.accuracy = dict.fromkeys(training.accuracy)
+    return judged
+
+
+def _judge(training: Training) -> bool:
+    """Evaluate what would ship; whether it leads its stage."""
     found, deployed = evaluate_both(
         training.judged, training.plan, training.recipe, training.images, training.processes
     )
@@ -207,12 +227,7 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
     deciding = found.top1 if deployed is None else deployed.top1
     better = training.best is None or deciding > training.best
     training.best = deciding if training.best is None else max(training.best, deciding)
-    report_epoch(training, stage)
-    training.loss_sum = training.epoch_waited = 0.0
-    training.move(epoch=training.position.epoch + 1, batch=0)
-    if better:
-        training.save("best", {})
-    training.save("last", tensors)
+    return better
 
 
 def _finish(training: Training) -> TrainingResult:

@@ -148,6 +148,11 @@ class Train(Section):
         "in float32.",
     )
     deterministic: bool = Field(default=True, description="Bit-for-bit repeatable steps on one machine.")
+    evaluate_epochs: Count = Field(
+        default=1,
+        description="Judge the network every so many epochs, and after the last of each stage. The epochs "
+        "between are saved as last and cannot become best.",
+    )
     checkpoint_steps: Count | None = Field(
         default=None, description="Save every so many steps too; only after each epoch if null."
     )
