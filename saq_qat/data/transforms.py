@@ -61,7 +61,7 @@ def read_crop(path: Path, image_size: int, choose: ChooseBox) -> Pixels:
 
     Where the rectangle is several times as large as the square, a JPEG is decoded at half, a quarter or an
     eighth of its size, with two pixels or more left for each one of the square, so that the resampling
-    filter still averages what it should: numbers differ by less than one level of 255 in the mean.
+    filter still averages what it should: on photographs numbers differ by half a level of 255 in the mean.
     """
     with _naming(path):
         image = preprocess.open_undecoded(path)
