@@ -131,7 +131,7 @@ def _bench_data(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
 
     from saq_qat.data.cost import measure_data_cost
     from saq_qat.recipe.load import load_recipe
-    from saq_qat.report.cost_text import data_cost_text
+    from saq_qat.report.data_cost_text import data_cost_text
 
     loaded = load_recipe(recipe, overrides)
     with progress(f"training batches of {recipe}") as shown:

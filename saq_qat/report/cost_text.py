@@ -1,10 +1,9 @@
-"""What training steps cost, as text beside the targets, and what their batches do."""
+"""What a training step costs, as text beside the targets."""
 
-from saq_qat.data.cost import DataCost
 from saq_qat.report.text import aligned, times
 from saq_qat.train.cost import TrainingCost
 
-__all__ = ["COST_TARGETS", "cost_text", "data_cost_text"]
+__all__ = ["COST_TARGETS", "cost_text"]
 
 COST_TARGETS = {"qat_to_float": 1.35, "saq_to_qat": 2.1, "efficient_to_qat": 1.3}
 """Largest ratio of each property of ``TrainingCost`` that counts as cheap."""
@@ -40,20 +39,6 @@ def cost_text(cost: TrainingCost) -> list[str]:
         "on every batch all four take a step, in a rotating order"
     )
     return [*aligned(header, cells), "", measured]
-
-
-def data_cost_text(cost: DataCost) -> list[str]:
-    """How long batches take alone, and which steps they would slow down."""
-    prepared = f"{cost.workers} loader processes" if cost.workers else "the training process itself"
-    return [
-        f"a batch of {cost.batch_size} images: {1000 * cost.batch:.2f} ms",
-        f"images/s: {cost.images_per_second:,.0f}",
-        f"before the first one: {cost.first:.2f} s",
-        f"an epoch of {cost.epoch_batches} batches: {cost.epoch:.2f} s",
-        f"a twentieth of a training step of {20000 * cost.batch:.0f} ms, more of shorter ones",
-        "",
-        f"mean of {cost.batches} batches behind the first, prepared by {prepared}, {cost.device}",
-    ]
 
 
 def _met(ratio: float | None, target: float | None) -> str:

@@ -61,5 +61,5 @@ def _state(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         if statistic is not None
     ]
     known = {id(statistic) for statistic in statistics}
-    trained = [parameter.detach() for parameter in network.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return [*trained, *statistics], [buffer for buffer in network.buffers() if id(buffer) not in known]

@@ -103,9 +103,9 @@ def _run_stage(training: Training) -> None:
 
 def _descend(training: Training, stage: DescentStage) -> None:
     _enter_form(training, stage.kind)
-    training.begin_average()
     descent = Descent(training, stage)
     descent.resume(training)
+    training.begin_average()
     while training.position.epoch < stage.epochs:
         _train_epoch(training, descent)
         _close_epoch(training, stage, descent.tensors())
@@ -157,10 +157,10 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         rate = descent.rate(at)
         set_learning_rate(descent.optimizer, rate)
         seed_step(recipe.seed, at.step, processes.rank)
-        result = _step(descent, at, images, labels)
+        result = _step(descent, at, images.to(processes.device), labels.to(processes.device))
+        training.loss_sum += result.loss if result.finite else 0.0
         if training.average is not None and result.finite:
             training.average.update(at.epoch * training.batches + at.batch)
-        training.loss_sum += result.loss if result.finite else 0.0
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
         report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds)

@@ -43,6 +43,7 @@ class Training:
         accuracy: what the last evaluation found; None for a loss that is not finite.
         waited: seconds that this process has waited for batches; ``epoch_waited`` of them in this epoch.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
+        behind: weights from the checkpoint whose average its model is, until their stage takes them.
     """
 
     recipe: Recipe
@@ -65,6 +66,7 @@ class Training:
     waited: float = 0.0
     epoch_waited: float = 0.0
     unloaded: dict[str, Tensor] | None = None
+    behind: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -107,19 +109,17 @@ class Training:
         self.loss_sum, self.best = progress["loss_sum"], progress["best"]
         self.accuracy = dict(progress["accuracy"])
         self.unloaded = dict(checkpoint.training)
+        self.behind = weights_behind(checkpoint.training)
 
     def begin_average(self) -> None:
-        """Average the weights of the stage that begins, or that a checkpoint stands in.
-
-        A checkpoint's model is the average; the weights it was taken over lie beside the optimizer's state.
-        """
+        """Average the weights of the stage that begins, or that a checkpoint stands in."""
         ema = self.recipe.train.ema
         if ema is None:
             return
         self.average = WeightAverage(self.network, ema.decay)
-        weights = weights_behind(self.unloaded or {})
-        if weights:
-            load_weights(self.network, weights, str(self.folder))
+        if self.behind:
+            load_weights(self.network, self.behind, str(self.folder))
+        self.behind = {}
 
     def end_average(self) -> None:
         """Go on with what was judged: the average of the stage that ends becomes the network's weights."""
