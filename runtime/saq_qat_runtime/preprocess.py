@@ -38,7 +38,9 @@ __all__ = [
     "centre_crop",
     "fit",
     "normalise",
+    "open_undecoded",
     "open_upright",
+    "orientation",
     "preprocess",
     "resize_short_side",
     "resized_size",
@@ -94,9 +96,19 @@ def open_upright(image: Any, channels: int = 3) -> "Image":
 
     Raises InputError for anything else, and as `upright` does.
     """
+    return upright(open_undecoded(image), channels)
+
+
+def open_undecoded(image: Any) -> "Image":
+    """A path, the bytes of a file or a PIL image, of a size that is allowed; its pixels are not decoded yet.
+
+    Raises InputError for anything else.
+    """
     pil = _import_pil()
     if isinstance(image, pil.Image):
-        return upright(image, channels)
+        given: Image = image
+        _check_size(*given.size)
+        return given
     if not isinstance(image, (bytes, bytearray, str, PathLike)):
         kinds = "a path, bytes, a PIL image or a uint8 array (height, width, 3)"
         raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
@@ -109,7 +121,8 @@ def open_upright(image: Any, channels: int = 3) -> "Image":
         raise InputError(f"Not a readable image: it is no {', '.join(FORMATS)} file, or damaged.") from error
     except _DECODING_ERRORS as error:
         raise InputError(f"Not a readable image ({', '.join(FORMATS)}): {error}. Copy it again.") from error
-    return upright(opened, channels)
+    _check_size(*opened.size)
+    return opened
 
 
 def upright(image: "Image", channels: int = 3) -> "Image":
@@ -131,6 +144,15 @@ def upright(image: "Image", channels: int = 3) -> "Image":
         return with_alpha.convert(_MODES[channels])
     except _DECODING_ERRORS as error:
         raise InputError(f"The image cannot be decoded: {error}. The file may be cut short.") from error
+
+
+def orientation(image: "Image") -> int:
+    """The EXIF tag by which `upright` turns an image: 1 for none, 2 to 8; InputError if it is damaged."""
+    try:
+        tag: int = image.getexif().get(0x0112, 1)
+    except _DECODING_ERRORS as error:
+        raise InputError(f"The image cannot be decoded: {error}. The file may be cut short.") from error
+    return tag if tag in range(2, 9) else 1
 
 
 def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`saq-qat bench`: latency of a bundle beside its baselines, or the cost of a recipe's training steps."""
+"""`saq-qat bench`: latency of a bundle beside its baselines, or the cost of a recipe's training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +19,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]",
-            help="A run's folder; the newest run if left out. With --train, overrides such as seed=1.",
+            help="A run's folder; the newest run if left out. With --train or --data, values to set: seed=1.",
         ),
     ] = None,
     batch: Annotated[
@@ -54,15 +54,22 @@ def bench(
         bool,
         typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed."),
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Measure the training batches of this recipe instead.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Measure latency in turns with other forms of the network on the same engine; --train: training steps.
+    """Measure latency in turns with other forms of the network on the same engine; --train: training steps;
+    --data: their batches.
 
     Exit code 4 if the engine that --engine names cannot run here.
     """
     given = arguments or []
     if train is not None:
         _bench_training(train, given, threads, peers=peers, as_json=as_json)
+        return
+    if data is not None:
+        _bench_data(data, given, as_json=as_json)
         return
     if len(given) > 1 or (given and bundle is not None):
         raise RecipeError(f"bench takes one run, or --bundle; got {' '.join(given)}")
@@ -135,3 +142,21 @@ def _bench_training(
         typer.echo(json.dumps({**asdict(cost), **compared}, indent=2))
         return
     typer.echo("\n".join(cost_text(cost)))
+
+
+def _bench_data(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from saq_qat.data.cost import measure_data_cost
+    from saq_qat.recipe.load import load_recipe
+    from saq_qat.report.data_cost_text import data_cost_text
+
+    loaded = load_recipe(recipe, overrides)
+    with progress(f"training batches of {recipe}") as shown:
+        cost = measure_data_cost(loaded, on_batch=lambda _done, total: shown.advance(total=total))
+    if as_json:
+        derived = {"epoch": cost.epoch, "images_per_second": cost.images_per_second}
+        typer.echo(json.dumps({**asdict(cost), **derived}, indent=2))
+        return
+    typer.echo("\n".join(data_cost_text(cost)))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_MUCH = 0.05
+
 
 def train(
     recipe: Annotated[
@@ -141,6 +143,12 @@ def _print_result(result: "TrainingResult") -> None:
     typer.echo(
         f"{line} (best {result.best_top1:.2f} %), after {result.steps} steps in {result.seconds:.1f} s"
     )
+    share = result.waited / result.seconds
+    if share > _MUCH:
+        typer.echo(
+            f"{100 * share:.0f} % of the time passed in waiting for images; data.workers: N prepares them "
+            "beside the steps, in N processes"
+        )
     typer.echo(f"run {result.folder}")
     if result.deploy_top1 is not None:
         typer.echo(f"next: saq-qat export {result.folder}")

@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Stream", "shuffled", "uniforms"]
+__all__ = ["Stream", "seeds", "shuffled", "uniforms"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
@@ -24,6 +24,8 @@ class Stream(IntEnum):
     AUGMENTATION = 1
     SUBSET = 2
     SYNTHETIC = 3
+    POLICY = 4
+    MIXING = 5
 
 
 def _hashes(stream: Stream, seed: int, epoch: int, positions: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -44,6 +46,11 @@ def uniforms(
     positions = indices.astype(np.uint64)[:, None] * np.uint64(width) + columns
     # The upper 53 bits fill a float64's significand exactly.
     return (_hashes(stream, seed, epoch, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def seeds(stream: Stream, seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A seed for each index, of a generator that draws all that belongs to it; of 32 bits, as torch's has."""
+    return _hashes(stream, seed, epoch, indices.astype(np.uint64)) >> np.uint64(32)
 
 
 def shuffled(stream: Stream, seed: int, epoch: int, count: int) -> NDArray[np.int64]:

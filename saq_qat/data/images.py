@@ -3,17 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from saq_qat.data.transforms import Pixels, read_short_side, read_square
+from saq_qat.data.transforms import ChooseBox, Pixels, read_crop, read_square, read_whole, resized_crop
 
-__all__ = ["FileImages", "Images", "MemoryImages", "ReadShortSide", "ReadSquare"]
+__all__ = ["CACHE_BYTES", "FileImages", "Images", "MemoryImages", "WholeFileImages"]
 
 CACHE_BYTES = 1_500_000_000
 
@@ -22,10 +22,32 @@ class Images(ABC):
     """A sequence of images with labels, int64 [len]."""
 
     labels: NDArray[np.int64]
+    _resident: Tensor | None = None
 
     @abstractmethod
     def read(self, index: int) -> Pixels:
         """Image `index` as uint8 [H, W, 3]; raises DataError if its file is damaged."""
+
+    def read_batch(self, indices: NDArray[np.int64]) -> Pixels:
+        """Images of one size, uint8 [len(indices), H, W, 3], in memory of their own; raises as `read`."""
+        return np.stack([self.read(index) for index in indices.tolist()])
+
+    def read_crop(self, index: int, image_size: int, choose: ChooseBox) -> Pixels:
+        """A rectangle of image `index`, resized: uint8 [image_size, image_size, 3]; raises as `read`."""
+        whole = Image.fromarray(self.read(index))
+        return resized_crop(whole, image_size, choose(*whole.size))
+
+    def in_memory(self) -> Pixels | None:
+        """All images as one array, uint8 [len, H, W, 3], decoded now if need be; None if it would not fit."""
+        return None
+
+    def on_device(self, device: torch.device) -> Tensor | None:
+        """All images, uint8 [len, H, W, 3], on a device that keeps them; None if they would not fit."""
+        if self._resident is None or self._resident.device != device:
+            pixels = self.in_memory()
+            fits = pixels is not None and pixels.nbytes <= CACHE_BYTES
+            self._resident = torch.from_numpy(pixels).to(device) if fits else None
+        return self._resident
 
     def preload(self, threads: int) -> None:  # noqa: B027 (images in memory have nothing to load)
         """Fill the cache, if there is one, so that processes forked afterwards share it."""
@@ -52,65 +74,79 @@ class MemoryImages(Images):
         pixels: Pixels = self.pixels[index]
         return pixels
 
+    def read_batch(self, indices: NDArray[np.int64]) -> Pixels:
+        pixels: Pixels = self.pixels[indices]
+        return pixels
 
-@dataclass(frozen=True)
-class ReadSquare:
-    """Read a file as evaluation sees it: a square of side `image_size`."""
-
-    image_size: int
-    resize: int
-
-    def __call__(self, path: Path) -> Pixels:
-        return read_square(path, self.image_size, self.resize)
-
-    def expected_bytes(self) -> int:
-        return 3 * self.image_size**2
+    def in_memory(self) -> Pixels | None:
+        return self.pixels
 
 
-@dataclass(frozen=True)
-class ReadShortSide:
-    """Read a file whole, scaled so that its short side is `resize`: what resized crops are taken from."""
+class WholeFileImages(Images):
+    """Images of files at their own size, decoded whenever they are read."""
 
-    resize: int
+    def __init__(self, paths: Sequence[Path], labels: NDArray[np.int64]) -> None:
+        self.paths = tuple(paths)
+        self.labels = labels
 
-    def __call__(self, path: Path) -> Pixels:
-        return read_short_side(path, self.resize)
+    def read(self, index: int) -> Pixels:
+        return read_whole(self.paths[index])
 
-    def expected_bytes(self) -> int:
-        # Photographs are 4:3 on average.
-        return 3 * self.resize**2 * 4 // 3
+    def read_crop(self, index: int, image_size: int, choose: ChooseBox) -> Pixels:
+        return read_crop(self.paths[index], image_size, choose)
 
 
 class FileImages(Images):
-    """Images decoded from files when first read.
+    """Images of files as evaluation sees them, squares of side `image_size`, decoded when first read.
 
-    Decoded pixels are kept in memory if all of them are expected to fit `cache_bytes` (1.5 GB for each
-    split; every process of a distributed run has its own). Pixels are the same with and without the cache.
+    Decoded pixels are kept in one array if all of them fit `cache_bytes` (1.5 GB for each split; every
+    process of a distributed run has its own). Pixels are the same with and without the cache.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
         labels: NDArray[np.int64],
-        reader: ReadSquare | ReadShortSide,
+        image_size: int,
+        resize: int,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.paths = tuple(paths)
         self.labels = labels
-        self.reader = reader
-        fits = len(paths) * reader.expected_bytes() <= cache_bytes
-        self._cache: dict[int, Pixels] | None = {} if fits else None
+        self.image_size = image_size
+        self.resize = resize
+        shape = (len(self.paths), image_size, image_size, 3)
+        # Memory that nothing was written to costs nothing yet.
+        self._cache = np.empty(shape, np.uint8) if np.prod(shape) <= cache_bytes else None
+        self._cached = np.zeros(len(self.paths), bool)
 
     def read(self, index: int) -> Pixels:
         if self._cache is None:
-            return self.reader(self.paths[index])
-        if index not in self._cache:
-            self._cache[index] = self.reader(self.paths[index])
-        return self._cache[index]
+            return read_square(self.paths[index], self.image_size, self.resize)
+        self._decode(index)
+        pixels: Pixels = self._cache[index]
+        return pixels
+
+    def read_batch(self, indices: NDArray[np.int64]) -> Pixels:
+        if self._cache is None:
+            return super().read_batch(indices)
+        for index in indices[~self._cached[indices]].tolist():
+            self._decode(index)
+        pixels: Pixels = self._cache[indices]
+        return pixels
+
+    def in_memory(self) -> Pixels | None:
+        self.preload(threads=torch.get_num_threads())
+        return self._cache
 
     def preload(self, threads: int) -> None:
-        if self._cache is None or len(self._cache) == len(self):
+        if self._cache is None or self._cached.all():
             return
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(self.read, range(len(self))):
+            for _ in pool.map(self._decode, range(len(self))):
                 pass
+
+    def _decode(self, index: int) -> None:
+        if self._cache is not None and not self._cached[index]:
+            self._cache[index] = read_square(self.paths[index], self.image_size, self.resize)
+            self._cached[index] = True

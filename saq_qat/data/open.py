@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saq_qat.data.augment import Augmentation
 from saq_qat.data.folder import FolderSplit, find_images
-from saq_qat.data.images import FileImages, Images, MemoryImages, ReadShortSide, ReadSquare
+from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
+from saq_qat.data.policy import Policy
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
 from saq_qat.data.subset import limited
 from saq_qat.errors import RecipeError
@@ -24,7 +28,7 @@ class ImageData:
     """The images of a recipe. Reading may fill a cache; batches do not depend on it.
 
     `train` and `val` give (uint8 [3, H, W], label); the label is an index into `classes`. `workers`
-    processes prepare batches, 0 for none.
+    processes prepare batches, 0 for none. `policy` changes training images behind their augmentation.
     """
 
     train: Images
@@ -33,6 +37,7 @@ class ImageData:
     preprocessing: Preprocessing
     augmentation: Augmentation
     workers: int
+    policy: Policy | None = None
 
 
 def open_data(data: Data, seed: int) -> ImageData:
@@ -65,38 +70,40 @@ def _unread(data: Never) -> RecipeError:
 def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
     train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
     val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
+    preprocessing = _preprocessing(data, None, arrays.mean, arrays.std)
     return ImageData(
         MemoryImages(arrays.train_pixels[train], arrays.train_labels[train]),
         MemoryImages(arrays.val_pixels[val], arrays.val_labels[val]),
         arrays.classes,
-        _preprocessing(data, None, arrays.mean, arrays.std),
+        preprocessing,
         data.augmentation,
         data.workers,
+        Policy.of(data, preprocessing.mean),
     )
 
 
 def _open_folder(data: ImageFolder, seed: int) -> ImageData:
     resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
     train, val, classes = find_images(Path(data.root))
-    square = ReadSquare(data.image_size, resize)
+    paths, labels = _limited(train, data.train_limit, seed, "train_limit")
+    preprocessing = _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD)
     whole = data.augmentation == "resized_crop_flip"
     return ImageData(
-        _file_images(
-            train, ReadShortSide(resize) if whole else square, data.train_limit, seed, "train_limit"
-        ),
-        _file_images(val, square, data.val_limit, 0, "val_limit"),
+        WholeFileImages(paths, labels) if whole else FileImages(paths, labels, data.image_size, resize),
+        FileImages(*_limited(val, data.val_limit, 0, "val_limit"), data.image_size, resize),
         classes,
-        _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD),
+        preprocessing,
         data.augmentation,
         data.workers,
+        Policy.of(data, preprocessing.mean),
     )
 
 
-def _file_images(
-    split: FolderSplit, reader: ReadSquare | ReadShortSide, limit: int | None, seed: int, key: str
-) -> FileImages:
+def _limited(
+    split: FolderSplit, limit: int | None, seed: int, key: str
+) -> tuple[list[Path], NDArray[np.int64]]:
     chosen = limited(split.labels, limit, seed, key)
-    return FileImages([split.paths[index] for index in chosen], split.labels[chosen], reader)
+    return [split.paths[index] for index in chosen], split.labels[chosen]
 
 
 def _preprocessing(

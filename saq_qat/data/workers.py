@@ -39,9 +39,12 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: int) -> Iterator[Batch]:
+def prepared_batches(
+    prepare: Callable[[int], Batch], indices: range, workers: int, *, pinned: bool = False
+) -> Iterator[Batch]:
     """prepare(i) for each of `indices`, in order, computed by `workers` processes (0: by this one).
 
+    `pinned`: workers' batches come in memory from which a GPU copies while it computes.
     `prepare` must be picklable and pure. Raises DataError if it does, or if a worker dies (noticed within
     seconds).
     """
@@ -53,6 +56,7 @@ def prepared_batches(prepare: Callable[[int], Batch], indices: range, workers: i
         batch_size=None,
         sampler=indices,
         num_workers=workers,
+        pin_memory=pinned,
         collate_fn=_unchanged,
         # Its own generator: the loader would otherwise draw from the global one, and only with workers.
         generator=torch.Generator(),

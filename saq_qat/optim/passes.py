@@ -31,7 +31,8 @@ class MicroBatch:
     """Images that share one perturbation, with all that their loss is made of.
 
     Attributes:
-        images: (n, C, H, W); ``labels`` are (n,).
+        images: (n, C, H, W).
+        labels: classes (n,), or a distribution over them for each image (n, classes) where labels are mixed.
         teacher_logits: (n, classes), one answer for every pass; None without a teacher.
     """
 

@@ -41,7 +41,10 @@ class TrainingStep(Protocol):
     """A strategy: one optimizer step on one batch, and what must be saved to go on exactly."""
 
     def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Train on images (N, C, H, W) and labels (N,). Raises DivergedError after too many skipped steps."""
+        """Train on images (N, C, H, W) and labels (N,) or (N, classes).
+
+        Raises DivergedError after too many skipped steps.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]: ...

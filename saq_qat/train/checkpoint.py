@@ -60,8 +60,9 @@ class Checkpoint:
 
     Attributes:
         form: which network the weights belong to.
-        model: its parameters and buffers by name.
-        training: optimizer and method tensors; empty where training does not continue (``best``).
+        model: its parameters and buffers by name; the averaged ones where weights are averaged.
+        training: optimizer and method tensors, and the weights behind an average; empty where training does
+            not continue (``best``).
         progress: plain numbers of the epoch so far and of the best epoch.
         sha256: of its model.safetensors, by which results know it; empty before it is written.
         records: of its quantizers; None in full precision.

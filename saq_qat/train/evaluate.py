@@ -66,7 +66,13 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
 def evaluate_on(network: nn.Module, recipe: Recipe, images: ImageData, processes: Processes) -> Accuracy:
     """Accuracy of ``network`` on the validation images of a recipe, in batches of a process's share."""
     size = processes.share_of(recipe.train.batch_size, None)
-    batches = val_batches(images, batch_size=size, rank=processes.rank, world_size=processes.world_size)
+    batches = val_batches(
+        images,
+        batch_size=size,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        device=processes.device,
+    )
     return evaluate(network, batches, processes)
 
 

@@ -56,7 +56,8 @@ def silent(_progress: Progress) -> None:
 class TrainingResult:
     """End of a training; accuracies in percent, ``deploy_top1`` None for a float network.
 
-    ``best_top1`` is that of the checkpoint ``best``: of the deploy view, or of the float network.
+    ``best_top1`` is that of the checkpoint ``best``: of the deploy view, or of the float network. For
+    ``waited`` of all ``seconds`` the steps stood still until their batch was there.
     """
 
     folder: Path
@@ -66,3 +67,4 @@ class TrainingResult:
     best_top1: float
     steps: int
     seconds: float
+    waited: float

@@ -51,16 +51,17 @@ def report_epoch(training: Training, stage: Stage) -> None:
         form=training.form,
         epoch=training.position.epoch + 1,
         loss=loss,
+        waited=round(training.epoch_waited, 3),
         **training.accuracy,
-        **clip_levels(training.network),
+        **clip_levels(training.judged),
     )
     _show(
         training,
         stage,
         loss,
         batches,
-        top1=training.accuracy["top1"],
-        deploy_top1=training.accuracy["deploy_top1"],
+        top1=training.accuracy.get("top1"),
+        deploy_top1=training.accuracy.get("deploy_top1"),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saq_qat.data.batches import train_batches
+from saq_qat.data.cost import Waiting
 from saq_qat.data.open import open_data
 from saq_qat.errors import DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
@@ -106,9 +107,11 @@ def _descend(training: Training, stage: DescentStage) -> None:
     if (training.position.epoch, training.position.batch) == (0, 0):
         training.write_log("execution", stage=stage.kind, **descent.execution.described())
     descent.resume(training)
+    training.begin_average()
     while training.position.epoch < stage.epochs:
         _train_epoch(training, descent)
         _close_epoch(training, stage, descent.tensors())
+    training.end_average()
 
 
 def _enter_form(training: Training, form: Form) -> None:
@@ -123,10 +126,11 @@ def _enter_form(training: Training, form: Form) -> None:
             batch_size=recipe.train.batch_size,
             seed=recipe.seed,
             epoch=training.epochs_before,
+            device=device,
         )
         count = 0 if recipe.quant is None else recipe.quant.calibration_batches
         for _, (batch, _labels) in zip(range(count), batches, strict=False):
-            yield batch.to(device)
+            yield batch
 
     network, training.plan = next_form(training.network, training.plan, recipe, training.form, form, images)
     training.network, training.form = network.to(device), form
@@ -135,14 +139,18 @@ def _enter_form(training: Training, form: Form) -> None:
 
 def _train_epoch(training: Training, descent: Descent) -> None:
     recipe, processes = training.recipe, training.processes
-    batches = train_batches(
-        training.images,
-        batch_size=recipe.train.batch_size,
-        seed=recipe.seed,
-        epoch=training.epochs_before + training.position.epoch,
-        start_batch=training.position.batch,
-        rank=processes.rank,
-        world_size=processes.world_size,
+    batches = Waiting(
+        train_batches(
+            training.images,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            epoch=training.epochs_before + training.position.epoch,
+            start_batch=training.position.batch,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            device=processes.device,
+            mixing=recipe.train.mixing,
+        )
     )
     training.network.train()
     clock = time.monotonic()
@@ -154,10 +162,14 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         images = images.to(processes.device, memory_format=descent.execution.memory_format)
         result = _step(descent, at, images, labels.to(processes.device))
         training.loss_sum += result.loss if result.finite else 0.0
+        if training.average is not None and result.finite:
+            training.average.update(at.epoch * training.batches + at.batch)
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
         report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds)
         _save_if_due(training, descent)
+    training.epoch_waited = batches.seconds
+    training.waited += batches.seconds
 
 
 def _step(descent: Descent, at: Position, images: Tensor, labels: Tensor) -> StepResult:
@@ -177,7 +189,7 @@ def _save_if_due(training: Training, descent: Descent) -> None:
     every = training.recipe.train.checkpoint_steps
     number = training.asked_to_stop()
     if number or (every is not None and training.position.step % every == 0):
-        training.processes.average_statistics(training.network)
+        training.average_statistics()
         training.save("last", descent.tensors())
     if number:
         raise training.stopped(number)
@@ -185,9 +197,29 @@ def _save_if_due(training: Training, descent: Descent) -> None:
 
 def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -> None:
     """Evaluate, log, save ``last`` with ``tensors`` to go on from, and ``best`` if it leads its stage."""
-    training.processes.average_statistics(training.network)
+    training.average_statistics()
+    better = _is_judged(training, stage) and _judge(training)
+    report_epoch(training, stage)
+    training.loss_sum = training.epoch_waited = 0.0
+    training.move(epoch=training.position.epoch + 1, batch=0)
+    if better:
+        training.save("best", {})
+    training.save("last", tensors)
+
+
+def _is_judged(training: Training, stage: Stage) -> bool:
+    """Whether the epoch that ends is one to judge; what an earlier one was worth is forgotten if not."""
+    done, every = training.position.epoch + 1, training.recipe.train.evaluate_epochs
+    judged = isinstance(stage, StatisticsStage) or done % every == 0 or done == stage.epochs
+    if not judged:
+        training.accuracy = dict.fromkeys(training.accuracy)
+    return judged
+
+
+def _judge(training: Training) -> bool:
+    """Evaluate what would ship; whether it leads its stage."""
     found, deployed = evaluate_both(
-        training.network, training.plan, training.recipe, training.images, training.processes
+        training.judged, training.plan, training.recipe, training.images, training.processes
     )
     training.accuracy = {
         "top1": found.top1,
@@ -198,18 +230,15 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
     deciding = found.top1 if deployed is None else deployed.top1
     better = training.best is None or deciding > training.best
     training.best = deciding if training.best is None else max(training.best, deciding)
-    report_epoch(training, stage)
-    training.loss_sum = 0.0
-    training.move(epoch=training.position.epoch + 1, batch=0)
-    if better:
-        training.save("best", {})
-    training.save("last", tensors)
+    return better
 
 
 def _finish(training: Training) -> TrainingResult:
     accuracy = training.accuracy
     seconds = time.monotonic() - training.started
-    training.write_log("end", **accuracy, best=training.best, seconds=round(seconds, 3))
+    training.write_log(
+        "end", **accuracy, best=training.best, seconds=round(seconds, 3), waited=round(training.waited, 3)
+    )
     return TrainingResult(
         folder=training.folder,
         top1=accuracy["top1"] or 0.0,
@@ -218,4 +247,5 @@ def _finish(training: Training) -> TrainingResult:
         best_top1=training.best or 0.0,
         steps=training.position.step,
         seconds=seconds,
+        waited=training.waited,
     )

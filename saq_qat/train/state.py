@@ -17,6 +17,7 @@ from saq_qat.models.build import build_model
 from saq_qat.models.probe import CHANNELS, check_takes_images
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
+from saq_qat.train.average import WeightAverage, behind_average, weights_behind
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
@@ -36,10 +37,13 @@ class Training:
     Attributes:
         teacher: whose predictions the loss asks for too, if the recipe names one.
         teacher_accuracy: found once, before the first step.
+        average: of the weights over the steps of this stage, if the recipe asks for one.
         loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of this stage's epochs alone; None before the first.
         accuracy: what the last evaluation found; None for a loss that is not finite.
+        waited: seconds that this process has waited for batches; ``epoch_waited`` of them in this epoch.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
+        behind: weights from the checkpoint whose average its model is, until their stage takes them.
     """
 
     recipe: Recipe
@@ -55,11 +59,20 @@ class Training:
     teacher_accuracy: TeacherAccuracy | None = None
     form: Form = "float"
     position: Position = field(default_factory=Position)
+    average: WeightAverage | None = None
     loss_sum: float = 0.0
     best: float | None = None
     accuracy: dict[str, float | None] = field(default_factory=dict)
+    waited: float = 0.0
+    epoch_waited: float = 0.0
     unloaded: dict[str, Tensor] | None = None
+    behind: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is evaluated and shipped: the average of the weights where there is one, or the network."""
+        return self.network if self.average is None else self.average.network
 
     @property
     def batches(self) -> int:
@@ -102,11 +115,40 @@ class Training:
         self.loss_sum, self.best = progress["loss_sum"], progress["best"]
         self.accuracy = dict(progress["accuracy"])
         self.unloaded = dict(checkpoint.training)
+        self.behind = weights_behind(checkpoint.training)
+
+    def begin_average(self) -> None:
+        """Average the weights of the stage that begins, or that a checkpoint stands in."""
+        ema = self.recipe.train.ema
+        if ema is None:
+            return
+        self.average = WeightAverage(self.network, ema.decay)
+        if self.behind:
+            load_weights(self.network, self.behind, str(self.folder))
+        self.behind = {}
+
+    def end_average(self) -> None:
+        """Go on with what was judged: the average of the stage that ends becomes the network's weights."""
+        if self.average is not None:
+            self.network.load_state_dict(self.average.network.state_dict())
+        self.average = None
+
+    def average_statistics(self) -> None:
+        """Give every process the mean of the processes' BatchNorm statistics, and of their averages."""
+        self.processes.average_statistics(self.network)
+        if self.average is not None:
+            self.processes.average_statistics(self.average.network)
 
     def save(self, name: str, training: dict[str, Tensor]) -> None:
-        """Write the checkpoint ``name`` (last or best); only the first process does."""
+        """Write the checkpoint ``name`` (last or best); only the first process does.
+
+        Args:
+            training: what it takes to go on; empty in a checkpoint that none goes on from.
+        """
         if not self.processes.is_first:
             return
+        if self.average is not None and training:
+            training = {**training, **behind_average(self.network)}
         progress: dict[str, Any] = {
             "loss_sum": self.loss_sum,
             "best": self.best,
@@ -118,12 +160,12 @@ class Training:
             self.position,
             self.form,
             self.processes.world_size,
-            self.network.state_dict(),
+            self.judged.state_dict(),
             training,
             progress,
-            records=records_of(self.network, self.plan, self.recipe),
+            records=records_of(self.judged, self.plan, self.recipe),
             data=data_record(self.images),
-            computed=computed_of(self.network),
+            computed=computed_of(self.judged),
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
 

@@ -57,11 +57,11 @@ def estimate_statistics(training: Training, stage: StatisticsStage) -> None:
     Raises:
         TrainingStoppedError: SIGTERM or SIGINT came.
     """
-    device, size = training.processes.device, training.recipe.train.micro_batch_size
+    size = training.recipe.train.micro_batch_size
     clock = time.monotonic()
     with averaged_statistics(training.network):
         for number, (images, labels) in enumerate(islice(_batches(training), stage.batches), 1):
-            loss = _passes(training.network, images.to(device), labels.to(device), size).item()
+            loss = _passes(training.network, images, labels, size).item()
             training.loss_sum += loss
             seconds, clock = time.monotonic() - clock, time.monotonic()
             report_batch(training, stage, number, loss, training.recipe.train.batch_size / seconds)
@@ -87,4 +87,5 @@ def _batches(training: Training) -> Iterator[tuple[Tensor, Tensor]]:
             epoch=epoch,
             rank=processes.rank,
             world_size=processes.world_size,
+            device=processes.device,
         )

@@ -84,6 +84,22 @@ def test_training_steps_are_timed_beside_their_targets(
         assert part in shown
 
 
+def test_training_batches_are_timed_alone(
+    saq_qat: SaqQat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    assert saq_qat("bench", "--data", str(recipe), "train.batch_size=4") == 0
+    shown = capsys.readouterr().out
+    for part in ("a batch of 4 images", "images/s", "an epoch of", "mean of 50 batches"):
+        assert part in shown
+    assert saq_qat("bench", "--data", str(recipe), "train.batch_size=4", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images_per_second"] == pytest.approx(4 / found["batch"])
+    assert found["epoch"] == pytest.approx(found["batch"] * found["epoch_batches"])
+    assert found["first"] > 0
+
+
 def test_an_engine_that_the_bundle_has_no_model_for_exits_with_3(
     saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.random import Generator
 from PIL import Image
 
@@ -131,7 +132,7 @@ def test_training_and_serving_agree(make: Maker, settings: Preprocessing, tmp_pa
                 assert str(refusal.value) in str(error)
             continue
         outcomes.add("accepted")
-        trained = network_input(pixels[None], settings).numpy()
+        trained = network_input(torch.tensor(pixels[None]), settings).numpy()
         for served in (path, content):
             assert np.array_equal(preprocess(served, settings).view(np.int32), trained.view(np.int32))
     assert make not in REFUSED or outcomes == {"refused"}

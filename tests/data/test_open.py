@@ -126,8 +126,14 @@ def test_images_are_the_same_with_and_without_cache(make_folder: MakeFolder) -> 
     data = opened(kind="imagefolder", root=str(make_folder()), image_size=8)
     cached = data.train
     assert isinstance(cached, FileImages)
-    bare = FileImages(cached.paths, cached.labels, cached.reader, cache_bytes=0)
+    bare = FileImages(cached.paths, cached.labels, 8, cached.resize, cache_bytes=0)
+    every = np.arange(len(cached))
+    some = bare.read_batch(every[::3])
+    assert np.array_equal(cached.read_batch(every[::3]), some)
     cached.preload(threads=2)
+    held = cached.in_memory()
+    assert held is not None and np.array_equal(held, bare.read_batch(every))
+    assert bare.in_memory() is None
     for index in range(len(cached)):
         assert np.array_equal(cached.read(index), bare.read(index))
 

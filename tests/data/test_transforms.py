@@ -12,8 +12,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from saq_qat.data.transforms import fit, network_input, read_short_side, read_square
+from saq_qat.data.transforms import (
+    Box,
+    fit,
+    network_input,
+    read_crop,
+    read_square,
+    read_whole,
+    resized_crop,
+)
 from saq_qat.errors import DataError
+from saq_qat_runtime import preprocess as preprocess_module
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.preprocess import PIXEL_LIMIT, preprocess, resize_short_side
 
@@ -22,14 +31,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    """A file at its own size, as training reads it before it scales anything."""
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
-        short = min(image.height, image.width) if turned else min(image.size)
-    return read_short_side(path, short)
 
 
 def in_torch(pixels: NDArray[np.uint8]) -> Tensor:
@@ -50,7 +51,11 @@ def test_training_and_serving_see_the_bits_that_torch_computes(
     short = None if resize is None else size + resize
     settings, image = Preprocessing(size, short, 3, MEAN, STD), Image.fromarray(noise(height, width))
     square = fit(image, size, short)[None]
-    trained, served, expected = network_input(square, settings), preprocess(image, settings), in_torch(square)
+    trained, served, expected = (
+        network_input(torch.tensor(square), settings),
+        preprocess(image, settings),
+        in_torch(square),
+    )
     assert torch.equal(trained.view(torch.int32), expected.view(torch.int32))
     assert np.array_equal(served.view(np.int32), expected.numpy().view(np.int32))
 
@@ -59,7 +64,7 @@ def test_normalise_divides_subtracts_and_divides_in_float32() -> None:
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     expected = ((levels.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    found = network_input(levels, Preprocessing(16, None, 3, MEAN, STD))
+    found = network_input(torch.from_numpy(levels), Preprocessing(16, None, 3, MEAN, STD))
     assert found.is_contiguous()
     assert np.array_equal(found.numpy().view(np.int32), np.ascontiguousarray(expected).view(np.int32))
 
@@ -82,17 +87,17 @@ def test_every_colour_mode_becomes_rgb(mode: str, suffix: str, tmp_path: Path) -
         image.save(path)
     except (OSError, ValueError):
         pytest.skip(f"Pillow writes no {mode} as {suffix}")
-    decoded = decode(path)
+    decoded = read_whole(path)
     assert decoded.shape == (6, 8, 3)
     assert np.abs(decoded.astype(int) - np.asarray(image.convert("RGB"))).max() <= 4
 
 
 def test_transparency_is_dropped_not_blended(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (200, 30, 90, 0)).save(tmp_path / "clear.png")
-    assert tuple(decode(tmp_path / "clear.png")[0, 0]) == (200, 30, 90)
+    assert tuple(read_whole(tmp_path / "clear.png")[0, 0]) == (200, 30, 90)
     palette = Image.new("RGB", (4, 4), (200, 30, 90)).quantize(2)
     palette.save(tmp_path / "palette.png", transparency=b"\x00\x80")
-    assert tuple(decode(tmp_path / "palette.png")[0, 0]) == (200, 30, 90)
+    assert tuple(read_whole(tmp_path / "palette.png")[0, 0]) == (200, 30, 90)
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     image.save(tmp_path / "turned.png", exif=exif)
-    decoded = decode(tmp_path / "turned.png")
+    decoded = read_whole(tmp_path / "turned.png")
     assert decoded.shape == (6, 4, 3)
     assert decoded[:3].min() == 255 and decoded[3:].max() == 0
 
@@ -109,7 +114,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 def test_16_bit_greyscale_is_refused_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 4000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match=r"deep\.png.*8 bits per channel"):
-        decode(tmp_path / "deep.png")
+        read_whole(tmp_path / "deep.png")
 
 
 def test_broken_files_are_data_errors_that_name_the_path(tmp_path: Path) -> None:
@@ -123,6 +128,73 @@ def test_broken_files_are_data_errors_that_name_the_path(tmp_path: Path) -> None
             read_square(tmp_path / name, 16, 16)
     with pytest.raises(DataError, match=r"absent\.jpg"):
         read_square(tmp_path / "absent.jpg", 16, 16)
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth at every scale, with edges and a little noise, as photographs are."""
+    random = np.random.default_rng(width * height)
+    layers = [
+        np.asarray(
+            Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8)).resize(
+                (width, height), Image.Resampling.BICUBIC if side < 9 else Image.Resampling.NEAREST
+            ),
+            float,
+        )
+        for side in (3, 6, 12)
+    ]
+    mixed = np.mean(layers, axis=0) + random.normal(0, 2, (height, width, 3))
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(407, 333), (400, 328)])
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("side", [8, 20, 50, 120])
+def test_a_crop_is_that_of_the_whole_image(
+    side: int, turned: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """Exactly of a PNG, and within a level of 255 of a JPEG, which is decoded smaller where it can be."""
+    image, exif = photograph(*size), Image.Exif()
+    exif[0x0112] = turned
+    image.save(tmp_path / "a.png", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif, quality=90)
+    sizes = []
+
+    def choose(width: int, height: int) -> Box:
+        sizes.append((width, height))
+        return width // 10, height // 20, width - width // 7, height - height // 9
+
+    for name, mean, most in (("a.png", 0.0, 0), ("a.jpg", 1.0, 16)):
+        whole = Image.fromarray(read_whole(tmp_path / name))
+        expected = resized_crop(whole, side, choose(*whole.size)).astype(int)
+        difference = np.abs(read_crop(tmp_path / name, side, choose) - expected)
+        assert difference.mean() <= mean and difference.max() <= most
+    assert len(set(sizes)) == 1
+
+
+def test_a_jpeg_is_decoded_smaller_where_two_pixels_are_left_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph(800, 800).save(tmp_path / "a.jpg")
+    decoded: list[tuple[int, int]] = []
+    upright = preprocess_module.upright
+
+    def noted(image: Image.Image) -> Image.Image:
+        decoded.append(image.size)
+        return upright(image)
+
+    monkeypatch.setattr(preprocess_module, "upright", noted)
+    for side in (40, 50, 51, 100, 101, 200, 201):
+        read_crop(tmp_path / "a.jpg", side, lambda width, height: (0, 0, width, height))
+    assert [width for width, _ in decoded] == [100, 100, 200, 200, 400, 400, 800]
+
+
+def test_a_crop_of_a_damaged_file_names_it(tmp_path: Path) -> None:
+    photograph(60, 50).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
+    Image.new("1", (15000, 15000)).save(tmp_path / "bomb.png")
+    for name in ("cut.jpg", "absent.jpg", "bomb.png"):
+        with pytest.raises(DataError, match=name):
+            read_crop(tmp_path / name, 4, lambda width, height: (0, 0, width, height))
 
 
 @pytest.mark.parametrize("size", [(PIXEL_LIMIT // 5000 + 1, 5000), (15000, 15000), (101, 1)])

@@ -1,5 +1,7 @@
 """Every starter recipe is a valid recipe, commented, and lets an editor complete it."""
 
+import re
+
 import pytest
 
 from saq_qat.errors import RecipeError
@@ -13,6 +15,13 @@ def test_every_template_is_a_recipe(name: str) -> None:
     parse_recipe(text, name)
     assert text.startswith("# yaml-language-server: $schema=saq-recipe.schema.json\n")
     assert template_summary(name).endswith(".")
+
+
+@pytest.mark.parametrize("name", templates())
+def test_what_a_template_suggests_in_comments_is_valid_too(name: str) -> None:
+    text = template_text(name)
+    suggested = re.sub(r"^( +)# (\w+: \{.*)$", r"\1\2", text, flags=re.MULTILINE)
+    assert parse_recipe(suggested, name) != parse_recipe(text, name) or suggested == text
 
 
 def test_there_are_templates() -> None:

@@ -55,6 +55,8 @@ data: {kind: digits, image_size: 8, train_limit: 48, val_limit: 20}
 train:
   batch_size: 16
   optimizer: {kind: sgd}
+  ema: {decay: 0.6}
+  mixing: {mixup: 0.4, cutmix: 1.0}
   stages:
     - {kind: float, epochs: 1, lr: 0.01}
     - {kind: statistics, batches: 4}

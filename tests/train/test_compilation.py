@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from saq_qat.errors import SetupError
 from saq_qat.models.resnet_cifar import resnet20
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import DescentStage
@@ -94,3 +95,12 @@ def test_counting_operations_leaves_the_mode_of_the_network() -> None:
 def test_short_names_of_precisions_are_read_in_full() -> None:
     assert parse_recipe(RECIPE, "x", ["train.precision=bf16"]).train.precision == "bfloat16"
     assert parse_recipe(RECIPE, "x", ["train.precision=fp32"]).train.precision == "float32"
+
+
+def test_a_cpu_without_bfloat16_is_refused_rather_than_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": False}
+    )
+    with pytest.raises(SetupError, match="needs a GPU, or a CPU with AVX-512 BF16.*train.precision=float32"):
+        chosen(10, "train.precision=bf16")
+    assert not chosen(10).compiled

@@ -18,6 +18,7 @@ from saq_qat.optim.compilation import missing_compiler
 from saq_qat.recipe.load import dump_recipe, parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint
+from saq_qat.train.choose import standing_of
 from saq_qat.train.files import locked
 from saq_qat.train.log import read_log
 from saq_qat.train.progress import Progress
@@ -73,7 +74,10 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def log_without_speed(folder: Path) -> list[dict[str, object]]:
     lines = read_log(folder / "log.jsonl")
-    return [{k: v for k, v in line.items() if k not in ("images_per_second", "seconds")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds", "waited")}
+        for line in lines
+    ]
 
 
 def test_stages_follow_each_other_and_every_epoch_is_judged(finished: Finished) -> None:
@@ -85,6 +89,35 @@ def test_stages_follow_each_other_and_every_epoch_is_judged(finished: Finished) 
     assert all(alpha > 0 for alpha in epochs[-1]["clip_levels"].values())
     assert lines[-1]["event"] == "end" and lines[-1]["step"] == STEPS
     assert max(p.step for p in finished.shown) == finished.shown[0].steps == STEPS
+
+
+def test_epochs_between_those_judged_cost_no_evaluation_and_cannot_be_best(tmp_path: Path) -> None:
+    stages = "train.stages=[{kind: float, epochs: 5, lr: 0.05}, {kind: quantized, epochs: 1, lr: 0.02}]"
+    shown: list[Progress] = []
+    run_training(recipe("train.evaluate_epochs=2", stages), tmp_path, on_progress=shown.append)
+    epochs = [line for line in read_log(tmp_path / "log.jsonl") if line["event"] == "epoch"]
+    assert ["top1" in line for line in epochs] == [False, True, False, True, True, True]
+    assert all("loss" in line for line in epochs)
+    assert sum(state.top1 is not None for state in shown) == 4
+    assert read_checkpoint(tmp_path / "checkpoints" / "best").position.stage == 1
+
+
+class PowerCutError(Exception):
+    """Nothing may be saved after it."""
+
+
+def test_an_epoch_that_was_not_judged_has_no_accuracy_of_another(tmp_path: Path) -> None:
+    def end(state: Progress) -> None:
+        if state.step == 16:
+            raise PowerCutError
+
+    stages = "train.stages=[{kind: float, epochs: 9, lr: 0.05}]"
+    with pytest.raises(PowerCutError):
+        run_training(recipe(stages, "quant=null", "train.evaluate_epochs=2"), tmp_path, on_progress=end)
+    last, best = (standing_of(tmp_path, which) for which in ("last", "best"))
+    assert last is not None and best is not None
+    assert (last.step, last.top1, last.score) == (15, None, "not evaluated")
+    assert best.step == 10 and best.top1 is not None
 
 
 def test_second_passes_fall_on_every_third_step(finished: Finished) -> None:

@@ -150,7 +150,11 @@ def assert_same(run: Path, other: Path) -> None:
             assert (run / path).read_bytes() == (other / path).read_bytes(), path
     a, b = (
         [
-            {key: value for key, value in line.items() if key not in ("images_per_second", "seconds")}
+            {
+                key: value
+                for key, value in line.items()
+                if key not in ("images_per_second", "seconds", "waited")
+            }
             for line in read_log(each / "log.jsonl")
         ]
         for each in (run, other)

@@ -33,6 +33,8 @@ train:
   optimizer: {{kind: sgd}}
   stages: [{{kind: float, epochs: 6, lr: 0.05}}]
 """
+PRECISION = "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+"""What this CPU computes fast; a recipe that asks for more is refused."""
 STUDENT = f"""
 version: 1
 name: student
@@ -42,7 +44,7 @@ quant: {{weight: {{bits: 4}}, activation: {{bits: 4}}, calibration_batches: 1}}
 train:
   batch_size: 16
   optimizer: {{kind: sgd}}
-  precision: bfloat16
+  precision: {PRECISION}
   label_smoothing: 0.1
   stages:
     - {{kind: float, epochs: 1, lr: 0.02}}

@@ -5,7 +5,7 @@ description that editors show (`saq-qat schema`).
 """
 
 from saq_qat.recipe.schema.base import Bits, Section
-from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, Synthetic
+from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, RandAugment, RandomErasing, Synthetic
 from saq_qat.recipe.schema.deploy import Cpu, Deploy, OnnxRuntime, Target, Thresholds
 from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
 from saq_qat.recipe.schema.model import Model
@@ -17,7 +17,9 @@ from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
 from saq_qat.recipe.schema.train import (
     DeployStage,
     DescentStage,
+    Ema,
     FloatStage,
+    Mixing,
     QuantizedStage,
     Stage,
     StatisticsStage,
@@ -37,8 +39,10 @@ __all__ = [
     "DescentStage",
     "Digits",
     "EfficientTraining",
+    "Ema",
     "FloatStage",
     "ImageFolder",
+    "Mixing",
     "Model",
     "OnnxRuntime",
     "Optimizer",
@@ -46,6 +50,8 @@ __all__ = [
     "Plain",
     "Quant",
     "QuantizedStage",
+    "RandAugment",
+    "RandomErasing",
     "Recipe",
     "Sam",
     "Saq",

@@ -14,6 +14,7 @@ __all__ = [
     "Fraction",
     "NonNegative",
     "Positive",
+    "Probability",
     "Scalar",
     "Section",
     "WholeNumber",
@@ -23,6 +24,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=2, le=8)]
 Count = Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str

@@ -5,9 +5,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Section
+from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section
 
-__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "Synthetic"]
+__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "RandAugment", "RandomErasing", "Synthetic"]
+
+
+class RandAugment(Section):
+    """torchvision's RandAugment (Cubuk et al., 2019), behind crop and mirroring."""
+
+    operations: Count = Field(default=2, description="Operations that are drawn for each image.")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(
+        default=9, description="How strong each of them is, from 0 to 30."
+    )
+
+
+class RandomErasing(Section):
+    """torchvision's random erasing (Zhong et al., 2017): a rectangle becomes the mean colour."""
+
+    probability: Probability = Field(default=0.25, description="Share of the images that lose a rectangle.")
 
 
 class _Images(Section):
@@ -15,7 +30,14 @@ class _Images(Section):
     augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = Field(
         default="none",
         description="Training augmentation. crop_flip: pad by an eighth, crop at random, mirror half of "
-        "the images; resized_crop_flip: ImageNet's crop of random area and aspect ratio, mirror half.",
+        "the images; resized_crop_flip: ImageNet's crop of 8 to 100 % of the image's area, of an aspect of "
+        "3:4 to 4:3, mirror half.",
+    )
+    rand_augment: RandAugment | None = Field(
+        default=None, description="Change colours and shapes of training images at random; not if null."
+    )
+    random_erasing: RandomErasing | None = Field(
+        default=None, description="Cover rectangles of training images; not if null."
     )
     mean: tuple[Finite, ...] | None = Field(
         default=None, description="Mean of each channel, of pixels in 0..1; that of the data set if null."

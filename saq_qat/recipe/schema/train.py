@@ -13,7 +13,9 @@ from saq_qat.recipe.schema.teacher import Teacher
 __all__ = [
     "DeployStage",
     "DescentStage",
+    "Ema",
     "FloatStage",
+    "Mixing",
     "QuantizedStage",
     "Stage",
     "StatisticsStage",
@@ -98,6 +100,35 @@ DescentStage = FloatStage | QuantizedStage | DeployStage
 Stage = Annotated[FloatStage | QuantizedStage | StatisticsStage | DeployStage, Field(discriminator="kind")]
 
 
+class Mixing(Section):
+    """Training images mixed with others of their batch, labels in the same proportion."""
+
+    mixup: Positive | None = Field(
+        default=None,
+        description="Blend two images (Zhang et al., 2018): alpha of the Beta distribution that draws how "
+        "far.",
+    )
+    cutmix: Positive | None = Field(
+        default=None,
+        description="Put a rectangle of one image into the other (Yun et al., 2019): alpha of the Beta "
+        "distribution that draws how large.",
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        if self.mixup is None and self.cutmix is None:
+            yield "mixup", "mixing needs mixup, cutmix or both, of which each batch then draws one"
+
+
+class Ema(Section):
+    """An exponential moving average of the weights, judged and deployed in their place."""
+
+    decay: Fraction = Field(
+        default=0.999,
+        description="Share of the average that stays in each step; smaller in the first steps of a stage: "
+        "(1 + n) / (10 + n) after n steps.",
+    )
+
+
 class Train(Section):
     """The stages of training and what they share."""
 
@@ -118,6 +149,15 @@ class Train(Section):
         description="Knowledge distillation: a trained network that teaches in all stages. Training alone "
         "needs it, and resuming the same one again. No teacher if null.",
     )
+    mixing: Mixing | None = Field(
+        default=None, description="Mix training images and their labels; each stands for itself if null."
+    )
+    ema: Ema | None = Field(
+        default=None,
+        description="Moving average of weights, clip levels and BatchNorm's statistics over the steps of a "
+        "stage: what is evaluated after each epoch, saved as best, exported, and where the next stage "
+        "begins. The weights themselves if null.",
+    )
     label_smoothing: Fraction = Field(default=0.0, description="Label smoothing of the cross entropy.")
     precision: Precision = Field(
         default="float32",
@@ -137,6 +177,11 @@ class Train(Section):
         "else contiguous.",
     )
     deterministic: bool = Field(default=True, description="Bit-for-bit repeatable steps on one machine.")
+    evaluate_epochs: Count = Field(
+        default=1,
+        description="Judge the network every so many epochs, and after the last of each stage. The epochs "
+        "between are saved as last and cannot become best.",
+    )
     checkpoint_steps: Count | None = Field(
         default=None, description="Save every so many steps too; only after each epoch if null."
     )
