@@ -61,7 +61,7 @@ def choose_execution(
 def _require_fast(train: Train, device: torch.device) -> None:
     if train.precision == "float32" or device.type != "cpu":
         return
-    found = torch.cpu.get_capabilities()
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if found.get("architecture") == "x86_64" and not found.get("avx512_bf16"):
         raise SetupError(
             "train.precision: bfloat16 needs a GPU, or a CPU with AVX-512 BF16; this one would compute it "

@@ -98,9 +98,8 @@ def test_short_names_of_precisions_are_read_in_full() -> None:
 
 
 def test_a_cpu_without_bfloat16_is_refused_rather_than_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx512_bf16": False}
-    )
-    with pytest.raises(SetupError, match="needs a GPU, or a CPU with AVX-512 BF16.*train.precision=float32"):
+    older = {"architecture": "x86_64", "avx512_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: older)
+    with pytest.raises(SetupError, match=r"needs a GPU, or a CPU with AVX-512 BF16.*train.precision=float32"):
         chosen(10, "train.precision=bf16")
     assert not chosen(10).compiled
