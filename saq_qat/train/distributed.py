@@ -1,9 +1,11 @@
 """One process or many, by what the launcher (torchrun) says in the environment."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from saq_qat.errors import RecipeError, SetupError
 
 __all__ = ["Processes", "joined_processes"]
+
+# Of DistributedDataParallel: no exchange of buffers before each forward pass. The older option also leaves it
+# out when the processes start, where the newer one has the first process's buffers copied.
+_BEFORE_TORCH_2_13 = "broadcast_buffers"
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS_OPTION = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else _BEFORE_TORCH_2_13
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,11 @@ class Processes:
         if self.world_size == 1:
             return network
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
+        if _SYNC_BUFFERS_OPTION == _BEFORE_TORCH_2_13:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
+        options: dict[str, Any] = {_SYNC_BUFFERS_OPTION: False}
+        return DistributedDataParallel(network, device_ids=devices, **options)
 
     def total(self, values: list[float]) -> list[float]:
         """Each value summed over the processes, in float64."""
