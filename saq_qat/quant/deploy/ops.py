@@ -31,16 +31,17 @@ def _define(schema: str, compute: Callable[..., Tensor], shape: Callable[..., Te
 
 
 def _quantize(x: Tensor, scale: Tensor, zero_point: int, minimum: int, maximum: int) -> Tensor:
-    code = torch.round(x / scale).clamp_(minimum, maximum)
+    code = (x / scale).round_().clamp_(minimum, maximum)
     return code.add_(zero_point).to(torch.uint8)
 
 
 def _quantize_int8(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
-    return torch.round(x / scale).clamp_(minimum, maximum).to(torch.int8)
+    return (x / scale).round_().clamp_(minimum, maximum).to(torch.int8)
 
 
 def _dequantize(stored: Tensor, scale: Tensor, zero_point: int) -> Tensor:
-    return (stored.to(scale.dtype) - zero_point) * scale
+    floats = stored.to(scale.dtype, copy=True)
+    return floats.sub_(zero_point).mul_(scale)
 
 
 def _dequantize_channels(stored: Tensor, scale: Tensor) -> Tensor:
