@@ -1,25 +1,25 @@
 """Data sets that are arrays: handwritten digits, CIFAR, and synthetic images for smoke tests."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision import datasets
 
 from saq_qat.data.counter import Stream, uniforms
 from saq_qat.data.subset import stratified_order
 from saq_qat.data.transforms import Pixels, fit
-from saq_qat.errors import DataError
+from saq_qat.errors import DataError, SetupError
 from saq_qat.recipe.schema import Cifar, Digits, Synthetic
 
 __all__ = ["Arrays", "cifar_arrays", "digits_arrays", "synthetic_arrays"]
 
 _DIGITS_FOR_VALIDATION = 360
 _CIFAR = {
-    "cifar10": (datasets.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": (datasets.CIFAR100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 
 
@@ -43,11 +43,9 @@ def _squares(images: Pixels, image_size: int) -> Pixels:
 
 def digits_arrays(data: Digits) -> Arrays:
     """scikit-learn's 1,797 scans of 8x8 pixels (Alpaydin and Kaynak, 1998): 1,437 train, 360 validate."""
-    from sklearn.datasets import load_digits  # a second, which other data need not wait
-
-    bunch = load_digits()
-    scans = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
+    table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.int64)
+    scans = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1]
     pixels = _squares(scans, data.image_size)
     order = stratified_order(labels, seed=0)
     val, train = np.sort(order[:_DIGITS_FOR_VALIDATION]), np.sort(order[_DIGITS_FOR_VALIDATION:])
@@ -57,13 +55,29 @@ def digits_arrays(data: Digits) -> Arrays:
     return Arrays(pixels[train], labels[train], pixels[val], labels[val], classes, mean, std)
 
 
+def _digits_file() -> Path:
+    """The table that scikit-learn carries; read as it is, since importing scikit-learn takes a second."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise SetupError("data.kind: digits are scikit-learn's. Install it: pip install scikit-learn")
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        raise SetupError(
+            f"'{file}' is missing, where scikit-learn keeps its digits. Install scikit-learn again."
+        )
+    return file
+
+
 def cifar_arrays(data: Cifar) -> Arrays:
     """CIFAR-10 or -100 (Krizhevsky, 2009) from its python archive; 50,000 to train, 10,000 to validate.
 
     torchvision unpickles the files only after their MD5 sums were found right. Raises DataError if they are
     not.
     """
-    dataset, mean, std = _CIFAR[data.kind]
+    from torchvision import datasets  # a second, which other data need not wait
+
+    name, mean, std = _CIFAR[data.kind]
+    dataset = getattr(datasets, name)
     try:
         train, val = (dataset(data.root, train=part, download=False) for part in (True, False))
     except (RuntimeError, OSError) as error:

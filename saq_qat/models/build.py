@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models as torchvision_models
 
 from saq_qat.errors import RecipeError, SaqError
 from saq_qat.models.attention import separate_attention
@@ -22,13 +21,24 @@ from saq_qat.recipe.schema import Model
 
 __all__ = ["build_model"]
 
+
+def _of_torchvision(name: str) -> Callable[..., nn.Module]:
+    def construct(**arguments: Any) -> nn.Module:
+        from torchvision import models  # with torch's compiler: a second, which other networks need not wait
+
+        network: nn.Module = getattr(models, name)(**arguments)
+        return network
+
+    return construct
+
+
 _BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "preresnet20": preresnet20,
-    "resnet18": torchvision_models.resnet18,
-    "resnet34": torchvision_models.resnet34,
-    "resnet50": torchvision_models.resnet50,
-    "mobilenet_v2": torchvision_models.mobilenet_v2,
+    "resnet18": _of_torchvision("resnet18"),
+    "resnet34": _of_torchvision("resnet34"),
+    "resnet50": _of_torchvision("resnet50"),
+    "mobilenet_v2": _of_torchvision("mobilenet_v2"),
     "vit_s32": vit_s32,
     "vit_s16": vit_s16,
     "vit_b32": vit_b32,

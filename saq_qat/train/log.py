@@ -5,12 +5,12 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
 
 from saq_qat import __version__
@@ -74,7 +74,7 @@ def environment(device: torch.device, world_size: int) -> dict[str, Any]:
         "saq_qat": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "numpy": np.__version__,
         "platform": platform.platform(),
         "machine": platform.machine(),

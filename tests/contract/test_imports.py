@@ -44,3 +44,14 @@ def test_help_is_quick_because_it_reads_no_recipe_and_no_numpy() -> None:
         "--help",
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_a_network_of_our_own_is_checked_without_what_takes_seconds_to_import() -> None:
+    slow = ("torchvision", "sklearn.utils", "onnxscript.function_libs", "torch.onnx._internal.exporter._core")
+    program = f"import sys; sys.modules.update(dict.fromkeys({slow!r}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "from saq_qat.cli.main import main; main()", "check", str(TEMPLATE)],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "planned as integer: 22/22 for onnxruntime" in done.stdout

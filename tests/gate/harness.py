@@ -66,7 +66,7 @@ class Trained:
     """A run with everything that is the same for all its mutants.
 
     Attributes:
-        models: what torch exported, by operator set version, before our passes.
+        models: what was exported, by operator set version, before our passes.
     """
 
     run: Path
@@ -90,15 +90,15 @@ def train(name: str, folder: Path) -> Trained:
     """Train the network of that name and lower it once."""
     run_training(parse_recipe(RECIPES[name], name), folder)
     models: dict[int, ir.Model] = {}
-    export = graph_module._torch_export
+    export = graph_module._exported
 
-    def remembering(view: fx.GraphModule, shape: Any, opset: int, table: Any) -> ir.Model:
-        model = export(view, shape, opset, table)
+    def remembering(view: fx.GraphModule, shape: Any, opset: int, patterns: Any) -> ir.Model:
+        model = export(view, shape, opset, patterns)
         models[opset] = model.clone()
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph_module, "_torch_export", remembering)
+        patch.setattr(graph_module, "_exported", remembering)
         lowered = lower_run(folder, "last")
     return Trained(folder, lowered, prove(lowered, SIZE), models)
 
@@ -151,8 +151,8 @@ def _lower_again(patch: pytest.MonkeyPatch, mutant: Mutant, trained: Trained) ->
             view.recompile()
         return view
 
-    def with_numbers_of(view: fx.GraphModule, shape: Any, opset: int, table: Any) -> ir.Model:
-        """torch.onnx.export takes seconds; the same graph with other numbers takes none.
+    def with_numbers_of(view: fx.GraphModule, shape: Any, opset: int, patterns: Any) -> ir.Model:
+        """The network's own graph with other numbers.
 
         Where operations change, the old graph stands in for the file: nothing left compares it with the view.
         """
@@ -167,7 +167,7 @@ def _lower_again(patch: pytest.MonkeyPatch, mutant: Mutant, trained: Trained) ->
 
     if mutant.place != "arithmetic":
         patch.setattr(lowered_module, "deploy_view", wrong_view)
-    patch.setattr(graph_module, "_torch_export", with_numbers_of)
+    patch.setattr(graph_module, "_exported", with_numbers_of)
 
 
 def _changed(mutant: Mutant, lowered: Lowered) -> Lowered:

@@ -1,32 +1,34 @@
-"""The ONNX graph of a deploy view: exported by torch, then the passes of its target (``targets.py``)."""
+"""The ONNX graph of a deploy view: written as it is, then the passes of its target (``targets.py``)."""
 
-import logging
-import re
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import onnx
 import onnx_ir as ir
-import torch
 from onnx_ir.passes import common
 from torch import fx
-from torch.onnx.errors import OnnxExporterError
 
-from saq_qat.errors import LegalityError
 from saq_qat.quant.deploy.kernels import LOGITS
-from saq_qat.quant.trace.graph import module_of
-from saq_qat.quant.trace.operations import called_name
 from saq_qat.recipe.schema import Deploy, TensorRt
+from saq_qat_export.graph.direct import write_directly
 from saq_qat_export.graph.optimized import optimize
 from saq_qat_export.graph.passes.names import code_tensors, float_tensors
+from saq_qat_export.graph.patterns.shared import TargetPatterns
+from saq_qat_export.graph.tape import BATCH
 from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.lint.pair_bound import IntegerProduct, integer_products
 from saq_qat_export.reference.qdq_graph import QdqGraph
 
-__all__ = ["INPUT", "OUTPUT", "OnnxGraph", "export_graph", "export_onnx", "export_tensorrt", "read_onnx"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "OnnxGraph",
+    "export_graph",
+    "export_onnx",
+    "export_tensorrt",
+    "image_input",
+    "read_onnx",
+]
 
 INPUT, OUTPUT = "image", LOGITS
 _DEFAULT = TensorRt()
@@ -68,7 +70,7 @@ def export_graph(
     """
     row = GRAPH_TARGETS[target]
     view = row.prepare(view, deploy)
-    model = _torch_export(view, image_shape, row.opset, row.patterns())
+    model = _exported(view, image_shape, row.opset, row.patterns)
     row.rewrite(model, view, deploy)
     return _finished(model)
 
@@ -91,6 +93,25 @@ def export_tensorrt(
     return export_graph(view, image_shape, "tensorrt", Deploy(tensorrt=settings))
 
 
+def _exported(
+    view: fx.GraphModule, image_shape: tuple[int, int, int], opset: int, patterns: type[TargetPatterns]
+) -> ir.Model:
+    """What a target's passes start from."""
+    model = write_directly(view, image_input(image_shape), OUTPUT, opset, patterns)
+    if model is None:
+        from saq_qat_export.graph.traced import export_by_torch  # seconds, which other networks need not wait
+
+        model = export_by_torch(view, image_shape, (INPUT, OUTPUT), opset, patterns)
+    optimize(model, {name for name, _ in (*view.named_parameters(), *view.named_buffers())})
+    return model
+
+
+def image_input(image_shape: tuple[int, int, int]) -> ir.Value:
+    """The input of a graph for images (C, H, W)."""
+    shape, kind = ir.Shape((BATCH, *image_shape)), ir.TensorType(ir.DataType.FLOAT)
+    return ir.Value(name=INPUT, shape=shape, type=kind)
+
+
 def _finished(model: ir.Model) -> OnnxGraph:
     common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
@@ -104,72 +125,6 @@ def read_onnx(content: bytes) -> OnnxGraph:
     """A serialised model, whoever wrote it, with the names of its tensors."""
     wiring = QdqGraph(onnx.load_model_from_string(content).graph)
     return OnnxGraph(content, code_tensors(wiring), float_tensors(wiring))
-
-
-def _torch_export(
-    view: fx.GraphModule,
-    image_shape: tuple[int, int, int],
-    opset: int,
-    table: dict[Callable[..., Any], Callable[..., Any]],
-) -> ir.Model:
-    """Traced with two images: a batch of one would be taken for a constant."""
-    images = torch.zeros(2, *image_shape)
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about itself
-            program = torch.onnx.export(
-                view,
-                (images,),
-                dynamo=True,
-                opset_version=opset,
-                external_data=False,
-                verbose=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-                custom_translation_table=table,
-                optimize=False,
-            )
-    except OnnxExporterError as error:
-        cause = _first_cause(error)
-        raise LegalityError(
-            f"torch.onnx cannot write the network as ONNX{_place(view, cause)}: {cause} Write it "
-            "otherwise, or take another operation."
-        ) from error
-    finally:
-        exporter.setLevel(level)
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    optimize(program.model, {name for name, _ in (*view.named_parameters(), *view.named_buffers())})
-    return program.model
-
-
-def _first_cause(error: BaseException) -> str:
-    """The innermost error, in a sentence: the wrappers say how the exporter works."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if line.endswith(".") else f"{line}."
-
-
-def _place(view: fx.GraphModule, cause: str) -> str:
-    """The nodes that call an operation which torch.onnx names by torch's inner name for it, if any does."""
-    inner = re.search(r"aten\.(\w+)", cause)
-    if inner is None:
-        return ""
-    named = inner.group(1).replace("_", "")
-    calls = [node for node in view.graph.nodes if node.op.startswith("call_")]
-    found = [str(n.target if n.op == "call_module" else n.name) for n in calls if _calls(view, n, named)]
-    return f", because of {', '.join(found[:3])}" if found else ""
-
-
-def _calls(view: fx.GraphModule, node: fx.Node, named: str) -> bool:
-    module = module_of(view, node)
-    name = (called_name(node) if module is None else type(module).__name__).replace("_", "").lower()
-    return bool(name) and named.startswith(name)
 
 
 def _stamp(model: ir.Model) -> None:

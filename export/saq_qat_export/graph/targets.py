@@ -25,7 +25,7 @@ from saq_qat_export.graph.passes.states import drop_zero_states
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
 from saq_qat_export.graph.patterns import onnxruntime, tensorrt
-from saq_qat_export.graph.patterns.shared import Table
+from saq_qat_export.graph.patterns.shared import TargetPatterns
 
 __all__ = ["GRAPH_TARGETS", "GraphTarget"]
 
@@ -46,7 +46,7 @@ class GraphTarget:
 
     file: str
     opset: int
-    patterns: Callable[[], Table]
+    patterns: type[TargetPatterns]
     prepare: Callable[[fx.GraphModule, Deploy], fx.GraphModule]
     rewrite: Callable[[ir.Model, fx.GraphModule, Deploy], None]
 
@@ -107,14 +107,14 @@ GRAPH_TARGETS: dict[str, GraphTarget] = {
     "onnxruntime": GraphTarget(
         "model.onnx",
         onnxruntime.OPSET,
-        onnxruntime.translation_table,
+        onnxruntime.OnnxRuntimePatterns,
         _as_it_is,
         _rewrite_for_onnxruntime,
     ),
     "tensorrt": GraphTarget(
         "model.tensorrt.onnx",
         tensorrt.OPSET,
-        tensorrt.translation_table,
+        tensorrt.TensorRtPatterns,
         _with_chosen_attention,
         _rewrite_for_tensorrt,
     ),

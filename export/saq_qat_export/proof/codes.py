@@ -15,8 +15,14 @@ from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.recipe.schema import Cpu
 from saq_qat_export.graph.onnx_graph import OnnxGraph
 from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
-from saq_qat_export.proof.probe import probe_of
-from saq_qat_export.proof.tensors import compare_pairs, compare_reference, compare_view, merge
+from saq_qat_export.proof.teacher import Taught, Teacher
+from saq_qat_export.proof.tensors import (
+    TensorComparison,
+    compare_computed,
+    compare_pairs,
+    compare_view,
+    merge,
+)
 
 __all__ = ["PAIR_COMPARISON", "code_comparisons", "pair_comparison", "tie_images"]
 
@@ -48,6 +54,7 @@ def code_comparisons(
     adversarial: Tensor,
     *,
     in_float32: bool = True,
+    teacher: Teacher | None = None,
 ) -> list[Comparison]:
     """Compare codes on float32 images: integer reference, then the deploy view in float64 and in float32.
 
@@ -56,16 +63,17 @@ def code_comparisons(
         adversarial: images made of rounding ties; the hard comparisons hold for them too, but their ties are
             not counted.
         in_float32: the last too, which decides nothing.
+        teacher: of this view and graph, where others ask it too.
     """
-    probe = probe_of(graph)
-    wide = copy.deepcopy(view).double()
-    seen = probe.observe(adversarial.numpy())
-    reference = [compare_reference(view, adversarial.numpy(), seen)]
-    double = [[replace(t, ties=0, tie_values=0) for t in compare_view(wide, adversarial.double(), seen)]]
+    teacher, wide = teacher or Teacher(view, graph), copy.deepcopy(view).double()
+    ties = teacher.teach(adversarial)
+    reference = [_compare_reference(view, ties)]
+    double = [[replace(t, ties=0, tie_values=0) for t in compare_view(wide, adversarial.double(), ties.seen)]]
     single = []
     for images in batches:
-        seen = probe.observe(images.numpy())
-        reference.append(compare_reference(view, images.numpy(), seen))
+        taught = teacher.teach(images)
+        seen = taught.seen
+        reference.append(_compare_reference(view, taught))
         double.append(compare_view(wide, images.double(), seen))
         if in_float32:
             single.append(compare_view(view, images, seen))
@@ -84,6 +92,10 @@ def code_comparisons(
             )
         )
     return comparisons
+
+
+def _compare_reference(view: fx.GraphModule, taught: Taught) -> list[TensorComparison]:
+    return compare_computed(view, taught.images.numpy(), taught.reference, taught.seen)
 
 
 def pair_comparison(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu) -> Comparison:

@@ -26,6 +26,7 @@ from saq_qat_export.proof.predictions import (
     agreement_comparisons,
     engine_comparison,
 )
+from saq_qat_export.proof.teacher import Teacher
 from saq_qat_export.proof.tensorrt import tensorrt_comparisons
 from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
@@ -107,7 +108,10 @@ def prove_integers(
     on_step(f"codes of {code_images} images and {adversarial_images} made of rounding ties")
     code_batches = [batch for batch, _ in _batches(images, code_images, _CODE_BATCH)]
     adversarial = tie_images(view, (images.preprocessing.channels, side, side), adversarial_images)
-    comparisons = code_comparisons(view, graph, code_batches, adversarial, in_float32=not brief)
+    teacher = Teacher(view, graph)
+    comparisons = code_comparisons(
+        view, graph, code_batches, adversarial, in_float32=not brief, teacher=teacher
+    )
     if "onnxruntime" in lowered.targets and not (brief and not graph.over_pair_bound):
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
@@ -118,7 +122,7 @@ def prove_integers(
     comparisons.append(constant_comparison(view, thresholds.max_constant_channels))
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
-        comparisons += tensorrt_comparisons(view, graph, lowered.tensorrt, code_batches, adversarial)
+        comparisons += tensorrt_comparisons(view, graph, lowered.tensorrt, code_batches, adversarial, teacher)
     on_step("every number of the graphs that ship, beside the checkpoint's")
     comparisons += compare_numbers_of(lowered)
     return comparisons

@@ -18,8 +18,9 @@ from saq_qat_export.graph.attention import Attention, with_attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph
 from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
 from saq_qat_export.proof.half_structure import structural_differences
-from saq_qat_export.proof.probe import Probe, TeacherForcedProbe, probe_of
+from saq_qat_export.proof.probe import TeacherForcedProbe
 from saq_qat_export.proof.stated_numbers import StatedNumbers, compare_numbers
+from saq_qat_export.proof.teacher import Taught, Teacher
 from saq_qat_export.proof.tensors import (
     Producer,
     TensorComparison,
@@ -30,7 +31,7 @@ from saq_qat_export.proof.tensors import (
     merge,
     producers,
 )
-from saq_qat_export.reference.deploy_view import Stored, run_reference, tensor_name
+from saq_qat_export.reference.deploy_view import Reference, Stored, run_reference, tensor_name
 from saq_qat_export.reference.integer_math import Codes, Float32
 from saq_qat_export.reference.qdq_reading import QdqReading
 from saq_qat_export.reference.qdq_reference import read_qdq
@@ -83,6 +84,7 @@ def tensorrt_comparisons(
     tensorrt: TensorRtGraphs,
     batches: Iterable[Tensor],
     adversarial: Tensor,
+    teacher: Teacher | None = None,
 ) -> list[Comparison]:
     """Compare a graph for TensorRT with the deploy view it came from, and with the integer reference.
 
@@ -92,10 +94,16 @@ def tensorrt_comparisons(
         batches: real images, float32 (N, C, H, W); a few are enough.
         adversarial: images made of rounding ties, whose ties are not counted; to float16, with other scales
             and ties, they mean nothing.
+        teacher: of ``view`` and ``graph``, where others ask it too.
     """
+    teacher = teacher or Teacher(view, graph)
     zero_points = {tensor_name(n): m.zero_point for n, m in view.named_modules() if isinstance(m, Quantize)}
-    view, probe = with_attention(view, tensorrt.attention), probe_of(graph)
-    ties, *samples = (_sample(view, probe, zero_points, images) for images in (adversarial, *batches))
+    whole, view = view, with_attention(view, tensorrt.attention)
+    batches_taught = (teacher.teach(images) for images in (adversarial, *batches))
+    ties, *samples = (
+        _sample(taught, zero_points, taught.reference if view is whole else _reference(view, taught))
+        for taught in batches_taught
+    )
     content = tensorrt.float32.content
     try:
         readings = [
@@ -119,14 +127,17 @@ def tensorrt_comparisons(
     return comparisons
 
 
-def _sample(view: fx.GraphModule, probe: Probe, zero_points: dict[str, int], images: Tensor) -> _Sample:
-    taught, _ = probe.run(images.numpy())
-    reference = run_reference(view, images.numpy(), taught)
+def _reference(view: fx.GraphModule, taught: Taught) -> Reference:
+    """Of another view than the teacher's."""
+    return run_reference(view, taught.images.numpy(), taught.seen.codes)
+
+
+def _sample(taught: Taught, zero_points: dict[str, int], reference: Reference) -> _Sample:
     codes, own = (
         {name: array.astype(np.int32) - zero_points[name] for name, array in stored.items()}
-        for stored in (taught, reference.codes)
+        for stored in (taught.seen.codes, reference.codes)
     )
-    return _Sample(images, taught, codes, own, reference.values)
+    return _Sample(taught.images, taught.seen.codes, codes, own, reference.values)
 
 
 def _count_reading(

@@ -19,7 +19,7 @@ from saq_qat.quant.deploy.integer_modules import ChannelAffine, IntegerConv2d, I
 from saq_qat.quant.deploy.kernels import float_results, is_integer_product, quantizer_behind
 from saq_qat.quant.trace import graph
 from saq_qat_export.reference import integer_math as math
-from saq_qat_export.reference.integer_math import CodeRange, Float32
+from saq_qat_export.reference.integer_math import CodeRange, Codes, Float32
 from saq_qat_export.reference.saturating_pairs import conv_saturation, saturation
 from saq_qat_export.reference.values import (
     Accumulator,
@@ -47,11 +47,13 @@ class Reference:
         codes: stored codes (zero point included, uint8 or int8) by tensor name.
         values: float32 results of integer products that no quantizer follows, by layer or graph node; logits
             among them if such a product writes them.
+        is_saturated: whether saturation changed any sum.
     """
 
     codes: dict[str, Stored]
     values: dict[str, Float32]
     logits: Float32
+    is_saturated: bool = False
 
 
 def tensor_name(quantizer: str) -> str:
@@ -84,6 +86,7 @@ class _Interpreter:
         self.codes: dict[str, Stored] = {}
         self.named = float_results(view)
         self.floats: dict[str, Float32] = {}
+        self.is_saturated = False
 
     def run(self, images: Float32) -> Reference:
         for node in self.view.graph.nodes:
@@ -91,7 +94,8 @@ class _Interpreter:
                 self.values[node] = Floats(images.astype(np.float32))
             elif node.op == "output":
                 (result,) = node.all_input_nodes
-                return Reference(self.codes, self.floats, self._value(result).floats())
+                logits = self._value(result).floats()
+                return Reference(self.codes, self.floats, logits, self.is_saturated)
             else:
                 self.values[node] = self._evaluate(node)
         raise ArtifactError("A deploy view needs an output node; this graph has none.")
@@ -127,9 +131,11 @@ class _Interpreter:
         if len(codes) != len(operands):
             return self._float_call(node)
         if isinstance(module, IntegerLayer):
-            sums = _accumulate(module, codes[0], saturating=self.saturating)
+            sums = self._sums(module, codes[0])
         else:
-            sums = _multiply(*codes, saturating=self.saturating)
+            sums = Accumulator.of_product(*codes)
+            if self.saturating and codes[1].dtype == "int8":
+                sums = self._saturated(sums, saturation(codes[0].codes + codes[0].zero_point, codes[1].codes))
         if quantizer_behind(self.view, node) is not None:
             return sums
         if node in self.named:
@@ -145,7 +151,7 @@ class _Interpreter:
         if isinstance(first, Accumulator):
             return self._float_call(node)
         if isinstance(module, IntegerConv2d) and module.bias_scale is not None:
-            return _accumulate(module, first, saturating=self.saturating)
+            return self._sums(module, first)
         if node.target is ops.GLOBAL_AVERAGE_POOL:
             return Mean(first)
         if graph.is_add(self.view, node):
@@ -153,6 +159,34 @@ class _Interpreter:
             if isinstance(a, CodeTensor) and isinstance(b, CodeTensor):
                 return Sum(a, b)
         return self._float_call(node)
+
+    def _sums(self, module: IntegerLayer, x: CodeTensor) -> Accumulator:
+        """What a layer's kernel holds before it writes codes or floats."""
+        weight, bias, scale = module.weight.numpy(), module.bias.numpy(), module.weight_scale.numpy()
+        if isinstance(module, IntegerConv2d):
+            window = math.Window(module.stride, module.padding, module.dilation, module.groups)
+            sums = math.accumulate_conv(x.codes, weight, bias, window)
+            exact = Accumulator.of_channels(sums, x.scale, scale, axis=1)
+            if not self.saturating:
+                return exact
+            return self._saturated(
+                exact, conv_saturation(x.codes + x.zero_point, x.zero_point, weight, window)
+            )
+        exact = Accumulator.of_channels(
+            math.accumulate_linear(x.codes, weight, bias), x.scale, scale, axis=-1
+        )
+        if not self.saturating:
+            return exact
+        stored = x.codes + x.zero_point
+        rows = saturation(stored.reshape(-1, stored.shape[-1]), weight.T)
+        return self._saturated(exact, rows.reshape(exact.values.shape))
+
+    def _saturated(self, exact: Accumulator, added: Codes) -> Accumulator:
+        """The sums with what saturation adds to them."""
+        if not added.any():
+            return exact
+        self.is_saturated = True
+        return exact.plus(added)
 
     def _moved(self, node: fx.Node, integers: Array) -> Array:
         """A carrier applied to other values than those of its source."""
@@ -195,26 +229,3 @@ class _Interpreter:
 def _affine(module: ChannelAffine, x: Float32) -> Floats:
     shape = (-1, *[1] * (x.ndim - 2))
     return Floats(x * module.gain.numpy().reshape(shape) + module.shift.numpy().reshape(shape))
-
-
-def _accumulate(module: IntegerLayer, x: CodeTensor, *, saturating: bool) -> Accumulator:
-    weight, bias, scale = module.weight.numpy(), module.bias.numpy(), module.weight_scale.numpy()
-    stored = x.codes + x.zero_point
-    if isinstance(module, IntegerConv2d):
-        window = math.Window(module.stride, module.padding, module.dilation, module.groups)
-        sums = math.accumulate_conv(x.codes, weight, bias, window)
-        if saturating:
-            sums = sums + conv_saturation(stored, x.zero_point, weight, window)
-        return Accumulator.of_channels(sums, x.scale, scale, axis=1)
-    sums = math.accumulate_linear(x.codes, weight, bias)
-    if saturating:
-        rows = saturation(stored.reshape(-1, stored.shape[-1]), weight.T)
-        sums = sums + rows.reshape(sums.shape)
-    return Accumulator.of_channels(sums, x.scale, scale, axis=-1)
-
-
-def _multiply(a: CodeTensor, b: CodeTensor, *, saturating: bool) -> Accumulator:
-    sums = Accumulator.of_product(a, b)
-    if saturating and b.dtype == "int8":
-        sums = sums.plus(saturation(a.codes + a.zero_point, b.codes))
-    return sums

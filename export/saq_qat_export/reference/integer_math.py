@@ -5,8 +5,8 @@ QLinearAdd, QLinearGlobalAveragePool, QGemm, QLinearMatMul, MatMulIntegerToFloat
 multipliers throughout; nothing here calls torch or ONNX Runtime.
 """
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -82,23 +82,29 @@ def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> C
     out, depth, height, width = weight.shape
     bound = _bound(x, weight, bias, depth * height * width)
     wide = np.float32 if bound < _EXACT_FLOAT32 else np.float64
-    (pad_h, pad_w), (dil_h, dil_w) = window.padding, window.dilation
-    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w))).astype(wide)
-    span = ((height - 1) * dil_h + 1, (width - 1) * dil_w + 1)
-    patches = sliding_window_view(padded, span, axis=(2, 3))
-    patches = patches[:, :, :: window.stride[0], :: window.stride[1], ::dil_h, ::dil_w]
-    n, _, rows, columns = patches.shape[:4]
+    n, _, rows, columns = (patches := _patches(x.astype(wide), (height, width), window)).shape[:4]
     result = np.empty((n, out, rows, columns), np.int32)
     per_group = out // window.groups
-    for group in range(window.groups):
+    kernels = weight.reshape(window.groups, per_group, -1).astype(wide)
+    for group, kernel in enumerate(kernels):
         channels = slice(group * depth, (group + 1) * depth)
-        matrix = patches[:, channels].transpose(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
-        rows_of = slice(group * per_group, (group + 1) * per_group)
-        product = matrix @ weight[rows_of].reshape(per_group, -1).astype(wide).T
-        result[:, rows_of] = (
-            product.reshape(n, rows, columns, per_group).transpose(0, 3, 1, 2).astype(np.int32)
-        )
-    return result + bias.reshape(1, -1, 1, 1)
+        own = slice(group * per_group, (group + 1) * per_group)
+        for image, sums in zip(patches[:, channels], result[:, own], strict=True):
+            taps = image.transpose(0, 3, 4, 1, 2).reshape(-1, rows * columns)
+            sums[...] = (kernel @ taps).reshape(sums.shape)
+    result += bias.reshape(1, -1, 1, 1)
+    return result
+
+
+def _patches(x: npt.NDArray[Any], kernel: tuple[int, int], window: Window) -> npt.NDArray[Any]:
+    """What each place of a kernel reads, without copying it: (N, C, H', W', kH, kW) of (N, C, H, W)."""
+    padded = (
+        np.pad(x, ((0, 0), (0, 0), *((pad, pad) for pad in window.padding))) if any(window.padding) else x
+    )
+    span = tuple((size - 1) * step + 1 for size, step in zip(kernel, window.dilation, strict=True))
+    (down, right), (rows, columns) = window.stride, window.dilation
+    patches = sliding_window_view(padded, span, axis=(2, 3))
+    return patches[:, :, ::down, ::right, ::rows, ::columns]
 
 
 def accumulate_linear(x: Codes, weight: Weights, bias: Codes) -> Codes:
@@ -195,10 +201,29 @@ def requantize_sum(a: Stored, b: Stored, scale: np.float32, zero_point: int, cod
 
     ``rint(fma(a, r_a, fma(b, r_b, z - fma(z_a, r_a, f32(z_b r_b)))))`` with ``r = f32(s / s_y)``; without the
     fused steps, about one code in four million differs. Where ``a`` is a scalar to the kernel's inner loop
-    and ``b`` is not (``broadcasts_innermost``), the kernel swaps them.
+    and ``b`` is not (``broadcasts_innermost``), the kernel swaps them. Where pairs of codes are fewer than
+    sums, each pair is added once and looked up.
     """
     if broadcasts_innermost(a.codes.shape, b.codes.shape):
         a, b = b, a
+    size = np.broadcast(a.codes, b.codes).size
+    (low_a, many_a), (low_b, many_b) = _span(a.codes), _span(b.codes)
+    if many_a * many_b >= size:
+        return _sum_codes(a, b, scale, zero_point, codes)
+    every_a, every_b = low_a + np.arange(many_a, dtype=np.int32), low_b + np.arange(many_b, dtype=np.int32)
+    pairs = replace(a, codes=every_a[:, None]), replace(b, codes=every_b[None])
+    table = _sum_codes(*pairs, scale, zero_point, codes).ravel()
+    return cast(Codes, table[(a.codes - low_a) * many_b + (b.codes - low_b)])
+
+
+def _span(codes: Codes) -> tuple[int, int]:
+    """The lowest code, and how many there are from it to the highest."""
+    lowest = int(codes.min(initial=0))
+    return lowest, int(codes.max(initial=0)) - lowest + 1
+
+
+def _sum_codes(a: Stored, b: Stored, scale: np.float32, zero_point: int, codes: CodeRange) -> Codes:
+    """Of every two codes, by the kernel's arithmetic."""
     ratio_a, ratio_b = np.float32(a.scale / scale), np.float32(b.scale / scale)
     offset = _fused_multiply_add(np.int32(a.zero_point), ratio_a, ratio_b * np.float32(b.zero_point))
     partial = _fused_multiply_add(b.codes + b.zero_point, ratio_b, np.float32(zero_point) - offset)

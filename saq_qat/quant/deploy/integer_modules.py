@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saq_qat.quant.deploy import ops
 from saq_qat.quant.deploy.fold import FoldedLayer, bias_codes, bias_scale
-from saq_qat.quant.deploy.ops import dequantize_channels, quantize, quantize_int8
 from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
 
@@ -63,13 +63,19 @@ class Quantize(nn.Module):
         self.offset = offset
         self.stored: Literal["uint8", "int8"] = stored
 
-    def forward(self, x: Tensor) -> Tensor:
-        low, high = self.minimum, self.maximum
+    @property
+    def stored_bounds(self) -> tuple[int, int]:
+        """Bounds that storing the codes needs: those of the type, where the input is on the grid already."""
         if self.on_grid:
-            low, high = (limit - self.zero_point for limit in _LIMITS[self.stored])
+            low, high = _LIMITS[self.stored]
+            return low - self.zero_point, high - self.zero_point
+        return self.minimum, self.maximum
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.stored_bounds
         if self.stored == "int8":
-            return cast(Tensor, quantize_int8(x, self.scale, low, high))
-        return cast(Tensor, quantize(x, self.scale, self.zero_point, low, high))
+            return cast(Tensor, ops.QUANTIZE_INT8(x, self.scale, low, high))
+        return cast(Tensor, ops.QUANTIZE(x, self.scale, self.zero_point, low, high))
 
     def extra_repr(self) -> str:
         codes = f"{self.minimum}..{self.maximum}"
@@ -114,12 +120,12 @@ class IntegerLayer(nn.Module):
         )
 
     def float_weight(self) -> Tensor:
-        return cast(Tensor, dequantize_channels(self.weight, self.weight_scale))
+        return cast(Tensor, ops.DEQUANTIZE_CHANNELS(self.weight, self.weight_scale))
 
     def float_bias(self) -> Tensor:
         if self.bias_scale is None:
             return self.bias
-        return cast(Tensor, dequantize_channels(self.bias, self.bias_scale))
+        return cast(Tensor, ops.DEQUANTIZE_CHANNELS(self.bias, self.bias_scale))
 
 
 def constant_channels(layer: IntegerLayer) -> Tensor:

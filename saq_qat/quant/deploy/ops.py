@@ -5,82 +5,88 @@ Eager semantics are those of ONNX QuantizeLinear, DequantizeLinear and GlobalAve
 has no translation, which is why these exist.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = [
-    "DEQUANTIZE",
-    "GLOBAL_AVERAGE_POOL",
-    "dequantize",
-    "dequantize_channels",
-    "global_average_pool",
-    "quantize",
-    "quantize_int8",
-]
+__all__ = ["DEQUANTIZE", "DEQUANTIZE_CHANNELS", "GLOBAL_AVERAGE_POOL", "QUANTIZE", "QUANTIZE_INT8"]
 
 
-@torch.library.custom_op("saq_qat::quantize", mutates_args=())
-def quantize(x: Tensor, scale: Tensor, zero_point: int, minimum: int, maximum: int) -> Tensor:
-    """``clip(round(x / scale), minimum, maximum) + zero_point`` as uint8; ties to even.
+_LIBRARY = torch.library.Library("saq_qat", "DEF")  # type: ignore[no-untyped-call]  # torch has no types here
+
+
+def _define(schema: str, compute: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Any:
+    """An operator of our own; not by ``torch.library.custom_op``, whose first call imports the compiler.
 
     Args:
-        x: float32 or float64, any shape.
-        scale: 0-dim of x's dtype.
-        minimum, maximum: bounds of the code, before the zero point is added.
+        shape: an empty tensor of what ``compute`` gives.
     """
-    code = torch.round(x / scale).clamp_(minimum, maximum)
+    _LIBRARY.define(schema)  # type: ignore[no-untyped-call]  # as above
+    name = schema.partition("(")[0]
+    _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # as above
+    torch.library.register_fake(f"saq_qat::{name}", shape, lib=_LIBRARY)
+    return getattr(torch.ops.saq_qat, name).default
+
+
+def _quantize(x: Tensor, scale: Tensor, zero_point: int, minimum: int, maximum: int) -> Tensor:
+    code = (x / scale).round_().clamp_(minimum, maximum)
     return code.add_(zero_point).to(torch.uint8)
 
 
-@quantize.register_fake
-def _(x: Tensor, scale: Tensor, zero_point: int, minimum: int, maximum: int) -> Tensor:
-    return torch.empty_like(x, dtype=torch.uint8)
+def _quantize_int8(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
+    return (x / scale).round_().clamp_(minimum, maximum).to(torch.int8)
 
 
-@torch.library.custom_op("saq_qat::quantize_int8", mutates_args=())
-def quantize_int8(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
-    """``clip(round(x / scale), minimum, maximum)`` as int8; ties to even. Arguments as of ``quantize``."""
-    return torch.round(x / scale).clamp_(minimum, maximum).to(torch.int8)
+def _dequantize(stored: Tensor, scale: Tensor, zero_point: int) -> Tensor:
+    floats = stored.to(scale.dtype, copy=True)
+    return floats.sub_(zero_point).mul_(scale)
 
 
-@quantize_int8.register_fake
-def _(x: Tensor, scale: Tensor, minimum: int, maximum: int) -> Tensor:
-    return torch.empty_like(x, dtype=torch.int8)
-
-
-@torch.library.custom_op("saq_qat::dequantize", mutates_args=())
-def dequantize(stored: Tensor, scale: Tensor, zero_point: int) -> Tensor:
-    """``(stored - zero_point) * scale``: uint8 or int8 of any shape to scale's dtype."""
-    return (stored.to(scale.dtype) - zero_point) * scale
-
-
-@dequantize.register_fake
-def _(stored: Tensor, scale: Tensor, zero_point: int) -> Tensor:
-    return torch.empty_like(stored, dtype=scale.dtype)
-
-
-@torch.library.custom_op("saq_qat::dequantize_channels", mutates_args=())
-def dequantize_channels(stored: Tensor, scale: Tensor) -> Tensor:
-    """``stored[c] * scale[c]`` along axis 0: int8 weights or int32 biases to scale's dtype."""
+def _dequantize_channels(stored: Tensor, scale: Tensor) -> Tensor:
     return stored.to(scale.dtype) * scale.reshape(-1, *[1] * (stored.dim() - 1))
 
 
-@dequantize_channels.register_fake
-def _(stored: Tensor, scale: Tensor) -> Tensor:
-    return torch.empty_like(stored, dtype=scale.dtype)
-
-
-@torch.library.custom_op("saq_qat::global_average_pool", mutates_args=())
-def global_average_pool(x: Tensor) -> Tensor:
-    """Mean over height and width: (N, C, H, W) to (N, C, 1, 1)."""
+def _global_average_pool(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
 
-@global_average_pool.register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[1], 1, 1))
+QUANTIZE = _define(
+    "quantize(Tensor x, Tensor scale, int zero_point, int minimum, int maximum) -> Tensor",
+    _quantize,
+    lambda x, *_: torch.empty_like(x, dtype=torch.uint8),
+)
+"""``clip(round(x / scale), minimum, maximum) + zero_point`` as uint8; ties to even.
 
+x: float32 or float64, any shape; scale: 0-dim of x's dtype; minimum, maximum: bounds of the code, before the
+zero point is added.
+"""
 
-# What graph nodes call: the overloads, which carry a name where the decorated functions do not.
-DEQUANTIZE = torch.ops.saq_qat.dequantize.default
-GLOBAL_AVERAGE_POOL = torch.ops.saq_qat.global_average_pool.default
+QUANTIZE_INT8 = _define(
+    "quantize_int8(Tensor x, Tensor scale, int minimum, int maximum) -> Tensor",
+    _quantize_int8,
+    lambda x, *_: torch.empty_like(x, dtype=torch.int8),
+)
+"""``clip(round(x / scale), minimum, maximum)`` as int8; ties to even. Arguments as of ``QUANTIZE``."""
+
+DEQUANTIZE = _define(
+    "dequantize(Tensor stored, Tensor scale, int zero_point) -> Tensor",
+    _dequantize,
+    lambda stored, scale, _: torch.empty_like(stored, dtype=scale.dtype),
+)
+"""``(stored - zero_point) * scale``: uint8 or int8 of any shape to scale's dtype."""
+
+DEQUANTIZE_CHANNELS = _define(
+    "dequantize_channels(Tensor stored, Tensor scale) -> Tensor",
+    _dequantize_channels,
+    lambda stored, scale: torch.empty_like(stored, dtype=scale.dtype),
+)
+"""``stored[c] * scale[c]`` along axis 0: int8 weights or int32 biases to scale's dtype."""
+
+GLOBAL_AVERAGE_POOL = _define(
+    "global_average_pool(Tensor x) -> Tensor",
+    _global_average_pool,
+    lambda x: x.new_empty((x.shape[0], x.shape[1], 1, 1)),
+)
+"""Mean over height and width: (N, C, H, W) to (N, C, 1, 1)."""

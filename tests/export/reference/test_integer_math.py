@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -208,3 +209,23 @@ def test_pooling_that_rounds_up_is_pytorchs(
     expected = pool(torch.from_numpy(x).float()).numpy()
     window = Window((stride, stride), (padding, padding), (dilation, dilation))
     np.testing.assert_array_equal(integer_math.max_pool(x, (kernel, kernel), window, round_up=True), expected)
+
+
+@pytest.mark.parametrize("shapes", [((9, 400, 30), (9, 400, 30)), ((400, 30), (9, 400, 30))])
+def test_sums_looked_up_by_pairs_of_codes_are_those_computed_one_by_one(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    generator = np.random.default_rng(0)
+    a, b = (
+        Stored(generator.integers(low, 128, shape).astype(np.int32), np.float32(scale), -min(low, 0))
+        for shape, low, scale in zip(shapes, (-127, 0), (0.0131, 0.0217), strict=True)
+    )
+    settings = (np.float32(0.0301), 0, CodeRange(0, 127))
+    whole = np.ravel(integer_math.requantize_sum(a, b, *settings))
+    wide_a, wide_b = np.broadcast_arrays(a.codes, b.codes)
+    for start in range(0, whole.size, 1000):  # fewer sums than pairs of codes
+        part = slice(start, start + 1000)
+        one_by_one = integer_math.requantize_sum(
+            replace(a, codes=wide_a.ravel()[part]), replace(b, codes=wide_b.ravel()[part]), *settings
+        )
+        assert np.array_equal(whole[part], one_by_one)

@@ -9,9 +9,10 @@ import onnx_ir as ir
 from saq_qat_export.reference.qdq_graph import QdqGraph
 from saq_qat_runtime.operators import RESHAPES
 
-__all__ = ["code_tensors", "copy_scope", "float_tensors", "name_after_modules"]
+__all__ = ["SCOPES", "code_tensors", "copy_scope", "float_tensors", "name_after_modules"]
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch.onnx notes the modules that a node was traced in."""
 _QUANTIZERS = "quantizers."
 
 
@@ -70,15 +71,15 @@ def _base_name(node: ir.Node) -> str:
 
 def _scope(node: ir.Node) -> str:
     """Dotted path of the module a node was traced in; empty for the network itself."""
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
     modules = [str(scope) for scope in scopes[:-1] if scope]
     return modules[-1] if modules else ""
 
 
 def copy_scope(source: ir.Node | None, node: ir.Node) -> None:
     """Let ``node`` be named as if it had been traced where ``source`` was."""
-    if source is not None and _SCOPES in source.metadata_props:
-        node.metadata_props[_SCOPES] = source.metadata_props[_SCOPES]
+    if source is not None and SCOPES in source.metadata_props:
+        node.metadata_props[SCOPES] = source.metadata_props[SCOPES]
 
 
 def _part(node: ir.Node) -> str:

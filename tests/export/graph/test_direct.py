@@ -1,0 +1,46 @@
+"""What is written from the view itself is what torch.onnx writes, byte for byte."""
+
+import pytest
+from torch import fx
+
+from saq_qat.recipe.schema import Deploy, TensorRt
+from saq_qat_export.graph import direct, onnx_graph
+from saq_qat_export.graph.onnx_graph import export_graph
+from saq_qat_export.graph.targets import GRAPH_TARGETS
+from tests.export.networks import SIDE, built_in, small
+
+FLOAT16 = Deploy(tensorrt=TensorRt(precision="float16"))
+UNPACKED = Deploy(pack_weights=False)
+CASES = [
+    ("small", lambda: small(4, 4).view, SIDE, Deploy()),
+    ("small, 2 bits", lambda: small(2, 2).view, SIDE, UNPACKED),
+    ("small, 8 bits", lambda: small(8, 8).view, SIDE, FLOAT16),
+    ("resnet18", lambda: built_in("resnet18", 4, 4, 32).view, 32, Deploy()),
+    ("mobilenet_v2", lambda: built_in("mobilenet_v2", 4, 4, 32).view, 32, Deploy()),
+]
+
+
+def content(view: fx.GraphModule, side: int, target: str, deploy: Deploy) -> bytes:
+    return export_graph(view, (3, side, side), target, deploy).content
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize(("view", "side", "deploy"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_two_ways_to_write_a_network_give_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, view: object, side: int, deploy: Deploy, target: str
+) -> None:
+    assert callable(view)
+    network = view()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saq_qat_export.graph.traced.export_by_torch", None)
+        written = content(network, side, target, deploy)
+    monkeypatch.setattr(onnx_graph, "write_directly", lambda *_: None)
+    assert written == content(network, side, target, deploy)
+
+
+def test_an_operation_that_is_not_written_here_is_left_to_torch() -> None:
+    view = built_in("preresnet20", 4, 4, 16).view
+    row = GRAPH_TARGETS["onnxruntime"]
+    image = onnx_graph.image_input((3, 16, 16))
+    assert direct.write_directly(view, image, "logits", row.opset, row.patterns) is None
+    assert content(view, 16, "onnxruntime", Deploy())
