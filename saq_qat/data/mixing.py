@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from saq_qat.recipe import schema
 
@@ -21,6 +20,9 @@ class Mixer:
     """
 
     def __init__(self, mixing: schema.Mixing, classes: int) -> None:
+        # with torch's compiler: a second, which recipes without mixing need not wait
+        from torchvision.transforms import v2
+
         kinds = ((v2.MixUp, mixing.mixup), (v2.CutMix, mixing.cutmix))
         chosen = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha is not None]
         self._transform = v2.RandomChoice(chosen)

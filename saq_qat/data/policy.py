@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
 
 from saq_qat.data.transforms import Pixels
 from saq_qat.recipe import schema
@@ -32,6 +31,9 @@ class Policy:
         erasing: schema.RandomErasing | None,
         mean: tuple[float, ...],
     ) -> None:
+        # with torch's compiler: a second, which recipes without a policy need not wait
+        from torchvision.transforms import InterpolationMode, v2
+
         self._rand_augment = self._erase = None
         if rand_augment is not None:
             self._rand_augment = v2.RandAugment(
