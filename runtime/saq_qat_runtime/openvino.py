@@ -65,6 +65,7 @@ class OpenVinoBackend:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs by name; see Backend. Each call in flight has a request, kept for later ones."""
+        _check(feeds, self.inputs)
         try:
             request = self._idle.pop()
         except IndexError:
@@ -72,9 +73,7 @@ class OpenVinoBackend:
         try:
             results = request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
             found = {port.any_name: np.array(results[port]) for port in self._compiled.outputs}
-        except (TypeError, ValueError) as error:
-            raise InputError(f"OpenVINO refused the input: {one_line(error)}") from error
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, TypeError, ValueError) as error:
             raise RuntimeFault(f"OpenVINO failed: {one_line(error)} Load the session again.") from error
         self._idle.append(request)
         return found
@@ -118,6 +117,21 @@ def _import_openvino() -> ModuleType:
         hint = "Install it: pip install openvino"
         raise BackendUnavailable(f"Backend 'openvino' cannot be imported: {error}. {hint}") from error
     return openvino  # type: ignore[no-any-return]  # it is not typed
+
+
+def _check(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> None:
+    """Raise InputError for other arrays than the model takes; the engine would make do with some of them."""
+    given = {name: (str(array.dtype), array.shape) for name, array in feeds.items()}
+    for spec in inputs:
+        dtype, shape = given.pop(spec.name, ("no array", ()))
+        fits = len(shape) == len(spec.shape) and all(
+            own in ("N", size) for own, size in zip(spec.shape, shape, strict=True)
+        )
+        if dtype != spec.dtype or not fits:
+            takes = f"{spec.dtype} {spec.shape} as {spec.name!r}"
+            raise InputError(f"OpenVINO refused the input: the model takes {takes}, got {dtype} {shape}.")
+    if given:
+        raise InputError(f"OpenVINO refused the input: the model has no input {sorted(given)[0]!r}.")
 
 
 def _spec(port: Any) -> TensorSpec:
