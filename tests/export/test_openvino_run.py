@@ -109,6 +109,20 @@ def test_check_refuses_sums_of_codes_and_says_what_to_change() -> None:
         rehearsed(small_recipe("deploy.targets=[onnxruntime,openvino]"))
 
 
+def test_check_takes_a_transformer_with_offsets_whose_biases_are_zeros_as_before_its_training() -> None:
+    """OpenVINO refuses a reshape into heads right behind a layer without a bias."""
+    pytest.importorskip("timm", reason="needs the extra vit")
+    rehearsed(
+        small_recipe(
+            "deploy.targets=[openvino]",
+            "data.image_size=32",
+            "model.name=vit_micro",
+            "quant.weight={kind: lsq, bits: 4}",
+            "quant.activation={kind: lsq, bits: 4, offset: bounded}",
+        )
+    )
+
+
 def test_without_the_package_nothing_is_trained_or_exported(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,8 @@ def _tensor(graph: QdqGraph, quantize: CodeNode) -> tuple[str, TensorGrid]:
 
 def _offset(graph: QdqGraph, source: str) -> float | None:
     before = graph.producers.get(source)
+    if before is not None and before.op_type == "Clip":  # codes are bounded in float, behind the offset
+        before = graph.producers.get(before.input[0])
     number = None if before is None or before.op_type != "Sub" else graph.array(before.input[1])
     return None if number is None or number.size != 1 else _number(number)
 

@@ -20,6 +20,7 @@ from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_export.graph.passes.float_layers import keep_layers_in_float
 from saq_qat_export.graph.passes.names import name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
+from saq_qat_export.graph.passes.reshaped_products import keep_scales_before_reshapes
 from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.states import drop_zero_states
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
@@ -89,6 +90,7 @@ def _rewrite_for_openvino(model: ir.Model, view: fx.GraphModule, deploy: Deploy)
     repeat_by_broadcasting(model)
     write_filled_constants(model)
     dequantize_behind_carriers(model)
+    keep_scales_before_reshapes(model)
     name_after_modules(model, _products(view))
     if deploy.pack_weights:
         pack_weights(model, _packings(view))
