@@ -18,6 +18,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.record import data_record
 from saq_qat.errors import ArtifactError, GateError, LegalityError, SaqError
 from saq_qat.quant.plan.plan import Finding
+from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, write_checkpoint
@@ -34,7 +35,7 @@ from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.predictions import Agreement
 from saq_qat_export.proof.prove import Proof, prove_integers
 from saq_qat_export.tensorrt.own_graphs import lint_graph
-from saq_qat_runtime.errors import SessionError
+from saq_qat_runtime.errors import BackendUnavailable, SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
@@ -78,6 +79,7 @@ def rehearse(
     Raises:
         LegalityError: a target cannot run the plan, or the deployed network as a whole.
         SaqError: anything else that ``train`` and ``export`` would refuse.
+        BackendUnavailable: the engine of a target that is proved by running it is not installed.
     """
     with tempfile.TemporaryDirectory(prefix="saq-qat-") as folder:
         run = Path(folder)
@@ -110,7 +112,7 @@ def check_deployable(
     """
     try:
         rehearsal = rehearse(network, recipe, images, on_step=on_step)
-    except LegalityError:
+    except (LegalityError, BackendUnavailable):
         raise
     except (ArtifactError, GateError, SessionError) as error:
         raise LegalityError(
@@ -173,6 +175,6 @@ def _findings(lowered: Lowered) -> tuple[Finding, ...]:
     for target, graph in lowered.shipped.items():
         if target == "tensorrt":
             found += lint_graph(graph, deploy.tensorrt)
-        elif deploy.onnxruntime.cpu == "any":
+        elif deploy.onnxruntime.cpu in TARGETS[target].pairs_saturate:
             found += tuple(pair_finding(product) for product in graph.over_pair_bound)
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saq_qat.errors import GateError, LegalityError
 from saq_qat.quant.plan.plan import Finding
+from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
@@ -83,15 +84,15 @@ def export_run(
 
 
 def _check_pairs(lowered: Lowered, *, allow_failed_gate: bool) -> None:
-    """ORT005 over the file itself, unless the recipe is for CPUs with VNNI alone."""
-    graph = lowered.shipped.get("onnxruntime")
-    if graph is None or allow_failed_gate or lowered.restored.recipe.deploy.onnxruntime.cpu == "vnni":
-        return
-    if graph.over_pair_bound:
-        listed = "\n".join(f"  {pair_finding(product)}" for product in graph.over_pair_bound)
-        raise LegalityError(
-            f"The graph for ONNX Runtime breaks its rules, so no bundle was written:\n{listed}"
-        )
+    """ORT005 over the files themselves, but for ONNX Runtime on CPUs with VNNI alone."""
+    cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
+    for target, graph in lowered.shipped.items():
+        due = cpu in TARGETS[target].pairs_saturate and not allow_failed_gate
+        if due and graph.over_pair_bound:
+            listed = "\n".join(f"  {pair_finding(product)}" for product in graph.over_pair_bound)
+            raise LegalityError(
+                f"The graph for {target} breaks its rules, so no bundle was written:\n{listed}"
+            )
 
 
 def _check_rules(lowered: Lowered, *, allow_failed_gate: bool) -> tuple[Finding, ...]:

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.records import TensorSpec
+from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "check_threads"]
 
 
 class Backend(Protocol):
@@ -45,3 +46,9 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the engine's memory; may be called twice."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise InputError for a number of threads that no engine on the CPU can use; None leaves it to them."""
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}. Leave it out for the engine's choice.")

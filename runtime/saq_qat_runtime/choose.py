@@ -10,6 +10,7 @@ from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, InputError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.openvino import OpenVinoBackend
 from saq_qat_runtime.tensorrt.backend import Machine, TensorRtBackend
 from saq_qat_runtime.tensorrt.checks import check_source
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord
@@ -17,10 +18,11 @@ from saq_qat_runtime.tensorrt.library import ENGINE_LIBRARIES, EngineLibrary
 
 __all__ = ["BACKENDS", "OpenedBundle", "open_bundle"]
 
-_ONNXRUNTIME = OnnxRuntimeBackend.name
+_ONNXRUNTIME, _OPENVINO = OnnxRuntimeBackend.name, OpenVinoBackend.name
 _TENSORRT = "tensorrt"
+_ON_CPU = (_OPENVINO, _ONNXRUNTIME)
 _LIBRARIES = {library.backend: library for library in ENGINE_LIBRARIES}
-BACKENDS = (*_LIBRARIES, _ONNXRUNTIME)
+BACKENDS = (*_LIBRARIES, *_ON_CPU)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def open_bundle(
     """Load the bundle's model on `backend`, one of BACKENDS, or "auto" for the first of them that can run it.
 
     The bytes that are hashed are the bytes that are loaded; without `verify` an ONNX file is not hashed, an
-    engine is all the same. threads: for onnxruntime.
+    engine is all the same. threads: for engines on the CPU.
     Raises BackendUnavailable where the engine asked for, or every one, cannot run here; ModelError for a
     model that is missing, damaged, or not the bundle's own; InputError for threads of an engine on a GPU.
     """
@@ -60,7 +62,8 @@ def open_bundle(
         known = ", ".join(map(repr, ("auto", *BACKENDS)))
         raise BackendUnavailable(f"Backend {backend!r} is not supported. This version runs: {known}.")
     if threads is not None and backend in _LIBRARIES:
-        raise InputError(f"threads is for {_ONNXRUNTIME!r}; {backend!r} runs on the GPU. Leave it out.")
+        engines = " and ".join(map(repr, _ON_CPU))
+        raise InputError(f"threads is for {engines}; {backend!r} runs on the GPU. Leave it out.")
     return _open(folder, manifest, backend, threads, verify, machine)
 
 
@@ -86,7 +89,7 @@ def _candidates(folder: Path, manifest: Manifest) -> list[str]:
     built = [
         name for name, library in _LIBRARIES.items() if (folder / ENGINE_FILES[library.flavour]).exists()
     ]
-    return built + [_ONNXRUNTIME] * (_ONNXRUNTIME in manifest.models)
+    return built + [engine for engine in _ON_CPU if engine in manifest.models]
 
 
 def _reasons(failures: dict[str, BackendUnavailable]) -> tuple[str, ...]:
@@ -97,7 +100,7 @@ def _open(
     folder: Path, manifest: Manifest, backend: str, threads: int | None, verify: bool, machine: Machine
 ) -> OpenedBundle:
     library = _LIBRARIES.get(backend)
-    target = _ONNXRUNTIME if library is None else _TENSORRT
+    target = backend if library is None else _TENSORRT
     fix = f"Export it for {target!r} (deploy.targets in the recipe)."
     require(target in manifest.models, f"{folder} holds models for {sorted(manifest.models)} only. {fix}")
     source = manifest.models[target]
@@ -107,9 +110,14 @@ def _open(
         content = read_verified(folder, source.name, source.sha256, source.bytes)
     else:
         content = read(folder, source.name)
+    return OpenedBundle(_cpu_engine(backend, content, manifest, threads), target, source, threads)
+
+
+def _cpu_engine(backend: str, content: bytes, manifest: Manifest, threads: int | None) -> Backend:
+    if backend == _OPENVINO:
+        return OpenVinoBackend(content, threads=threads)
     exact_pairs = bool(manifest.cpu.over_pair_bound)
-    engine = OnnxRuntimeBackend(content, threads=threads, exact_pairs=exact_pairs)
-    return OpenedBundle(engine, target, source, threads)
+    return OnnxRuntimeBackend(content, threads=threads, exact_pairs=exact_pairs)
 
 
 def _open_engine(folder: Path, source: FileRecord, library: EngineLibrary, machine: Machine) -> OpenedBundle:

@@ -27,6 +27,7 @@ __all__ = [
     "RuntimeFault",
     "SessionError",
     "VersionError",
+    "one_line",
 ]
 
 
@@ -95,3 +96,8 @@ class CudaError(RuntimeFault):
 
 class ClosedError(SessionError):
     """The session was closed, or belongs to the process this one was forked from."""
+
+
+def one_line(error: Exception) -> str:
+    """An engine's message as one sentence."""
+    return " ".join(str(error).split()).rstrip(".") + "."

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from saq_qat_runtime.bundle.decode import require
-from saq_qat_runtime.bundle.onnx_file import summarize
+from saq_qat_runtime.backend import check_threads
+from saq_qat_runtime.bundle.onnx_file import refuse_unsafe, summarize
 from saq_qat_runtime.bundle.records import TensorSpec
-from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault
+from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault, one_line
 from saq_qat_runtime.kernels import IntegerCount, count_kernels
 
 __all__ = ["EXACT_PAIRS", "OnnxRuntimeBackend"]
@@ -29,8 +29,6 @@ _DTYPES = {
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
 }
-# A number in the file, not a promised shape, sizes their results: 136 bytes can ask for 16 GB.
-_UNBOUNDED = frozenset({"ConstantOfShape", "Expand", "If", "Loop", "Range", "Scan", "Tile"})
 
 
 class OnnxRuntimeBackend:
@@ -46,12 +44,9 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, content: bytes, *, threads: int | None = None, exact_pairs: bool = False) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(
-                f"threads must be at least 1, got {threads}. Leave it out for the engine's choice."
-            )
+        check_threads(threads)
         self._onnxruntime = _import_onnxruntime()
-        _refuse_unsafe(content)
+        refuse_unsafe(content)
         self._content = content
         self._threads = threads
         self._exact_pairs = exact_pairs
@@ -79,9 +74,9 @@ class OnnxRuntimeBackend:
         try:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except (state.InvalidArgument, ValueError) as error:
-            raise InputError(f"ONNX Runtime refused the input: {_one_line(error)}") from error
+            raise InputError(f"ONNX Runtime refused the input: {one_line(error)}") from error
         except _failures(self._onnxruntime) as error:
-            raise RuntimeFault(f"ONNX Runtime failed: {_one_line(error)} Load the session again.") from error
+            raise RuntimeFault(f"ONNX Runtime failed: {one_line(error)} Load the session again.") from error
 
     def integer_count(self) -> IntegerCount:
         """Count integer kernels in the graph that ONNX Runtime makes of the model.
@@ -117,7 +112,7 @@ class OnnxRuntimeBackend:
         try:
             return self._onnxruntime.InferenceSession(self._content, options, providers=[_PROVIDER])
         except _failures(self._onnxruntime) as error:
-            rule = f"ONNX Runtime {self.version} cannot load the model: {_one_line(error)}"
+            rule = f"ONNX Runtime {self.version} cannot load the model: {one_line(error)}"
             raise ModelError(f"{rule} Export the bundle again, or update onnxruntime.") from error
 
 
@@ -139,25 +134,6 @@ def _failures(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
     members = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     own = (member for member in members if isinstance(member, type) and issubclass(member, Exception))
     return (*own, MemoryError, RuntimeError, ValueError)
-
-
-def _one_line(error: Exception) -> str:
-    """The engine's message as one sentence."""
-    return " ".join(str(error).split()).rstrip(".") + "."
-
-
-def _refuse_unsafe(content: bytes) -> None:
-    summary = summarize(content)
-    require(
-        not summary.external_data,
-        "The model keeps weights in other files; a bundle holds them inside. Export again.",
-    )
-    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
-    found = sorted(_UNBOUNDED & summary.operators.keys())
-    require(
-        not found,
-        f"The model uses {', '.join(found)}, whose results may be of any size; no bundle needs them.",
-    )
 
 
 def _spec(argument: Any) -> TensorSpec:

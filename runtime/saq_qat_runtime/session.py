@@ -39,7 +39,8 @@ class Prediction:
 class SessionInfo:
     """What runs: the bundle's manifest, the file that was loaded, the engine, and the threads asked for.
 
-    target: which of the manifest's models runs, "onnxruntime" or "tensorrt". threads: None on a GPU.
+    target: which of the manifest's models runs, "onnxruntime", "openvino" or "tensorrt".
+    threads: None on a GPU.
     skipped: engines that "auto" passed over, each with the reason.
     """
 
@@ -97,10 +98,11 @@ class Session:
     ) -> Self:
         """Open the bundle in `folder`.
 
-        backend: "tensorrt", "tensorrt-lean", "tensorrt-rtx" or "onnxruntime", which no other replaces; or
-        "auto" for the first of these that the folder has a file for and that can run it on this machine.
-        threads: of one call on onnxruntime; None leaves it to the engine. verify: compare every file with its
-        SHA-256; the hash of a TensorRT engine, which is code, is always compared.
+        backend: "tensorrt", "tensorrt-lean", "tensorrt-rtx", "openvino" or "onnxruntime", which no other
+        replaces; or "auto" for the first of these that the folder has a file for and that can run it on this
+        machine. threads: of one call on the CPU; None leaves it to the engine.
+        verify: compare every file with its SHA-256; the hash of a TensorRT engine, which is code, is always
+        compared.
         check_finite: refuse NaN and infinity. max_batch: refuse larger batches.
         allow_failed_gate: load a bundle although its integers are not proved to be the trained ones.
         Raises ModelError, BackendUnavailable or InputError.

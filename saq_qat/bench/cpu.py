@@ -11,7 +11,7 @@ import torch
 
 from saq_qat.bench.engines import Runner
 from saq_qat.bench.paired import Ratio, paired_ratio
-from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Timing
+from saq_qat.bench.record import FLOAT, STATIC_INT8, Timing
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.interleave import Latency, LatencyComparison, cautions, interleave
 
@@ -70,7 +70,7 @@ def _comparisons(
     images = np.resize(images, (batch, *images.shape[1:]))
     named = {runner.candidate.name: runner for runner in runners}
     engines = {name: runner for name, runner in named.items() if not runner.context}
-    baseline = FLOAT if FLOAT in named else BUNDLE
+    baseline = FLOAT if FLOAT in named else next(iter(engines))
     turns = [(engines, size.seconds)]
     if len(engines) < len(named):
         context = {name: runner for name, runner in named.items() if runner.context}

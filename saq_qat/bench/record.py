@@ -14,6 +14,7 @@ from saq_qat_runtime.kernels import IntegerCount
 
 __all__ = [
     "BUNDLE",
+    "BUNDLE_OPENVINO",
     "FLOAT",
     "STATIC_INT8",
     "Bench",
@@ -25,7 +26,7 @@ __all__ = [
     "write_bench",
 ]
 
-BUNDLE = "bundle, ONNX Runtime"
+BUNDLE, BUNDLE_OPENVINO = "bundle, ONNX Runtime", "bundle, OpenVINO"
 FLOAT = "float32, ONNX Runtime"
 STATIC_INT8 = "static int8, ONNX Runtime"
 
@@ -112,6 +113,11 @@ class Bench:
     def candidate(self, name: str) -> Candidate | None:
         """The candidate of that name, if it took part."""
         return next((c for c in self.candidates if c.name == name), None)
+
+    @property
+    def bundle(self) -> str:
+        """What the bundle itself is called: on ONNX Runtime, or on OpenVINO where that alone ran it."""
+        return BUNDLE_OPENVINO if self.candidate(BUNDLE) is None else BUNDLE
 
     @property
     def batches(self) -> tuple[int, ...]:

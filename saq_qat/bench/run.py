@@ -36,7 +36,7 @@ from saq_qat_runtime.tensorrt.backend import Machine
 __all__ = ["BenchSize", "Engine", "bench_bundle", "bench_run"]
 
 OnStep = Callable[[str], None]
-Engine = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Engine = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 
 _PACKAGES = ("saq-qat", "torch", "numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 _LATENCY_NOTE = (
@@ -159,13 +159,11 @@ def _open(
     machine: Machine | None,
 ) -> _Subject:
     """The bundle on every engine that is wanted and can run."""
-    runners: list[Runner] = []
-    if engine == "onnxruntime" or (engine == "auto" and "onnxruntime" in manifest.models):
-        runners = bundle_runners(folder, manifest, size.threads)
+    runners, reasons = bundle_runners(folder, manifest, size.threads, engine=engine)
     gpu: GpuBundle | None = None
-    reasons: tuple[str, ...] = ()
-    if engine != "onnxruntime":
-        gpu, reasons = open_gpu_bundle(folder, manifest, engine, machine or Machine())
+    if engine not in ("onnxruntime", "openvino"):
+        gpu, missing = open_gpu_bundle(folder, manifest, engine, machine or Machine())
+        reasons += missing
     if not runners and gpu is None:
         targets = ", ".join(manifest.models)
         why = "\n".join(reasons)

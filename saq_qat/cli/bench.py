@@ -35,7 +35,7 @@ def bench(
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
     engine: Annotated[
-        Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"],
+        Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
         typer.Option("--engine", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."),
     ] = "auto",
     baselines: Annotated[

@@ -61,14 +61,17 @@ def planned_integers(plan: "Plan", targets: Sequence[str], *, integer_attention:
     """For each target how many layers and products it will run on integers, and what it leaves out."""
     if not targets:
         return [f"{len(plan.layers)} quantized layers; no deployment target asks for integers."]
+    from saq_qat.quant.plan.targets import TARGETS
+
     lines = []
     for target in targets:
         layers = sum(layer.integer_on(target) for layer in plan.layers)
-        products = len(plan.products) if target != "tensorrt" or integer_attention else 0
+        multiplies = TARGETS[target].products and (target != "tensorrt" or integer_attention)
+        products = len(plan.products) if multiplies else 0
         total = len(plan.layers) + len(plan.products)
         line = f"planned as integer: {layers + products}/{total} for {target}"
         if plan.products:
-            why = f", {_FLOAT_PRODUCTS}" if products < len(plan.products) else ""
+            why = "" if multiplies else f", {_FLOAT_PRODUCTS}" if target == "tensorrt" else ", float there"
             line += f" ({layers}/{len(plan.layers)} convolutions and linear layers, "
             line += f"{products}/{len(plan.products)} products of two activations{why})"
         lines.append(line)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8
+from saq_qat.bench.record import FLOAT, STATIC_INT8
 from saq_qat.report.collect import Collected
 
 __all__ = ["AccuracyRow", "accuracy_rows", "flip_interval"]
@@ -101,7 +101,7 @@ def _rows_of_checkpoint(known: Collected) -> Iterator[AccuracyRow]:
 def _deployed_row(known: Collected) -> AccuracyRow:
     """ONNX Runtime as far as it is known without verify."""
     bench = known.bench
-    found = None if bench is None else bench.candidate(BUNDLE)
+    found = None if bench is None else bench.candidate(bench.bundle)
     if bench is not None and found is not None and found.top1 is not None:
         source = "bench; flips are not counted: run saq-qat verify"
         return AccuracyRow("ONNX Runtime", found.top1, None, bench.accuracy_images, None, source)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import BUNDLE, Bench, Candidate, Timing
+from saq_qat.bench.record import Bench, Candidate, Timing
 from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
 from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
 from saq_qat_runtime.bench.environment import Environment
@@ -55,7 +55,7 @@ def speed_verdicts(bench: Bench) -> list[str]:
 
 
 def _verdict(bench: Bench, batch: int) -> str:
-    timing, candidate = bench.timing(BUNDLE, batch), bench.candidate(BUNDLE)
+    timing, candidate = bench.timing(bench.bundle, batch), bench.candidate(bench.bundle)
     if timing is None or candidate is None:
         return f"batch {batch}: the bundle was not measured"
     label = "" if candidate.integer is None else f", {candidate.integer.label}"
@@ -168,8 +168,9 @@ def _warnings(bench: Bench) -> Iterator[str]:
     yield from gpu_warnings(bench)
     for timing in bench.timings:
         ratio = timing.over_float
-        if timing.candidate == BUNDLE and ratio is not None and ratio.median < 1:
-            yield f"{BUNDLE}, batch {timing.batch}: slower than float32 ({times(ratio.median)} its speed)"
+        if timing.candidate == bench.bundle and ratio is not None and ratio.median < 1:
+            speed = f"slower than float32 ({times(ratio.median)} its speed)"
+            yield f"{bench.bundle}, batch {timing.batch}: {speed}"
         for caution in timing.cautions:
             of_machine = caution.startswith(("busy machine", "CPU frequency"))
             yield caution if of_machine else f"{timing.candidate}, batch {timing.batch}: {caution}"

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from saq_qat.bench.record import BUNDLE
 from saq_qat.report.bench_text import bench_warnings, pace
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
@@ -67,8 +66,8 @@ def fix_of(known: Collected) -> str:
 
 
 def integer_products(known: Collected) -> IntegerCount | None:
-    """Products on integer kernels, as counted in ONNX Runtime's graph by bench or verify."""
-    candidate = None if known.bench is None else known.bench.candidate(BUNDLE)
+    """Products on integer kernels, as counted in the engine's graph by bench or verify."""
+    candidate = None if known.bench is None else known.bench.candidate(known.bench.bundle)
     if candidate is not None and candidate.integer is not None:
         return candidate.integer
     return None if known.proof is None else known.proof.kernels
@@ -137,7 +136,7 @@ def _facts(known: Collected) -> Iterator[str]:
             f"{found.flips} of {found.images} predictions flip)"
         )
     if known.bench is not None:
-        timings = [known.bench.timing(BUNDLE, batch) for batch in known.bench.batches[:1]]
+        timings = [known.bench.timing(known.bench.bundle, batch) for batch in known.bench.batches[:1]]
         yield from (f"batch {timing.batch}: {pace(timing)}" for timing in timings if timing is not None)
         yield from gpu_verdicts(known.bench)[:1]
     for engine in (each for each in known.engines if not each.stale):

@@ -33,7 +33,16 @@ __all__ = ["SIZE", "Mutant", "Place", "Trained", "injected", "train"]
 SIZE = ProofSize(code_images=2, top1_images=4)
 
 Place = Literal[
-    "training", "arithmetic", "view", "graph", "onnxruntime", "tensorrt", "float16", "bundle", "code"
+    "training",
+    "arithmetic",
+    "view",
+    "graph",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "float16",
+    "bundle",
+    "code",
 ]
 
 
@@ -47,8 +56,8 @@ class Mutant:
             so that lowering understood another one. ``arithmetic``: pytest's MonkeyPatch, for functions of
             the product. ``view``: the deploy view, whose numbers change; the files have the same wrong
             numbers. ``graph``: the deploy view, whose operations change.
-            ``onnxruntime``, ``tensorrt``, ``float16``: one file alone, as a model to edit. ``bundle``: files
-            and manifest, ready to be written. ``code``: MonkeyPatch, for the user's model
+            ``onnxruntime``, ``openvino``, ``tensorrt``, ``float16``: one file alone, as a model to edit.
+            ``bundle``: files and manifest, ready to be written. ``code``: MonkeyPatch, for the user's model
             and data.
         change: in place, but for ``bundle``, where it returns the changed one.
         named: regular expression that the message of the refusal has to match.
@@ -134,9 +143,9 @@ def _leave_out(patch: pytest.MonkeyPatch, place: Place, trained: Trained) -> Non
     """
     if place in ("training", "arithmetic", "view", "graph"):
         patch.setattr(proof_module, "code_comparisons", lambda *_, **__: [])
-    if place in ("onnxruntime", "tensorrt", "float16"):
+    if place in ("onnxruntime", "openvino", "tensorrt", "float16"):
         patch.setattr(proof_module, "function_comparison", lambda *_: trained.function)
-    if place in ("tensorrt", "float16"):
+    if place in ("openvino", "tensorrt", "float16"):
         patch.setattr(proof_module, "code_comparisons", lambda *_, **__: [])
 
 
@@ -179,6 +188,8 @@ def _changed(mutant: Mutant, lowered: Lowered) -> Lowered:
         return replace(_for_onnxruntime(lowered), network=network, restored=restored)
     if mutant.place == "onnxruntime":
         return replace(_for_onnxruntime(lowered), graph=_edited(lowered.graph, mutant.change))
+    if mutant.place == "openvino" and lowered.openvino is not None:
+        return replace(lowered, openvino=_edited(lowered.openvino, mutant.change))
     if mutant.place == "tensorrt" and lowered.tensorrt is not None:
         wrong = _edited(lowered.tensorrt.float32, mutant.change)
         return replace(lowered, tensorrt=replace(lowered.tensorrt, float32=wrong))

@@ -126,8 +126,11 @@ _NETWORKS = {
 
 _BOTH = {"targets": "[onnxruntime, tensorrt]", "precision": "float32"}
 _HALVES = {"targets": "[tensorrt]", "precision": "float16"}
+_OPENVINO = {"targets": "[openvino]", "precision": "float32"}
 
 RECIPES = {name: _RECIPE.format(name=name, **settings, **_BOTH) for name, settings in _NETWORKS.items()} | {
-    "halves": _RECIPE.format(name="halves", **_NETWORKS["vit"], **_HALVES)
+    "halves": _RECIPE.format(name="halves", **_NETWORKS["vit"], **_HALVES),
+    "openvino": _RECIPE.format(name="openvino", **_NETWORKS["cnn"], **_OPENVINO),
 }
-"""Recipe text by the name that the table gives its network; ``halves`` ships floats of 16 bits."""
+"""Recipe text by the name that the table gives its network; ``halves`` ships floats of 16 bits, ``openvino``
+the file for OpenVINO."""

@@ -8,13 +8,14 @@ import pytest
 from saq_qat.cli.main import main
 from saq_qat.errors import SaqError
 from saq_qat_export.run import export_run
-from tests.gate import adversarial, bundles, datasets, files, tensorrt_files, trained, views
+from tests.gate import adversarial, bundles, datasets, files, openvino_files, tensorrt_files, trained, views
 from tests.gate.harness import SIZE, Mutant, Trained, injected
 
 MUTANTS = (
     *trained.MUTANTS,
     *views.MUTANTS,
     *files.MUTANTS,
+    *openvino_files.MUTANTS,
     *tensorrt_files.MUTANTS,
     *bundles.MUTANTS,
     *adversarial.MUTANTS,

@@ -15,10 +15,12 @@ from onnx import TensorProto, helper
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.run import run_training
 from saq_qat_export.bundle.golden import golden_codes
+from saq_qat_export.proof.probe import with_code_outputs
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.reference.saturating_pairs import saturation
 from saq_qat_export.run import export_run
 from tests.export.networks import SIDE, built_in, small, smooth_images
+from tests.export.openvino_networks import openvino_graph, small_for_openvino
 from tests.gate.networks import RECIPES
 from tests.portability.older_cpu import OLDER_CPUS, build, environment, unavailable
 
@@ -36,6 +38,16 @@ import sys
 from saq_qat_runtime.session import Session
 Session.load(sys.argv[1], backend="onnxruntime").self_test()
 print("passed")
+"""
+OPENVINO_CODES = """
+import sys, numpy
+from saq_qat_runtime.openvino import OpenVinoBackend
+folder = sys.argv[1]
+golden = dict(numpy.load(folder + "/golden.npz"))
+backend = OpenVinoBackend(open(folder + "/watched.onnx", "rb").read())
+found = backend.run({"image": golden.pop("inputs")})
+golden.pop("logits")
+print(sum(int((found[name] != codes).sum()) for name, codes in golden.items()))
 """
 PLAIN_CODES = Path(__file__).with_name("plain_codes.py")
 
@@ -119,6 +131,19 @@ def test_no_code_differs_in_a_plain_session(run_on: Run, tmp_path: Path, cpu: st
         seen = codes_on(run_on, cpu, folder)
         ties = 1e-5 if cpu == "sse4" else 0  # without fused multiply-add, softmax rounds otherwise
         assert seen["differ"] <= ties * seen["compared"] and seen["compared"] > 1000, seen
+
+
+@pytest.mark.parametrize("cpu", OLDER_CPUS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_openvino_gives_the_codes_of_the_integer_reference_on_older_cpus(
+    run_on: Run, tmp_path: Path, cpu: str, bits: int
+) -> None:
+    found = small_for_openvino(bits)
+    images = smooth_images(4, SIDE, seed=1).numpy()
+    codes, logits = golden_codes(found.view, found.graph, images)
+    (tmp_path / "watched.onnx").write_bytes(with_code_outputs(openvino_graph(found, SIDE)))
+    np.savez(tmp_path / "golden.npz", inputs=images, logits=logits, **codes)  # type: ignore[arg-type]  # its stubs take no mapping of arrays
+    assert run_on(cpu, "-c", OPENVINO_CODES, str(tmp_path)) == "0\n"
 
 
 def test_a_bundle_for_vnni_is_exact_in_our_sessions_alone(run_on: Run, tmp_path: Path) -> None:

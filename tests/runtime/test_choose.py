@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,50 @@ def test_a_bundle_for_tensorrt_alone_says_what_to_do_without_an_engine(tensorrt_
 
 def test_threads_are_for_the_cpu(workshop: Workshop) -> None:
     workshop.build()
-    for backend in set(BACKENDS) - {"onnxruntime"}:
-        with pytest.raises(InputError, match="threads is for 'onnxruntime'"):
+    for backend in set(BACKENDS) - {"onnxruntime", "openvino"}:
+        with pytest.raises(InputError, match="threads is for 'openvino' and 'onnxruntime'"):
             workshop.open(backend, threads=2)
     assert workshop.open(threads=2).threads is None
+
+
+@pytest.fixture
+def with_openvino(workshop: Workshop) -> Workshop:
+    """The bundle with a model for OpenVINO too."""
+    folder = workshop.folder
+    (folder / "model.openvino.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    manifest = Manifest.load(folder)
+    models = {**manifest.models, "openvino": file_record(folder / "model.openvino.onnx")}
+    tolerances = {**manifest.golden.logits_tolerance, "openvino": 1e-4}
+    golden = replace(manifest.golden, logits_tolerance=tolerances)
+    changed = replace(manifest, models=models, golden=golden)
+    (folder / "manifest.json").write_text(changed.to_json())
+    return workshop
+
+
+def test_openvino_runs_a_bundle_that_has_a_model_for_it(with_openvino: Workshop) -> None:
+    for backend in ("auto", "openvino"):
+        opened = with_openvino.open(backend, threads=1)
+        assert (opened.backend.name, opened.target, opened.model.name, opened.threads) == (
+            "openvino",
+            "openvino",
+            "model.openvino.onnx",
+            1,
+        )
+    assert with_openvino.open("onnxruntime").backend.name == "onnxruntime"
+
+
+def test_onnx_runtime_takes_over_where_openvino_is_missing(
+    with_openvino: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    opened = with_openvino.open()
+    assert opened.backend.name == "onnxruntime"
+    (reason,) = opened.skipped
+    assert reason.startswith("openvino: Backend 'openvino' cannot be imported")
+    with pytest.raises(BackendUnavailable, match="pip install openvino"):
+        with_openvino.open("openvino")
+
+
+def test_openvino_takes_no_model_made_for_another_engine(workshop: Workshop) -> None:
+    with pytest.raises(ModelError, match="Export it for 'openvino'"):
+        workshop.open("openvino")

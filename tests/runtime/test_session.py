@@ -257,9 +257,9 @@ def test_tells_what_it_runs(session: Session, bundle: Path) -> None:
     assert session.info.threads == 1
 
 
-@pytest.mark.parametrize("backend", ["openvino", "", "cuda"])
+@pytest.mark.parametrize("backend", ["OpenVINO", "", "cuda"])
 def test_an_unknown_engine_is_refused(bundle: Path, backend: str) -> None:
-    known = "'auto', 'tensorrt', 'tensorrt-lean', 'tensorrt-rtx', 'onnxruntime'"
+    known = "'auto', 'tensorrt', 'tensorrt-lean', 'tensorrt-rtx', 'openvino', 'onnxruntime'"
     with pytest.raises(BackendUnavailable, match=f"This version runs: {known}"):
         Session.load(bundle, backend)
 

@@ -116,12 +116,12 @@ def _tensor(graph: QdqGraph, quantize: CodeNode) -> tuple[str, TensorGrid]:
     """The name of the codes, which a Clip on integers may write, and their grid."""
     name, scale = quantize.result, _number(quantize.scale)
     zero = np.zeros((), np.uint8) if quantize.zero_point is None else quantize.zero_point
-    minimum, maximum = _bounds_before(graph, quantize.source, scale)
+    minimum, maximum = _bounds_before(graph, quantize.source, scale, zero)
     readers = graph.readers(name)
     if len(readers) == 1 and readers[0].op_type == "Clip":
         name = readers[0].output[0]
         minimum, maximum = (int(_number(graph.array(bound))) for bound in readers[0].input[1:3])
-    elif zero.dtype == np.uint8:
+    elif minimum is None and zero.dtype == np.uint8:
         minimum, maximum = 0, 255
     pooled = None if name != quantize.result else _pooled(graph, quantize)
     zero_point, offset = int(zero.reshape(())), _offset(graph, quantize.source)
@@ -130,6 +130,8 @@ def _tensor(graph: QdqGraph, quantize: CodeNode) -> tuple[str, TensorGrid]:
 
 def _offset(graph: QdqGraph, source: str) -> float | None:
     before = graph.producers.get(source)
+    if before is not None and before.op_type == "Clip":  # codes are bounded in float, behind the offset
+        before = graph.producers.get(before.input[0])
     number = None if before is None or before.op_type != "Sub" else graph.array(before.input[1])
     return None if number is None or number.size != 1 else _number(number)
 
@@ -143,8 +145,8 @@ def _pooled(graph: QdqGraph, quantize: CodeNode) -> str | None:
     return None if before is None or _number(before.scale) != _number(quantize.scale) else before.source
 
 
-def _bounds_before(graph: QdqGraph, source: str, scale: float) -> tuple[int | None, int | None]:
-    """Of a Clip in float, as codes: where zero points are 0, codes are bounded before they are made."""
+def _bounds_before(graph: QdqGraph, source: str, scale: float, zero: Array) -> tuple[int | None, int | None]:
+    """Of a Clip in float, as stored codes: TensorRT and OpenVINO bound codes before they are made."""
     clip = graph.producers.get(source)
     if clip is None or clip.op_type != "Clip" or len(clip.input) < 3:
         return None, None
@@ -155,8 +157,8 @@ def _bounds_before(graph: QdqGraph, source: str, scale: float) -> tuple[int | No
     rounding = _OF_HALF if any(b is not None and b.dtype == np.float16 for b in bounds) else _OF_SINGLE
     if any(abs(code - round(code)) > rounding * max(1, abs(code)) for code in (low, high)):
         return None, None  # the network's own, which knows no codes
-    limits = np.iinfo(np.int8)
-    return max(round(low), int(limits.min)), min(round(high), int(limits.max))
+    limits, shift = np.iinfo(zero.dtype), int(zero.reshape(()))
+    return max(round(low) + shift, int(limits.min)), min(round(high) + shift, int(limits.max))
 
 
 def _weight_scales(graph: QdqGraph) -> dict[str, list[Array]]:

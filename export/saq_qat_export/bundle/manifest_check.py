@@ -27,8 +27,9 @@ from saq_qat_runtime.bundle.manifest import Manifest, ScaleSummary, TensorRecord
 __all__ = ["Disagreement", "check_manifest", "disagreements"]
 
 _LISTED = 5
-# codes without a Clip in float, which is how files without zero points bound them
-_STORED_THERE = (-128, 127)
+_WITH_ZERO_POINTS = frozenset({"onnxruntime", "openvino"})
+# stored codes that need no Clip in float, which is how files for these targets bound them
+_UNBOUNDED = {"openvino": (0, 255), "tensorrt": (-128, 127)}
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _of_cpu(manifest: Manifest, lowered: Lowered) -> Iterator[Disagreement]:
 def _of_tensors(manifest: Manifest, target: str, grids: FileGrids, plan: Plan) -> Iterator[Disagreement]:
     records = {record.code_tensor: record for record in manifest.tensors}
     where = f"tensors of codes in the file for {target}"
-    if target == "onnxruntime":
+    if target in _WITH_ZERO_POINTS:
         yield from _compared(where, sorted(records), sorted(grids.tensors))
     else:  # products of activations may stay float there
         yield from _compared(where, [], sorted(set(grids.tensors) - set(records)))
@@ -189,11 +190,11 @@ def _of_tensor(
     """A number that is subtracted before codes are made is an offset if the plan has one there."""
     name, zero = f"tensor {record.code_tensor}", record.zero_point
     stated = float(np.float32(record.scale))
-    same = grid.scale in (stated, float(np.float16(stated)) if target != "onnxruntime" else stated)
+    same = grid.scale in (stated, stated if target in _WITH_ZERO_POINTS else float(np.float16(stated)))
     if not same:
         yield Disagreement(f"scale of {name}", stated, grid.scale)
     yield from _compared(f"sign of {name}", record.signed, record.code_min < zero)
-    if target == "onnxruntime":
+    if target in _WITH_ZERO_POINTS:
         yield from _compared(f"zero point of {name}", zero, grid.zero_point)
         yield from _compared(f"dtype of {name}", record.dtype, grid.dtype)
         if grid.pooled is None:
@@ -201,7 +202,7 @@ def _of_tensor(
     else:
         zero = 0
     shift = record.zero_point - zero
-    if target != "onnxruntime" and (record.code_min - shift, record.code_max - shift) == _STORED_THERE:
+    if (record.code_min - shift, record.code_max - shift) == _UNBOUNDED.get(target):
         return  # needs no Clip in float: one that stands there is the network's own
     for what, bound, found in (
         ("minimum", record.code_min, grid.minimum),

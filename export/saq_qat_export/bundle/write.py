@@ -49,6 +49,8 @@ _GOLDEN_FILE = "golden.npz"
 _LOGITS_TOLERANCE = 1e-5
 # A GPU rounds ties otherwise and later layers amplify that: this finds a wrong engine, not a rounding.
 _SHARE_OF_LARGEST_LOGIT = 0.1
+# OpenVINO's float operations turn a rare tie, on other CPUs another one.
+_SHARE_AT_TIES = 0.05
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -193,8 +195,10 @@ def _golden(
 
 def logits_tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
     """How far the logits of a golden image may be off, target by target."""
+    largest = float(np.abs(logits).max())
     tolerances = {
         "onnxruntime": _LOGITS_TOLERANCE,
-        "tensorrt": _SHARE_OF_LARGEST_LOGIT * float(np.abs(logits).max()),
+        "openvino": max(_LOGITS_TOLERANCE, _SHARE_AT_TIES * largest),
+        "tensorrt": _SHARE_OF_LARGEST_LOGIT * largest,
     }
     return {target: tolerances[target] for target in targets}

@@ -20,11 +20,12 @@ from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_export.graph.passes.float_layers import keep_layers_in_float
 from saq_qat_export.graph.passes.names import name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
+from saq_qat_export.graph.passes.reshaped_products import keep_scales_before_reshapes
 from saq_qat_export.graph.passes.shapes import forget_shapes
 from saq_qat_export.graph.passes.states import drop_zero_states
 from saq_qat_export.graph.passes.storage import store_uint8_before_int8
 from saq_qat_export.graph.passes.zero_points import add_weight_zero_points
-from saq_qat_export.graph.patterns import onnxruntime, tensorrt
+from saq_qat_export.graph.patterns import onnxruntime, openvino, tensorrt
 from saq_qat_export.graph.patterns.shared import TargetPatterns
 
 __all__ = ["GRAPH_TARGETS", "GraphTarget"]
@@ -84,6 +85,17 @@ def _rewrite_for_tensorrt(model: ir.Model, view: fx.GraphModule, deploy: Deploy)
         to_float16(model)
 
 
+def _rewrite_for_openvino(model: ir.Model, view: fx.GraphModule, deploy: Deploy) -> None:
+    drop_zero_states(model)
+    repeat_by_broadcasting(model)
+    write_filled_constants(model)
+    dequantize_behind_carriers(model)
+    keep_scales_before_reshapes(model)
+    name_after_modules(model, _products(view))
+    if deploy.pack_weights:
+        pack_weights(model, _packings(view))
+
+
 def _products(view: fx.GraphModule) -> list[str]:
     """Graph nodes that multiply two tensors of codes."""
     return [n.name for n in view.graph.nodes if graph.is_product(view, n) and is_integer_product(view, n)]
@@ -117,5 +129,12 @@ GRAPH_TARGETS: dict[str, GraphTarget] = {
         tensorrt.TensorRtPatterns,
         _with_chosen_attention,
         _rewrite_for_tensorrt,
+    ),
+    "openvino": GraphTarget(
+        "model.openvino.onnx",
+        openvino.OPSET,
+        openvino.OpenVinoPatterns,
+        _as_it_is,
+        _rewrite_for_openvino,
     ),
 }

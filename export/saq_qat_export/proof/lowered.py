@@ -12,7 +12,7 @@ from saq_qat.quant.plan.legality import judge
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import TensorRt
 from saq_qat.train.restore import Restored, restore
-from saq_qat_export.graph.onnx_graph import OnnxGraph, export_onnx, export_tensorrt
+from saq_qat_export.graph.onnx_graph import OnnxGraph, export_graph, export_onnx, export_tensorrt
 from saq_qat_export.proof.tensorrt import TensorRtGraphs
 
 __all__ = ["Lowered", "lower_run"]
@@ -25,7 +25,7 @@ class Lowered:
     Attributes:
         targets: those the graphs are for.
         graph: for ONNX Runtime, the engine of the proof whatever the targets are.
-        tensorrt: for TensorRT, if that is a target.
+        tensorrt, openvino: for these, if they are targets.
         shipped: the graph of each target.
     """
 
@@ -36,12 +36,15 @@ class Lowered:
     targets: tuple[str, ...]
     graph: OnnxGraph
     tensorrt: TensorRtGraphs | None
+    openvino: OnnxGraph | None = None
 
     @property
     def shipped(self) -> dict[str, OnnxGraph]:
         graphs = {"onnxruntime": self.graph}
         if self.tensorrt is not None:
             graphs["tensorrt"] = self.tensorrt.float16 or self.tensorrt.float32
+        if self.openvino is not None:
+            graphs["openvino"] = self.openvino
         return {target: graphs[target] for target in self.targets}
 
 
@@ -77,6 +80,7 @@ def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool 
         targets,
         export_onnx(view, shape, deploy),
         _tensorrt_graphs(view, shape, deploy.tensorrt) if "tensorrt" in targets else None,
+        export_graph(view, shape, "openvino", deploy) if "openvino" in targets else None,
     )
 
 

@@ -120,8 +120,8 @@ def engine_comparison(
     batches: Iterable[tuple[Tensor, Tensor]],
     thresholds: Thresholds,
 ) -> Comparison:
-    """A TensorRT engine on its GPU against ONNX Runtime, within the recipe's thresholds; GPUs round ties as
-    they please.
+    """Another engine against ONNX Runtime, within the recipe's thresholds: its float operations, and all of a
+    GPU, round ties as they please.
 
     Args:
         name: of the engine.

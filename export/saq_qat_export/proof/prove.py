@@ -12,6 +12,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import GateError
 from saq_qat.quant.plan.plan import Plan
+from saq_qat.quant.plan.targets import TARGETS
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.proof.codes import code_comparisons, pair_comparison, tie_images
 from saq_qat_export.proof.comparison import Comparison
@@ -19,6 +20,7 @@ from saq_qat_export.proof.constant_channels import constant_comparison
 from saq_qat_export.proof.function import function_comparison
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.numbers.prove import compare_numbers_of
+from saq_qat_export.proof.openvino import openvino_comparisons
 from saq_qat_export.proof.predictions import (
     Agreement,
     Classifier,
@@ -28,9 +30,11 @@ from saq_qat_export.proof.predictions import (
 )
 from saq_qat_export.proof.teacher import Teacher
 from saq_qat_export.proof.tensorrt import tensorrt_comparisons
+from saq_qat_runtime.backend import Backend
 from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.openvino import OpenVinoBackend
 
 __all__ = ["KERNEL_COMPARISON", "Proof", "ProofSize", "prove", "prove_engine", "prove_integers"]
 
@@ -55,7 +59,8 @@ class Proof:
     """Outcome of the proof. ``passed`` speaks of the hard comparisons, the recipe's thresholds among them.
 
     Attributes:
-        kernels: products on integer kernels of ONNX Runtime; None where that is no target.
+        kernels: products on integer kernels, in the graph of the first of ONNX Runtime and OpenVINO that is a
+            target; None where none is.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -81,10 +86,16 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
         lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
     )
     comparisons += agreement_comparisons(agreement, lowered.restored.recipe.deploy.thresholds)
-    kernels = backend.integer_count() if "onnxruntime" in lowered.targets else None
-    if kernels is not None:
-        comparisons.append(_kernel_comparison(lowered.plan, kernels))
-    return Proof(tuple(comparisons), agreement, kernels)
+    counts = {}
+    if "onnxruntime" in lowered.targets:
+        counts["onnxruntime"] = backend.integer_count()
+    if lowered.openvino is not None:
+        engine = OpenVinoBackend(lowered.openvino.content)
+        on_step("predictions of OpenVINO")
+        comparisons.append(prove_engine(lowered, "OpenVINO", _classifier(engine), size))
+        counts["openvino"] = engine.integer_count()
+    comparisons += [_kernel_comparison(lowered.plan, target, count) for target, count in counts.items()]
+    return Proof(tuple(comparisons), agreement, next(iter(counts.values()), None))
 
 
 def prove_integers(
@@ -123,13 +134,16 @@ def prove_integers(
     if lowered.tensorrt is not None:
         on_step("the graph for TensorRT, read as integers and evaluated in floats")
         comparisons += tensorrt_comparisons(view, graph, lowered.tensorrt, code_batches, adversarial, teacher)
+    if lowered.openvino is not None:
+        on_step("codes and sums of OpenVINO, read back from its engine")
+        comparisons += openvino_comparisons(view, lowered.openvino, code_batches, adversarial)
     on_step("every number of the graphs that ship, beside the checkpoint's")
     comparisons += compare_numbers_of(lowered)
     return comparisons
 
 
 def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Comparison:
-    """The last comparison: predictions of a TensorRT engine on its GPU, beside those of ONNX Runtime.
+    """Predictions of another engine beside those of ONNX Runtime: of OpenVINO, or of TensorRT on its GPU.
 
     Args:
         name: of the engine.
@@ -142,7 +156,7 @@ def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSiz
     return engine_comparison(name, engine, reference, batches, thresholds)
 
 
-def _classifier(backend: OnnxRuntimeBackend) -> Classifier:
+def _classifier(backend: Backend) -> Classifier:
     def classify(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
             return backend.run({INPUT: images})[OUTPUT]
@@ -158,10 +172,11 @@ def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[
     return val_batches(sample_validation(images, limit), batch_size=size)
 
 
-def _kernel_comparison(plan: Plan, kernels: IntegerCount) -> Comparison:
-    planned = sum(layer.integer_on("onnxruntime") for layer in plan.layers) + len(plan.products)
+def _kernel_comparison(plan: Plan, target: str, kernels: IntegerCount) -> Comparison:
+    products = len(plan.products) if TARGETS[target].products else 0
+    planned = sum(layer.integer_on(target) for layer in plan.layers) + products
     return Comparison(
-        KERNEL_COMPARISON,
+        KERNEL_COMPARISON if target == "onnxruntime" else f"{KERNEL_COMPARISON} of {target}",
         False,
         kernels.integer >= planned,
         len(plan.layers) + len(plan.products),

@@ -19,7 +19,7 @@ from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.quant.deploy.kernels import LOGITS, float_results, is_integer_kernel, kernel_before
 from saq_qat.quant.trace import graph
 from saq_qat_export.proof.probe import Observation
-from saq_qat_export.proof.ties import ErrorBounds
+from saq_qat_export.proof.ties import IN_FLOATS, ONNX_RUNTIME, ErrorBounds, Rounding
 from saq_qat_export.reference.deploy_view import Reference, run_reference, tensor_name
 from saq_qat_export.reference.deploy_view import StoredCodes as Stored
 from saq_qat_export.reference.integer_math import Float32
@@ -139,7 +139,7 @@ def explain(
     if not any(t.mismatches for t in comparisons if t.producer == "float"):
         return comparisons
     wide = copy.deepcopy(view).double()
-    judged = compare_evaluation(wide, images.double(), taught, expected, found, in_floats=False)
+    judged = compare_evaluation(wide, images.double(), taught, expected, found, rounding=ONNX_RUNTIME)
     by_name = {tensor.name: tensor for tensor in judged}
     return [by_name[t.name] if t.producer == "float" else t for t in comparisons]
 
@@ -162,7 +162,8 @@ def count_floats(name: str, own: Float32, other: Float32) -> TensorComparison:
 def compare_view(view: fx.GraphModule, images: Tensor, engine: Observation) -> list[TensorComparison]:
     """Deploy view, in the dtype of ``images``, against the engine, each tensor on the codes before it."""
     values = {LOGITS: engine.logits, **engine.values}
-    student = _Student(view, engine.codes, values, in_floats=images.dtype == torch.float32)
+    rounding = IN_FLOATS if images.dtype == torch.float32 else ONNX_RUNTIME
+    student = _Student(view, engine.codes, values, rounding)
     student.run(images)
     return student.comparisons
 
@@ -176,7 +177,7 @@ def compare_evaluation(
     found: Codes,
     values: Floats | None = None,
     *,
-    in_floats: bool = True,
+    rounding: Rounding = IN_FLOATS,
 ) -> list[TensorComparison]:
     """Two sets of codes, both computed from ``taught`` ones, against each other.
 
@@ -184,9 +185,9 @@ def compare_evaluation(
         view: in float64, with ``images`` of that dtype: it tells how far each value lies from a tie.
         expected, found: by tensor name, with the same zero points or without.
         values: float32 results of products that were found, by tensor name.
-        in_floats: whether what was found was summed in float32, or by integer kernels.
+        rounding: of what was found.
     """
-    student = _Student(view, taught, values or {}, in_floats=in_floats, pair=(expected, found))
+    student = _Student(view, taught, values or {}, rounding, pair=(expected, found))
     student.run(images)
     return student.comparisons
 
@@ -196,7 +197,7 @@ class _Student(fx.Interpreter):
 
     Args:
         values: float32 results of products to compare its own with, by name.
-        in_floats: whether sums are off as those of float32 are.
+        rounding: of what its own codes and values are compared with.
         pair: what to compare in place of its own codes and the taught ones.
     """
 
@@ -205,19 +206,19 @@ class _Student(fx.Interpreter):
         view: fx.GraphModule,
         taught: Stored,
         values: Floats,
+        rounding: Rounding,
         *,
-        in_floats: bool,
         pair: tuple[Codes, Codes] | None = None,
     ) -> None:
         super().__init__(view, garbage_collect_values=False)
         self.view, self.taught, self.values = view, taught, values
-        self.in_floats, self.pair = in_floats, pair
+        self.rounding, self.pair = rounding, pair
         self.named, self.kinds = float_results(view), producers(view)
         self.comparisons: list[TensorComparison] = []
 
     @cached_property
     def bounds(self) -> ErrorBounds:
-        return ErrorBounds(self.view, self.env, in_floats=self.in_floats)
+        return ErrorBounds(self.view, self.env, self.rounding)
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)

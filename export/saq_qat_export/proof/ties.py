@@ -5,6 +5,7 @@ partial sum besides; float operations pass the errors of what they read on, and 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from saq_qat.quant.trace import graph
 from saq_qat_export.proof.float_errors import float_error
 from saq_qat_export.proof.float_operation import ROUNDING, UNIT_ROUNDOFF, FloatOperation, accumulated
 
-__all__ = ["ErrorBounds"]
+__all__ = ["IN_FLOATS", "ONNX_RUNTIME", "OPENVINO", "ErrorBounds", "Rounding"]
 
 Values = Mapping[fx.Node, Any]
 
@@ -31,6 +32,28 @@ _KERNEL_ROUNDINGS = 8
 _PRODUCT_ROUNDINGS = 3
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What an engine rounds in float32.
+
+    Attributes:
+        sums: of integer kernels too, as a graph for TensorRT is evaluated without an engine.
+        products: sums of products of two activations.
+        convolutions: not their sums, even where they write floats; elsewhere such a one is summed in float.
+        shifted: codes are rounded after the zero point was added.
+    """
+
+    sums: bool = False
+    products: bool = False
+    convolutions: bool = False
+    shifted: bool = False
+
+
+ONNX_RUNTIME = Rounding()
+IN_FLOATS = Rounding(sums=True)
+OPENVINO = Rounding(products=True, convolutions=True, shifted=True)
+
+
 def _without_nan(bound: Any) -> Any:
     """An unknown error times zero is unknown."""
     return torch.nan_to_num(bound, nan=torch.inf, posinf=torch.inf) if isinstance(bound, Tensor) else bound
@@ -41,12 +64,11 @@ class ErrorBounds:
 
     Args:
         values: of the view's nodes, in float64 for real numbers.
-        in_floats: whether the sums of integer kernels are computed in float32 too, as a graph for TensorRT is
-            evaluated without an engine.
+        rounding: of whatever evaluates it.
     """
 
-    def __init__(self, view: fx.GraphModule, values: Values, *, in_floats: bool) -> None:
-        self._view, self._values, self._in_floats = view, values, in_floats
+    def __init__(self, view: fx.GraphModule, values: Values, rounding: Rounding) -> None:
+        self._view, self._values, self._rounding = view, values, rounding
         self._order = {node: index for index, node in enumerate(view.graph.nodes)}
         self._shared: dict[fx.Node, Any] = {}
 
@@ -58,9 +80,9 @@ class ErrorBounds:
         (source,) = quantize.all_input_nodes
         value, width = self._values[source], self.of(source)
         kernel, _ = kernel_before(self._view, quantize)
-        if not is_integer_kernel(self._view, kernel):
+        if not self._is_kernel(kernel):
             width = width + ROUNDING * value.abs()
-        elif is_sum_of_codes(self._view, kernel):
+        if self._rounding.shifted or is_sum_of_codes(self._view, kernel):
             width = width + _KERNEL_ROUNDINGS * UNIT_ROUNDOFF * module.zero_point * module.scale
         code = value / module.scale
         distance = (code - code.floor() - 0.5).abs()
@@ -95,7 +117,7 @@ class ErrorBounds:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """What hands its error on to ``node``: no parameters or sizes, and nothing to an integer kernel."""
-        if node.target is ops.DEQUANTIZE or is_integer_kernel(self._view, node):
+        if node.target is ops.DEQUANTIZE or self._is_kernel(node):
             return []
         return [n for n in node.all_input_nodes if n.op != "get_attr" and _has_tensors(self._values[n])]
 
@@ -105,7 +127,7 @@ class ErrorBounds:
             return torch.zeros_like(value)
         if node.target is ops.DEQUANTIZE:
             return ROUNDING * value.abs()
-        if is_integer_kernel(self._view, node):
+        if self._is_kernel(node):
             return self._of_kernel(node)
         bounds = {source: known[source] for source in self._sources(node)}
         if isinstance(graph.module_of(self._view, node), IntegerLayer):
@@ -114,9 +136,16 @@ class ErrorBounds:
             float_error(FloatOperation(self._view, node, self._values, bounds)), _without_nan
         )
 
+    def _is_kernel(self, node: fx.Node) -> bool:
+        """Whether a node's value is the sums of an integer kernel."""
+        layer = graph.module_of(self._view, node) if self._rounding.convolutions else None
+        reads_codes = isinstance(layer, IntegerLayer) and layer.bias_scale is not None
+        return reads_codes or is_integer_kernel(self._view, node)
+
     def _of_kernel(self, kernel: fx.Node) -> Tensor:
         width = _KERNEL_ROUNDINGS * UNIT_ROUNDOFF * _kernel_size(self._view, self._values, kernel)
-        if self._in_floats:
+        in_float = self._rounding.products and graph.is_product(self._view, kernel)
+        if self._rounding.sums or in_float:
             terms, size = _accumulated(self._view, self._values, kernel)
             width = width + (_PRODUCT_ROUNDINGS * UNIT_ROUNDOFF + accumulated(terms)) * size
         return width

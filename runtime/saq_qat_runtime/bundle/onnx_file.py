@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["INT8", "UINT8", "UNDEFINED", "OnnxNode", "OnnxSummary", "ParsedGraph", "parse_graph", "summarize"]
+__all__ = [
+    "INT8",
+    "UINT8",
+    "UNDEFINED",
+    "OnnxNode",
+    "OnnxSummary",
+    "ParsedGraph",
+    "parse_graph",
+    "refuse_unsafe",
+    "summarize",
+]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
@@ -22,6 +32,9 @@ _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 
 _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 2, 8, 13, 14
 UNDEFINED, UINT8, INT8 = 0, 2, 3
 """Element types of ONNX tensors (``TensorProto.DataType``)."""
+
+# A number in the file, not a promised shape, sizes their results: 136 bytes can ask for 16 GB.
+_UNBOUNDED = frozenset({"ConstantOfShape", "Expand", "If", "Loop", "Range", "Scan", "Tile"})
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,23 @@ def summarize(content: bytes) -> OnnxSummary:
                         external |= _is_external(inner)
     functions = any(field == _MODEL_FUNCTIONS for field, _ in _fields(memoryview(content)))
     return OnnxSummary(dict(sorted(operators.items())), external, functions)
+
+
+def refuse_unsafe(content: bytes) -> None:
+    """Raise ModelError for a model that reads other files, brings operators of its own, or may take any
+    amount of memory: no bundle needs any of that.
+    """
+    summary = summarize(content)
+    require(
+        not summary.external_data,
+        "The model keeps weights in other files; a bundle holds them inside. Export again.",
+    )
+    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
+    found = sorted(_UNBOUNDED & summary.operators.keys())
+    require(
+        not found,
+        f"The model uses {', '.join(found)}, whose results may be of any size; no bundle needs them.",
+    )
 
 
 def _attribute_parts(node: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -16,23 +16,26 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
 5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
    recipe asks for them, start at 0; if one of their readers pads with zeros, they are counted from the code
    of zero, for all readers alike.
-6. Where TensorRT is the only target, a layer's kernel may write floats: rule 2 quantizes nothing, and of a
-   sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
+6. Where ONNX Runtime is no target, a layer's kernel may write floats, and rule 2 quantizes nothing. For
+   TensorRT, of a sum's two terms the one that a convolution alone hands to it stays float, so that both run
+   as one kernel. For OpenVINO alone, sums, averages and products of two tensors require nothing, and rule 4
+   puts nothing before the quantizers of a value's readers: the residual stream stays float.
 7. Weights behind 8-bit signed codes are at most -63..63, so that kernels of every CPU give the same codes;
-   not where TensorRT is the only target, or CPUs with VNNI are all there are.
+   not where TensorRT is the only target, or ONNX Runtime on CPUs with VNNI.
 
 ``placement: paper`` quantizes convolution and linear inputs only, each requirement by a quantizer of its own.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import fx, nn
 
 from saq_qat.quant.numerics.kinds.table import KINDS, weight_grid
 from saq_qat.quant.plan.plan import LayerPlan, Plan, TensorPlan
 from saq_qat.quant.plan.policy import layer_policies
-from saq_qat.quant.plan.requirements import Requirement, Requirements
+from saq_qat.quant.plan.requirements import Requirement, Requirements, Sums
 from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.quant.plan.uses import one_weight_one_grid
 from saq_qat.quant.trace import graph
@@ -57,7 +60,9 @@ class _Reader:
 
 
 def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), *, cpu: Cpu = "any") -> Plan:
-    """The plan of a traced float network; with several targets, or none yet, what satisfies all of them.
+    """The plan of a traced float network; with several targets, what satisfies all of them.
+
+    Without any yet, as for ONNX Runtime, whose codes TensorRT takes too.
 
     Args:
         cpu: as ``deploy.onnxruntime.cpu`` of the recipe.
@@ -65,12 +70,14 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), 
     Raises:
         LegalityError: an override matches nothing, or there is nothing to quantize.
     """
-    known = [TARGETS[target] for target in targets]
+    known = [TARGETS[target] for target in targets or ("onnxruntime",)]
+    wanted = {target.sums for target in known}
     placer = _Placer(
         network,
         quant,
-        codes_everywhere=not known or any(target.kernels_write_codes for target in known),
-        bound_pairs=cpu == "any" and (not known or any(target.pairs_saturate for target in known)),
+        sums=next(sums for sums in get_args(Sums) if sums in wanted),
+        products=any(target.products for target in known),
+        bound_pairs=any(cpu in target.pairs_saturate for target in known),
     )
     tensors = tuple(placer.tensors())
     layers = one_weight_one_grid(network, list(placer.layers(tensors)))
@@ -81,7 +88,7 @@ class _Placer:
     """Applies the policy to one network; remembers which quantizer each reader ended up with."""
 
     def __init__(
-        self, network: fx.GraphModule, quant: Quant, *, codes_everywhere: bool, bound_pairs: bool
+        self, network: fx.GraphModule, quant: Quant, *, sums: Sums, products: bool, bound_pairs: bool
     ) -> None:
         self.network = network
         self.quant = quant
@@ -90,10 +97,10 @@ class _Placer:
         self.policies = layer_policies(network, quant, weighted)
         self.weighted = {str(group.head.target): group for group in weighted}
         self.sources: dict[fx.Node, str] = {}
-        self.codes_everywhere = codes_everywhere
+        self.codes_everywhere = sums == "codes"
         self.bound_pairs = bound_pairs
         self.requirements = Requirements(
-            network, quant, self.policies, self.groups, fuse_sums=not codes_everywhere
+            network, quant, self.policies, self.groups, sums=sums, products=products
         )
 
     def tensors(self) -> Iterator[TensorPlan]:
@@ -141,6 +148,8 @@ class _Placer:
         )
         if all_require and len(requirements) == 1 and not kernel_needs_own:
             return next(iter(requirements))
+        if self.requirements.float_sums:
+            return None
         several = bool(requirements) and (
             writes_codes or (all_require and not any(requirement.offset for requirement in requirements))
         )

@@ -14,7 +14,10 @@ from saq_qat.quant.trace import graph
 from saq_qat.quant.trace.groups import Group
 from saq_qat.recipe.schema import Quant
 
-__all__ = ["Requirement", "Requirements"]
+__all__ = ["Requirement", "Requirements", "Sums"]
+
+Sums = Literal["codes", "shortcut", "float"]
+"""What residual sums and global averages add, as a target's kernels want it (``targets.py``)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Requirements:
 
     Args:
         found: every group of the network.
-        fuse_sums: whether a convolution and the sum it hands a term to run as one kernel, which leaves that
-            term without codes.
+        sums: ``shortcut`` where a convolution and the sum it hands a term to run as one kernel, which leaves
+            that term without codes; ``float`` where no term has codes.
+        products: whether kernels multiply codes of two activations.
     """
 
     def __init__(
@@ -49,21 +53,24 @@ class Requirements:
         policies: Mapping[str, LayerPolicy],
         found: Sequence[Group],
         *,
-        fuse_sums: bool,
+        sums: Sums,
+        products: bool,
     ) -> None:
         self.network = network
         self.quant = quant
         self.policies = policies
+        self.products = products
         self.by_output = {group.output: group for group in found}
-        self.fused_terms = frozenset(self._fused_terms()) if fuse_sums else frozenset()
+        self.float_sums = sums == "float" or quant.placement == "paper"
+        self.fused_terms = frozenset(self._fused_terms()) if sums == "shortcut" else frozenset()
 
     def of(self, reader: fx.Node, group: Group) -> Requirement | None:
         """What ``reader`` asks of the value of ``group``; None if it computes in float."""
         if graph.is_weighted(self.network, reader):
             return self._input(str(reader.target), group)
         if graph.is_product(self.network, reader):
-            return self._operand(group)
-        if self.quant.placement == "paper":
+            return self._operand(group) if self.products else None
+        if self.float_sums:
             return None
         if self.is_convolved_sum(reader):
             return None if group in self.fused_terms else self.residual(group, "residual")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from saq_qat.quant.plan import rules_onnxruntime, rules_tensorrt
+from saq_qat.quant.plan import rules_onnxruntime, rules_openvino, rules_tensorrt
 from saq_qat.quant.plan.plan import Finding, LayerPlan, Plan
+from saq_qat.quant.plan.requirements import Sums
 from saq_qat.recipe.schema import Cpu
 
 __all__ = ["TARGETS", "Target"]
@@ -17,31 +18,43 @@ class Target:
     """What planning must know of one target.
 
     Attributes:
-        kernels_write_codes: integer kernels write codes, so that each convolution's output and both terms of
-            a residual sum get quantizers; elsewhere a layer may write floats, and a sum runs with the
-            convolution.
-        pairs_saturate: some of its CPUs add pairs of products in saturating int16 (the pair bound).
+        sums: what residual sums and global averages add. ``codes``: its integer kernels write codes, so that
+            each convolution's output and both terms of a sum get quantizers; ``shortcut``: a sum runs with a
+            convolution, whose term has no codes; ``float``: no term has codes, and layers write floats.
+        products: its kernels multiply codes of two activations (attention).
+        pairs_saturate: for which ``deploy.onnxruntime.cpu`` of the recipe some of its CPUs add pairs of
+            products in saturating int16 (the pair bound).
         float_reason: why it would run a layer in float; empty if on integers.
         findings: what its rules say of a plan.
     """
 
-    kernels_write_codes: bool
-    pairs_saturate: bool
+    sums: Sums
+    products: bool
+    pairs_saturate: frozenset[Cpu]
     float_reason: Callable[[LayerPlan], str]
     findings: Callable[[Plan, fx.GraphModule, Cpu], list[Finding]]
 
 
 TARGETS: dict[str, Target] = {
     "onnxruntime": Target(
-        kernels_write_codes=True,
-        pairs_saturate=True,
+        sums="codes",
+        products=True,
+        pairs_saturate=frozenset({"any"}),
         float_reason=rules_onnxruntime.float_reason,
         findings=rules_onnxruntime.findings,
     ),
     "tensorrt": Target(
-        kernels_write_codes=False,
-        pairs_saturate=False,
+        sums="shortcut",
+        products=True,
+        pairs_saturate=frozenset(),
         float_reason=rules_tensorrt.float_reason,
         findings=rules_tensorrt.findings,
+    ),
+    "openvino": Target(
+        sums="float",
+        products=False,
+        pairs_saturate=frozenset({"any", "vnni"}),
+        float_reason=rules_openvino.float_reason,
+        findings=rules_openvino.findings,
     ),
 }

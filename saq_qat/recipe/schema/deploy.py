@@ -11,7 +11,7 @@ from saq_qat.recipe.schema.tensorrt import TensorRt
 __all__ = ["Cpu", "Deploy", "OnnxRuntime", "Target", "Thresholds"]
 
 Cpu = Literal["any", "vnni"]
-Target = Literal["onnxruntime", "tensorrt"]
+Target = Literal["onnxruntime", "openvino", "tensorrt"]
 
 
 class OnnxRuntime(Section):
@@ -48,7 +48,8 @@ class Deploy(Section):
     targets: tuple[Target, ...] = Field(
         default=("onnxruntime",),
         description="Where the network will run; decides where quantizers stand and what is legal. "
-        "onnxruntime: CPUs; tensorrt: NVIDIA GPUs, TensorRT or TensorRT-RTX. [] trains without deployment.",
+        "onnxruntime: CPUs; openvino: x86 CPUs, faster, residual streams in float; tensorrt: NVIDIA GPUs, "
+        "TensorRT or TensorRT-RTX. [] trains without deployment.",
     )
     refine_bias: bool = Field(
         default=True,

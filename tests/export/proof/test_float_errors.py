@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from saq_qat_export.proof.float_operation import UNIT_ROUNDOFF
-from saq_qat_export.proof.ties import ErrorBounds
+from saq_qat_export.proof.ties import ONNX_RUNTIME, ErrorBounds
 
 Function = Callable[[Tensor], Tensor]
 
@@ -41,7 +41,7 @@ def bound_and_error(function: Function, x: Tensor) -> tuple[Tensor, Tensor, Tens
     view = fx.symbolic_trace(Calls(function))
     node, values = result_of(view.double(), x.double())
     with torch.no_grad():
-        bound = ErrorBounds(view, values, in_floats=False).of(node)
+        bound = ErrorBounds(view, values, ONNX_RUNTIME).of(node)
     real = values[node].clone()
     _, single = result_of(view.float(), x)
     return bound, (single[node].double() - real).abs(), real
@@ -121,7 +121,7 @@ def test_an_unknown_error_times_zero_is_unknown() -> None:
 def test_a_function_of_the_same_name_that_is_not_torchs_has_no_bound() -> None:
     view = fx.symbolic_trace(Calls(lambda x: gelu(x)))
     node, values = result_of(view, numbers(2, 3).double())
-    assert bool(ErrorBounds(view, values, in_floats=False).of(node).isinf().all())
+    assert bool(ErrorBounds(view, values, ONNX_RUNTIME).of(node).isinf().all())
 
 
 def test_errors_are_handed_on_along_a_residual_stream() -> None:

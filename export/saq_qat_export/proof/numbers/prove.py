@@ -74,4 +74,6 @@ def with_contents(lowered: Lowered, contents: Mapping[str, bytes]) -> Lowered:
         is_half = graphs.float16 is not None
         graphs = replace(graphs, float16=graph) if is_half else replace(graphs, float32=graph)
         lowered = replace(lowered, tensorrt=graphs)
+    if "openvino" in contents and lowered.openvino is not None:
+        lowered = replace(lowered, openvino=read_onnx(contents["openvino"]))
     return lowered

@@ -1,0 +1,128 @@
+"""Sums of every layer on given codes: as an engine makes them of a written graph, and the deploy view.
+
+Cut at its codes, a graph's layers are independent of each other, and what they write is one float32 scale
+times an integer: the sum itself comes back, in whatever kernel it was made.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, fx
+
+from saq_qat.quant.deploy.integer_modules import IntegerConv2d, IntegerLayer, Quantize
+from saq_qat.quant.trace import graph
+from saq_qat_export.graph.onnx_graph import OnnxGraph
+from saq_qat_export.proof.tensors import TensorComparison
+from saq_qat_export.reference.deploy_view import Stored, tensor_name
+from saq_qat_export.reference.integer_math import Float32
+from saq_qat_export.reference.qdq_graph import QdqGraph
+
+__all__ = ["compare_sums", "cut_at_codes", "layer_results"]
+
+_LAYERS = frozenset({"Conv", "Gemm"})
+# Between a sum and the float32 that is read back: at most eight roundings of relative size 2^-24, of the sum
+# and of the bias that was added.
+_ROUNDINGS = 8 * 2.0**-24
+_HALF = 0.5
+
+
+def layer_results(graph: OnnxGraph) -> tuple[str, ...]:
+    """What convolutions and linear layers on codes write, in graph order."""
+    wiring = QdqGraph(onnx.load_from_string(graph.content).graph)
+    return tuple(
+        node.output[0]
+        for node in wiring.nodes
+        if node.op_type in _LAYERS
+        and wiring.reads_activation_codes(node.input[0])
+        and wiring.dequantizer_before(node.input[1]) is not None
+    )
+
+
+def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
+    """The serialised part of a graph that computes ``results`` from codes: these are its inputs by name."""
+    model = onnx.load_from_string(graph.content)
+    types = {entry.name: entry.type.tensor_type for entry in model.graph.value_info}
+    wiring, wanted, read = QdqGraph(model.graph), [*results], set[str]()
+    needed: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in graph.code_tensors:
+            read.add(name)
+        elif name in wiring.producers and name not in needed:
+            needed.add(name)
+            wanted += wiring.producers[name].input
+    nodes = [node for node in model.graph.node if needed.intersection(node.output)]
+    given = [onnx.helper.make_tensor_value_info(n, types[n].elem_type, _shape(types[n])) for n in read]
+    made = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in results]
+    names = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
+    part = onnx.helper.make_graph(nodes, model.graph.name, sorted(given, key=_name), made, constants)
+    model.graph.CopyFrom(part)
+    return bytes(model.SerializeToString())
+
+
+def _name(entry: onnx.ValueInfoProto) -> str:
+    return entry.name
+
+
+def _shape(kind: onnx.TypeProto.Tensor) -> list[int | None] | None:
+    """Sizes as far as the file tells; a batch has none."""
+    if not kind.HasField("shape"):
+        return None
+    return [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+
+
+@torch.no_grad()
+def compare_sums(
+    wide: fx.GraphModule, images: Tensor, codes: Mapping[str, Stored], found: Mapping[str, Float32]
+) -> list[TensorComparison]:
+    """The sums of every layer against the deploy view's, both from ``codes``, in units of the sum.
+
+    Args:
+        wide: deploy view in float64.
+        images: float64 (N, C, H, W).
+        found: what the engine's layers write, in graph order.
+    """
+    sums = _Sums(wide, codes)
+    sums.run(images)
+    return [
+        _compare(name, layer, own, floats)
+        for (layer, own), (name, floats) in zip(sums.found, found.items(), strict=True)
+    ]
+
+
+def _compare(name: str, layer: IntegerLayer, own: Tensor, found: Float32) -> TensorComparison:
+    """Sums differ where they lie more than half a unit, and what roundings explain, apart."""
+    axes = own.dim() - 2 if isinstance(layer, IntegerConv2d) else 0
+    unit, bias = (
+        numbers.reshape(-1, *[1] * axes) for numbers in (torch.as_tensor(layer.bias_scale), layer.bias)
+    )
+    exact, other = own / unit, torch.from_numpy(found).reshape(own.shape) / unit
+    width = _HALF + _ROUNDINGS * (exact.abs() + bias.abs())
+    differ = int((~torch.le((exact - other).abs(), width)).sum())
+    return TensorComparison(name, "integer", own.numel(), differ, 0, 0, int(differ > 0))
+
+
+class _Sums(fx.Interpreter):
+    """What layers on codes compute, each from given codes.
+
+    Attributes:
+        found: those layers and their results, in the order of their calls.
+    """
+
+    def __init__(self, view: fx.GraphModule, codes: Mapping[str, Stored]) -> None:
+        super().__init__(view)
+        self.view, self.codes = view, codes
+        self.found: list[tuple[IntegerLayer, Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        module = graph.module_of(self.view, n)
+        if isinstance(module, Quantize):
+            return torch.from_numpy(np.asarray(self.codes[tensor_name(str(n.target))])).reshape(result.shape)
+        if isinstance(module, IntegerLayer) and module.bias_scale is not None:
+            self.found.append((module, result.clone()))  # an activation may work in place
+        return result

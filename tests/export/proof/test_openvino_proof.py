@@ -1,0 +1,142 @@
+"""OpenVINO's own codes, sums and logits: exact where the promise holds, and named where it does not."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from saq_qat.quant.deploy.integer_modules import IntegerConv2d
+from saq_qat_export.graph.onnx_graph import OnnxGraph, read_onnx
+from saq_qat_export.proof.codes import tie_images
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.openvino import OpenVinoProbe, openvino_comparisons
+from saq_qat_runtime.openvino import OpenVinoBackend
+from tests.export.cases import TINY, Network
+from tests.export.networks import SIDE, Lowered, smooth_images
+from tests.export.openvino_networks import (
+    built_in_for_openvino,
+    lowered_for_openvino,
+    openvino_graph,
+    small_for_openvino,
+)
+
+CODES, SUMS, SHIPPED = 0, 1, 2
+
+
+def climb(found: Lowered, side: int, graph: OnnxGraph | None = None, count: int = 4) -> list[Comparison]:
+    batches = torch.split(smooth_images(count, side, seed=1), 2)
+    ties = tie_images(found.view, (3, side, side))
+    return openvino_comparisons(found.view, graph or openvino_graph(found, side), batches, ties)
+
+
+def assert_proved(found: Lowered, side: int) -> None:
+    comparisons = climb(found, side)
+    for comparison in comparisons:
+        print(f"{comparison.name}: {comparison.compared:,} compared; {comparison.detail}")
+    assert all(c.hard and c.passed and c.mismatches == 0 and c.compared > 0 for c in comparisons)
+    count = OpenVinoBackend(openvino_graph(found, side).content).integer_count()
+    assert count.integer == len(found.plan.layers)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_every_pattern_is_exact_and_every_layer_runs_on_integers(bits: int) -> None:
+    assert_proved(small_for_openvino(bits), SIDE)
+
+
+@pytest.mark.parametrize("network", TINY, ids=lambda network: network.name)
+def test_tiny_transformers_and_mobilenets_are_exact(network: Network) -> None:
+    pytest.importorskip("timm", reason="needs the extra vit")
+    assert_proved(lowered_for_openvino(network.build(), 4, network.side), network.side)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vit_micro"])
+def test_whole_networks_are_exact(name: str, bits: int) -> None:
+    pytest.importorskip("timm", reason="needs the extra vit")
+    side = 32 if name == "vit_micro" else 64
+    assert_proved(built_in_for_openvino(name, bits, side), side)
+
+
+def test_a_plan_for_tensorrt_too_is_exact_although_its_sums_add_codes() -> None:
+    assert_proved(small_for_openvino(4, ("openvino", "tensorrt")), SIDE)
+
+
+def test_codes_of_attention_are_exact_although_openvino_multiplies_them_in_float() -> None:
+    pytest.importorskip("timm", reason="needs the extra vit")
+    transformer = TINY[0]
+    found = lowered_for_openvino(transformer.build(), 4, transformer.side, ("onnxruntime", "openvino"))
+    assert found.plan.products
+    assert_proved(found, transformer.side)
+
+
+def test_a_quantizer_that_openvino_drops_is_found_by_the_logits_of_the_graph_as_it_ships() -> None:
+    """A plan for ONNX Runtime, which rule OV001 refuses: beside its codes OpenVINO keeps all quantizers."""
+    found = small_for_openvino(4, ("onnxruntime",))
+    comparisons = climb(found, SIDE)
+    assert comparisons[CODES].passed and comparisons[SUMS].passed
+    assert not comparisons[SHIPPED].passed and comparisons[SHIPPED].hard
+
+
+def edited(graph: OnnxGraph, change: Callable[[dict[str, np.ndarray]], None]) -> OnnxGraph:
+    """The graph with other constants, changed in place by name."""
+    model = onnx.load_from_string(graph.content)
+    arrays = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+    before = {name: array.copy() for name, array in arrays.items()}
+    change(arrays)
+    for tensor in model.graph.initializer:
+        if not np.array_equal(arrays[tensor.name], before[tensor.name]):
+            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
+    return read_onnx(model.SerializeToString())
+
+
+def one_bias_up(arrays: dict[str, np.ndarray]) -> None:
+    arrays["branch.1.bias"][3] += 1
+
+
+def one_weight_negated(arrays: dict[str, np.ndarray]) -> None:
+    codes = arrays["stem.0.weight"]
+    place = np.unravel_index(np.abs(codes).argmax(), codes.shape)
+    codes[place] = -codes[place]
+
+
+@pytest.mark.parametrize("change", [one_bias_up, one_weight_negated])
+def test_one_wrong_number_shows_in_the_sums_of_its_layer(
+    change: Callable[[dict[str, np.ndarray]], None],
+) -> None:
+    found = small_for_openvino()
+    wrong = edited(openvino_graph(found, SIDE), change)
+    comparison = climb(found, SIDE, wrong)[SUMS]
+    layer = "branch.1" if change is one_bias_up else "stem.0"
+    assert not comparison.passed
+    assert [tensor.name for tensor in comparison.tensors if tensor.mismatches] == [layer]
+
+
+def test_a_larger_scale_shows_in_the_codes() -> None:
+    def widen(arrays: dict[str, np.ndarray]) -> None:
+        arrays["quantizers.relu.scale"] *= np.float32(1.01)
+
+    found = small_for_openvino()
+    comparison = climb(found, SIDE, edited(openvino_graph(found, SIDE), widen))[CODES]
+    assert not comparison.passed and "relu.codes" in comparison.detail
+
+
+def test_sums_come_back_as_integers_of_every_layer_in_graph_order() -> None:
+    found = small_for_openvino()
+    probe = OpenVinoProbe(openvino_graph(found, SIDE))
+    images = smooth_images(2, SIDE, seed=1).numpy()
+    sums = probe.sums(probe.observe(images).codes)
+    assert list(sums)[:4] == ["stem.0", "branch.0.0", "branch.1", "shortcut.0"]
+    layer = found.view.get_submodule("branch.1")
+    assert isinstance(layer, IntegerConv2d) and layer.bias_scale is not None
+    units = sums["branch.1"] / layer.bias_scale.numpy().reshape(-1, 1, 1)
+    np.testing.assert_allclose(units, np.round(units), atol=1e-2)
+
+
+def test_watching_codes_changes_no_logit() -> None:
+    probe = OpenVinoProbe(openvino_graph(small_for_openvino(), SIDE))
+    images = smooth_images(5, SIDE, seed=1).numpy()
+    np.testing.assert_array_equal(probe.logits(images), probe.observe(images).logits)
