@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
+_Peers = Annotated[
+    bool, typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed.")
+]
+_Data = Annotated[
+    Path | None, typer.Option("--data", help="Measure the training batches of this recipe instead.")
+]
+
+
 def bench(
     arguments: Annotated[
         list[str] | None,
@@ -50,13 +58,8 @@ def bench(
     train: Annotated[
         Path | None, typer.Option("--train", help="Measure the training steps of this recipe instead.")
     ] = None,
-    peers: Annotated[
-        bool,
-        typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed."),
-    ] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Measure the training batches of this recipe instead.")
-    ] = None,
+    peers: _Peers = False,
+    data: _Data = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Measure latency in turns with other forms of the network on the same engine; --train: training steps;

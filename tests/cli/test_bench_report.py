@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
@@ -73,15 +74,24 @@ def test_what_is_missing_exits_with_3(
     assert "saq-qat export" in capsys.readouterr().err
 
 
-def test_training_steps_are_timed_beside_their_targets(
+def test_training_steps_are_timed_side_by_side(
     saq_qat: SaqQat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(RECIPE)
-    assert saq_qat("bench", "--train", str(recipe), "train.batch_size=4") == 0
-    shown = capsys.readouterr().out
-    for part in ("SAQ, efficient (tau 4)", "1.35x", "2.10x", "1.30x", "batches of 4 images"):
+    before = torch.get_num_threads()
+    given = ("bench", "--train", str(recipe), "train.batch_size=4", "train.compile=off", "--threads", "1")
+    try:
+        assert saq_qat(*given) == 0
+        shown = capsys.readouterr().out
+        assert saq_qat(*given, "--json") == 0
+    finally:
+        torch.set_num_threads(before)
+    for part in ("SAQ, efficient (tau 4)", "SAQ / quantization-aware", "batches of 4 images", "1 threads"):
         assert part in shown
+    found = json.loads(capsys.readouterr().out)
+    assert found["threads"] == 1 and not found["compiled"] and found["goals"] == {}
+    assert found["ratios"]["saq_to_quantized"] == found["saq"]["seconds"] / found["quantized"]["seconds"]
 
 
 def test_training_batches_are_timed_alone(

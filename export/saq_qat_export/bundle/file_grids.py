@@ -58,12 +58,17 @@ class FileGrids:
     outputs: dict[str, tuple[int, ...]]
 
 
-def file_grids(content: bytes) -> FileGrids:
-    """Read a QDQ file with its weights inside."""
+def file_grids(content: bytes, *, uint8_in_float: bool = False) -> FileGrids:
+    """Read a QDQ file with its weights inside.
+
+    Args:
+        uint8_in_float: a Clip in float before codes of uint8 bounds them too, as in files for OpenVINO;
+            elsewhere it is the network's own, and only one on the codes counts.
+    """
     model = onnx.load_from_string(content)
     graph = QdqGraph(model.graph)
     return FileGrids(
-        _tensors(graph),
+        _tensors(graph, uint8_in_float),
         _weight_scales(graph),
         {entry.name: _shape(entry) for entry in model.graph.input},
         {entry.name: _shape(entry) for entry in model.graph.output},
@@ -74,13 +79,13 @@ def _shape(entry: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(int(dimension.dim_value) for dimension in entry.type.tensor_type.shape.dim)
 
 
-def _tensors(graph: QdqGraph) -> dict[str, TensorGrid]:
+def _tensors(graph: QdqGraph, uint8_in_float: bool) -> dict[str, TensorGrid]:
     """In file order; maxima of codes have the bounds of those codes."""
     found: dict[str, TensorGrid] = {}
     for quantize in graph.quantizers.values():
         if _is_stored_again(graph, quantize):
             continue
-        name, grid = _tensor(graph, quantize)
+        name, grid = _tensor(graph, quantize, uint8_in_float)
         before = found.get(grid.pooled or "")
         if before is not None:
             grid = replace(grid, minimum=before.minimum, maximum=before.maximum)
@@ -112,11 +117,13 @@ def _number(array: Array | None) -> float:
     return float("nan") if array is None else float(array.reshape(()))
 
 
-def _tensor(graph: QdqGraph, quantize: CodeNode) -> tuple[str, TensorGrid]:
+def _tensor(graph: QdqGraph, quantize: CodeNode, uint8_in_float: bool) -> tuple[str, TensorGrid]:
     """The name of the codes, which a Clip on integers may write, and their grid."""
     name, scale = quantize.result, _number(quantize.scale)
     zero = np.zeros((), np.uint8) if quantize.zero_point is None else quantize.zero_point
-    minimum, maximum = _bounds_before(graph, quantize.source, scale, zero)
+    minimum, maximum = None, None
+    if uint8_in_float or zero.dtype != np.uint8:
+        minimum, maximum = _bounds_before(graph, quantize.source, scale, zero)
     readers = graph.readers(name)
     if len(readers) == 1 and readers[0].op_type == "Clip":
         name = readers[0].output[0]

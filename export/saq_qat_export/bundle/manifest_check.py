@@ -72,7 +72,7 @@ def disagreements(manifest: Manifest, files: Mapping[str, bytes], lowered: Lower
     yield from _of_cpu(manifest, lowered)
     for target, model in manifest.models.items():
         if model.name in files:
-            grids = file_grids(files[model.name])
+            grids = file_grids(files[model.name], uint8_in_float=target == "openvino")
             yield from _of_interface(manifest, target, grids)
             yield from _of_tensors(manifest, target, grids, plan)
             yield from _of_weights(manifest, target, grids)

@@ -16,7 +16,9 @@ def codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
     A graph for TensorRT states a bias as a float32, from which a longer code could not be read back. A
     compiler calls the same kernels: its own exponents of float64 do not compile on every machine.
     """
-    return _opaque_codes(bias, step) if torch.compiler.is_compiling() else _codes_of_bias(bias, step)
+    if torch.compiler.is_compiling():
+        return cast(Tensor, torch.ops.saq_qat.codes_of_bias(bias, step))
+    return _codes_of_bias(bias, step)
 
 
 def _codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
@@ -25,14 +27,12 @@ def _codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
     return exact.div_(last_bit).round_().mul_(last_bit)
 
 
-@torch.library.custom_op("saq_qat::codes_of_bias", mutates_args=())
-def _opaque_codes(bias: Tensor, step: Tensor) -> Tensor:
-    return _codes_of_bias(bias, step)
-
-
-@_opaque_codes.register_fake
-def _(bias: Tensor, step: Tensor) -> Tensor:
-    return torch.empty_like(bias.double() / step.double())
+_LIBRARY = torch.library.Library("saq_qat", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has no types here
+_LIBRARY.define("codes_of_bias(Tensor bias, Tensor step) -> Tensor")  # type: ignore[no-untyped-call]  # as above
+_LIBRARY.impl("codes_of_bias", _codes_of_bias, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # as above
+torch.library.register_fake(
+    "saq_qat::codes_of_bias", lambda bias, step: torch.empty_like(bias.double() / step.double()), lib=_LIBRARY
+)
 
 
 class _RoundToStep(torch.autograd.Function):

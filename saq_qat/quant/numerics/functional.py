@@ -161,7 +161,7 @@ class _FakeQuantize(torch.autograd.Function):
         grad_alpha = grad_beta = None
         if any(ctx.needs_input_grad[1:3]):
             # differences before sums, which would cancel; an infinite x makes it NaN, so that it is noticed
-            error = total(torch.addcmul(grad * out, grad_x, x, value=-1))
+            error = total((grad * out).addcmul_(grad_x, x, value=-1))
             if beta is not None:
                 grad_beta = total(grad - grad_x)  # and not of sums: few elements of many are clipped
                 error = error - beta * grad_beta
@@ -170,14 +170,14 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of all elements, 0-dim; compiled, of each channel of each image, or of each row, first.
+    """Sum of all elements, 0-dim; compiled, of each channel, or of each row, first.
 
     A compiler walks a sum over all axes in the order of the axes, across the memory of a channels_last
-    tensor; one that leaves the channels goes along it. Eager sums are pairwise; these are as exact.
+    tensor; one that leaves the channels is computed along it, in the loop in which BatchNorm's backward sums.
     """
     if not torch.compiler.is_compiling() or x.dim() < 2:
         return x.sum()
-    return x.sum(dim=(2, 3) if x.dim() == 4 else -1).sum(dtype=torch.float64).to(x.dtype)
+    return x.sum(dim=(0, 2, 3) if x.dim() == 4 else -1).sum(dtype=torch.float64).to(x.dtype)
 
 
 def fake_quantize(

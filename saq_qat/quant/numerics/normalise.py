@@ -18,7 +18,10 @@ def mean_and_deviation(weight: Tensor) -> tuple[Tensor, Tensor]:
     evaluation; it calls the same kernels instead.
     """
     weight = weight.detach()
-    return _opaque(weight) if torch.compiler.is_compiling() else _computed(weight)
+    if not torch.compiler.is_compiling():
+        return _computed(weight)
+    mean, deviation = torch.ops.saq_qat.mean_and_deviation(weight)
+    return mean, deviation
 
 
 def _computed(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,11 +34,9 @@ def _computed(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
 
 
-@torch.library.custom_op("saq_qat::mean_and_deviation", mutates_args=())
-def _opaque(weight: Tensor) -> tuple[Tensor, Tensor]:
-    return _computed(weight)
-
-
-@_opaque.register_fake
-def _(weight: Tensor) -> tuple[Tensor, Tensor]:
-    return weight.new_empty(()), weight.new_empty(())
+_LIBRARY = torch.library.Library("saq_qat", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has no types here
+_LIBRARY.define("mean_and_deviation(Tensor weight) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]  # as above
+_LIBRARY.impl("mean_and_deviation", _computed, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # as above
+torch.library.register_fake(
+    "saq_qat::mean_and_deviation", lambda weight: (weight.new_empty(()), weight.new_empty(())), lib=_LIBRARY
+)
