@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -101,13 +102,20 @@ class OpenVinoBackend:
         self._compiled = None
 
     def _compile(self, content: bytes, threads: int | None) -> Any:
-        core = self._openvino.Core()
+        core = _core(self._openvino)
         settings = _SETTINGS if threads is None else {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         try:
             return core.compile_model(core.read_model(content), _DEVICE, settings)
         except (MemoryError, RuntimeError, TypeError, ValueError) as error:
             rule = f"OpenVINO {self.version} cannot load the model: {one_line(error)}"
             raise ModelError(f"{rule} Export the bundle again, or update openvino.") from error
+
+
+@cache
+def _core(openvino: ModuleType) -> Any:
+    """One for the process, never destroyed: with the last one goes the stack that OpenVINO 2026.4 gave signal
+    handlers, and the next signal that Python handles would end the process with a segmentation fault."""
+    return openvino.Core()
 
 
 def _import_openvino() -> ModuleType:

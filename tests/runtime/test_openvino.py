@@ -1,5 +1,6 @@
 """The backend for OpenVINO: what it gives, what it counts, what it refuses."""
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -150,3 +151,32 @@ def test_without_the_package_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendUnavailable, match=r"cannot be imported.*pip install openvino"):
         OpenVinoBackend(network_bytes)
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from saq_qat_runtime.openvino import OpenVinoBackend
+backends = [OpenVinoBackend(Path(sys.argv[1]).read_bytes()) for _ in range(3)]
+for backend in backends:
+    spec = backend.inputs[0]
+    backend.run({spec.name: np.zeros((2, *spec.shape[1:]), np.float32)})
+    backend.close()
+del backends, backend
+noted = []
+signal.signal(signal.SIGTERM, lambda number, _frame: noted.append(number))
+for _ in range(100):
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(len(noted) != 100)
+"""
+
+
+def test_a_process_that_has_closed_its_backend_still_handles_signals(tmp_path: Path) -> None:
+    """OpenVINO takes the stack of signal handlers with it when its last core goes."""
+    (tmp_path / "model.onnx").write_bytes(quantized_network().SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path / "model.onnx")],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
