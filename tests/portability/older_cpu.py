@@ -37,7 +37,9 @@ def build(folder: Path) -> Path:
 
 def environment(library: Path, cpu: str) -> Mapping[str, str]:
     """Variables for a process that shall find the CPU ``cpu`` of ``OLDER_CPUS``."""
-    return {**os.environ, "LD_PRELOAD": str(library), "OLDER_CPU": cpu}
+    # torch's compiler would take kernels from its cache that it made for this machine's own instructions
+    kernels = {"TORCHINDUCTOR_CACHE_DIR": str(library.parent / "kernels")}
+    return {**os.environ, **kernels, "LD_PRELOAD": str(library), "OLDER_CPU": cpu}
 
 
 def unavailable(library: Path | None) -> str:
