@@ -1,7 +1,5 @@
 """The average of the weights: its arithmetic, what judges and ships it, and going on with it bit for bit."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from saq_qat.train.progress import Progress
 from saq_qat.train.restore import restore
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
+from tests.train.stopping import sigterm_at
 
 RECIPE = """
 version: 1
@@ -158,12 +157,8 @@ def test_the_next_stage_begins_where_the_average_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [4, 5, 8, 15, 17])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(finished: Path, tmp_path: Path, step: int) -> None:
-    def stop(state: Progress) -> None:
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError):
-        run_training(recipe(), tmp_path, on_progress=stop)
+        run_training(recipe(), tmp_path, on_progress=sigterm_at(step))
     run_training(recipe(), tmp_path, resume=True)
     assert files(tmp_path) == files(finished)
 

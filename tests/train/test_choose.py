@@ -1,8 +1,6 @@
 """Which checkpoint ships: the best epoch of the last stage, and in words where that cannot be had."""
 
 import math
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from saq_qat.train.checkpoint import Checkpoint, Form, Position, read_checkpoint
 from saq_qat.train.choose import CheckpointName, checkpoint_with, choose_checkpoint
 from saq_qat.train.evaluate import Accuracy
 from saq_qat.train.log import RunLog, read_log
-from saq_qat.train.progress import Progress
 from saq_qat.train.stop import TrainingStoppedError
 from tests.report.networks import small_recipe
+from tests.train.stopping import sigterm_at
 
 RECIPE = """
 version: 1
@@ -164,12 +162,8 @@ def test_training_keeps_the_best_epoch_of_its_last_stage(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("scores")
 def test_a_run_stopped_in_its_last_stage_and_gone_on_with_keeps_the_same_best(tmp_path: Path) -> None:
-    def stop(state: Progress) -> None:
-        if state.step == 14:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError):
-        run_module.run_training(small_recipe(STAGES), tmp_path, on_progress=stop)
+        run_module.run_training(small_recipe(STAGES), tmp_path, on_progress=sigterm_at(14))
     choice = choose_checkpoint(tmp_path)
     assert (choice.taken.name, choice.taken.step, choice.taken.score) == ("last", 14, "not evaluated")
     assert "best is of stage 2 of 3 (quantized)" in choice.note

@@ -1,7 +1,5 @@
 """A training with everything that blurs its images and labels, and going on with it bit for bit."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -10,9 +8,9 @@ from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint
 from saq_qat.train.log import read_log
-from saq_qat.train.progress import Progress
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
+from tests.train.stopping import sigterm_at
 
 TEACHER = """
 version: 1
@@ -82,12 +80,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     recipe: Recipe, finished: Path, tmp_path: Path, step: int
 ) -> None:
-    def stop(state: Progress) -> None:
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError):
-        run_training(recipe, tmp_path, on_progress=stop)
+        run_training(recipe, tmp_path, on_progress=sigterm_at(step))
     run_training(recipe, tmp_path, resume=True)
     assert files(tmp_path) == files(finished)
 

@@ -25,6 +25,7 @@ from saq_qat.train.progress import Progress
 from saq_qat.train.restore import restore
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
+from tests.train.stopping import sigterm_at
 
 RECIPE = """
 version: 1
@@ -147,12 +148,8 @@ def test_resuming_a_finished_run_changes_nothing(finished: Finished) -> None:
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     finished: Finished, tmp_path: Path, step: int
 ) -> None:
-    def stop(state: Progress) -> None:
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError) as stopped:
-        run_training(recipe(), tmp_path, on_progress=stop)
+        run_training(recipe(), tmp_path, on_progress=sigterm_at(step))
     assert stopped.value.exit_code == 143
     run_training(recipe(), tmp_path, resume=True)
     assert weights(tmp_path) == weights(finished.folder)

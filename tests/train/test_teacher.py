@@ -1,9 +1,7 @@
 """Training with a teacher: which ones are accepted, who they are, and going on with the same one."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,11 @@ from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.log import read_log
-from saq_qat.train.progress import Progress
 from saq_qat.train.restore import restore
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
 from saq_qat.train.teacher import load_teacher
+from tests.train.stopping import sigterm_at
 
 DATA = "{kind: digits, image_size: 8, train_limit: 80, val_limit: 80}"
 TEACHER = f"""
@@ -117,12 +115,8 @@ def test_the_teacher_moves_the_student_in_every_stage(teacher: Path, taught: Pat
 def test_a_taught_run_goes_on_as_if_it_had_not_stopped(
     teacher: Path, taught: Path, tmp_path: Path, step: int
 ) -> None:
-    def stop(state: Progress) -> None:
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError):
-        run_training(student(teacher), tmp_path, on_progress=stop)
+        run_training(student(teacher), tmp_path, on_progress=sigterm_at(step))
     run_training(student(teacher), tmp_path, resume=True)
     assert weights(tmp_path) == weights(taught)
     assert sum(line["event"] == "teacher" for line in read_log(tmp_path / "log.jsonl")) == 1

@@ -1,7 +1,5 @@
 """A Vision Transformer from float to the deploy stage, with all that a step remembers, stopped on the way."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from saq_qat.train.log import read_log
 from saq_qat.train.progress import Progress
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
+from tests.train.stopping import sigterm_at
 
 pytest.importorskip("timm", reason="needs the extra vit")
 
@@ -97,12 +96,8 @@ def test_a_stopped_transformer_goes_on_as_if_it_had_not_stopped(
 ) -> None:
     """In the float stage, between two second passes, and in the deploy stage."""
 
-    def stop(state: Progress) -> None:
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingStoppedError):
-        run_training(student, tmp_path, on_progress=stop)
+        run_training(student, tmp_path, on_progress=sigterm_at(step))
     run_training(student, tmp_path, resume=True)
     assert content(tmp_path) == content(finished)
 

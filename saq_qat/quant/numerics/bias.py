@@ -5,6 +5,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from saq_qat.quant.numerics.operators import define_operator
+
 __all__ = ["codes_of_bias", "offset_in_bias", "round_to_step"]
 
 _BIAS_BITS = 22
@@ -17,7 +19,7 @@ def codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
     compiler calls the same kernels: its own exponents of float64 do not compile on every machine.
     """
     if torch.compiler.is_compiling():
-        return cast(Tensor, torch.ops.saq_qat.codes_of_bias(bias, step))
+        return cast(Tensor, _CODES_OF_BIAS(bias, step))
     return _codes_of_bias(bias, step)
 
 
@@ -27,11 +29,10 @@ def _codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
     return exact.div_(last_bit).round_().mul_(last_bit)
 
 
-_LIBRARY = torch.library.Library("saq_qat", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has no types here
-_LIBRARY.define("codes_of_bias(Tensor bias, Tensor step) -> Tensor")  # type: ignore[no-untyped-call]  # as above
-_LIBRARY.impl("codes_of_bias", _codes_of_bias, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # as above
-torch.library.register_fake(
-    "saq_qat::codes_of_bias", lambda bias, step: torch.empty_like(bias.double() / step.double()), lib=_LIBRARY
+_CODES_OF_BIAS = define_operator(
+    "codes_of_bias(Tensor bias, Tensor step) -> Tensor",
+    _codes_of_bias,
+    lambda bias, step: torch.empty_like(bias.double() / step.double()),
 )
 
 

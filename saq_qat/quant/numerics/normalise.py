@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from saq_qat.quant.numerics.operators import define_operator
+
 __all__ = ["mean_and_deviation"]
 
 _DEVIATION_FLOOR = 1e-5
@@ -20,7 +22,7 @@ def mean_and_deviation(weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.detach()
     if not torch.compiler.is_compiling():
         return _computed(weight)
-    mean, deviation = torch.ops.saq_qat.mean_and_deviation(weight)
+    mean, deviation = _MEAN_AND_DEVIATION(weight)
     return mean, deviation
 
 
@@ -34,9 +36,8 @@ def _computed(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(deviation < _DEVIATION_FLOOR, torch.ones_like(deviation), deviation)
 
 
-_LIBRARY = torch.library.Library("saq_qat", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has no types here
-_LIBRARY.define("mean_and_deviation(Tensor weight) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]  # as above
-_LIBRARY.impl("mean_and_deviation", _computed, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # as above
-torch.library.register_fake(
-    "saq_qat::mean_and_deviation", lambda weight: (weight.new_empty(()), weight.new_empty(())), lib=_LIBRARY
+_MEAN_AND_DEVIATION = define_operator(
+    "mean_and_deviation(Tensor weight) -> (Tensor, Tensor)",
+    _computed,
+    lambda weight: (weight.new_empty(()), weight.new_empty(())),
 )

@@ -52,7 +52,7 @@ def test_tiny_transformers_and_mobilenets_are_exact(network: Network) -> None:
     assert_proved(lowered_for_openvino(network.build(), 4, network.side), network.side)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks of full size, for minutes
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vit_micro"])
 def test_whole_networks_are_exact(name: str, bits: int) -> None:
