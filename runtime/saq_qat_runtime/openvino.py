@@ -96,6 +96,12 @@ class OpenVinoBackend:
         by_op = dict(sorted(kinds.items())) | ({_FUSED: hidden} if hidden else {})
         return IntegerCount(integer, kinds.total() + hidden, by_op)
 
+    def kernels(self) -> tuple[tuple[str, ...], ...]:
+        """Of each kernel that OpenVINO runs, names of the model's nodes that it computes, in their order."""
+        facts = (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ordered_ops())
+        named = (str(f["originalLayersNames"].astype(str)) for f in facts if "originalLayersNames" in f)
+        return tuple(tuple(names.split(",")) for names in named)
+
     def close(self) -> None:
         """Release the engine's memory; `run` must not be called afterwards."""
         self._idle.clear()

@@ -155,6 +155,8 @@ def _pooled(graph: QdqGraph, quantize: CodeNode) -> str | None:
 def _bounds_before(graph: QdqGraph, source: str, scale: float, zero: Array) -> tuple[int | None, int | None]:
     """Of a Clip in float, as stored codes: TensorRT and OpenVINO bound codes before they are made."""
     clip = graph.producers.get(source)
+    if clip is not None and clip.op_type == "Abs":  # of what a Clip at zero writes
+        clip = graph.producers.get(clip.input[0])
     if clip is None or clip.op_type != "Clip" or len(clip.input) < 3:
         return None, None
     bounds = [graph.array(name) for name in clip.input[1:3]]

@@ -18,6 +18,7 @@ from saq_qat_export.graph.passes.carriers import dequantize_before_carriers, deq
 from saq_qat_export.graph.passes.constants import fold_into_floats, write_filled_constants
 from saq_qat_export.graph.passes.float16 import to_float16
 from saq_qat_export.graph.passes.float_layers import keep_layers_in_float
+from saq_qat_export.graph.passes.kernel_bounds import bound_before_rounding, requantize_in_kernels
 from saq_qat_export.graph.passes.names import name_after_modules
 from saq_qat_export.graph.passes.packing import Packing, pack_weights
 from saq_qat_export.graph.passes.reshaped_products import keep_scales_before_reshapes
@@ -91,6 +92,8 @@ def _rewrite_for_openvino(model: ir.Model, view: fx.GraphModule, deploy: Deploy)
     write_filled_constants(model)
     dequantize_behind_carriers(model)
     keep_scales_before_reshapes(model)
+    bound_before_rounding(model)
+    requantize_in_kernels(model)
     name_after_modules(model, _products(view))
     if deploy.pack_weights:
         pack_weights(model, _packings(view))

@@ -4,7 +4,7 @@ Cut at its codes, a graph's layers are independent of each other, and what they 
 times an integer: the sum itself comes back, in whatever kernel it was made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,15 @@ from saq_qat_export.proof.tensors import TensorComparison
 from saq_qat_export.reference.deploy_view import Stored, tensor_name
 from saq_qat_export.reference.integer_math import Float32
 from saq_qat_export.reference.qdq_graph import QdqGraph
+from saq_qat_runtime.operators import RESHAPES
 
-__all__ = ["compare_sums", "cut_at_codes", "layer_results"]
+__all__ = ["GIVEN", "compare_sums", "cut_at_codes", "layer_results", "repeated_codes", "summed_codes"]
+
+GIVEN = ".given"
+"""Behind the name of codes, the name of the input that a cut graph reads in their place."""
 
 _LAYERS = frozenset({"Conv", "Gemm"})
+_BOUNDING = frozenset({"Abs", "Clip", "QuantizeLinear", "Relu"})
 # Between a sum and the float32 that is read back: at most eight roundings of relative size 2^-24, of the sum
 # and of the bias that was added.
 _ROUNDINGS = 8 * 2.0**-24
@@ -41,31 +46,73 @@ def layer_results(graph: OnnxGraph) -> tuple[str, ...]:
     )
 
 
-def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
-    """The serialised part of a graph that computes ``results`` from codes: these are its inputs by name."""
-    model = onnx.load_from_string(graph.content)
-    types = {entry.name: entry.type.tensor_type for entry in model.graph.value_info}
-    wiring, wanted, read = QdqGraph(model.graph), [*results], set[str]()
-    needed: set[str] = set()
+def repeated_codes(graph: OnnxGraph) -> frozenset[str]:
+    """Codes that are maxima of codes on the same grid, so that rounding them again changes nothing."""
+    wiring, found = QdqGraph(onnx.load_from_string(graph.content).graph), set[str]()
+    for name in graph.code_tensors:
+        quantize = wiring.quantizers.get(name)
+        pool = None if quantize is None else wiring.producers.get(quantize.source)
+        if quantize is not None and pool is not None and pool.op_type == "MaxPool":
+            before = wiring.dequantizer_before(pool.input[0], RESHAPES)
+            if before is not None and before.scale is not None and quantize.scale is not None:
+                found.update([name] if np.array_equal(before.scale, quantize.scale) else [])
+    return frozenset(found)
+
+
+def summed_codes(graph: OnnxGraph) -> tuple[str, ...]:
+    """Codes of sums to which a convolution hands one term and codes are the other, in graph order."""
+    wiring = QdqGraph(onnx.load_from_string(graph.content).graph)
+    found = []
+    for name in graph.code_tensors:
+        node = wiring.producers.get(name)
+        while node is not None and node.op_type in _BOUNDING:
+            node = wiring.producers.get(node.input[0])
+        terms = [wiring.producers.get(v) for v in node.input] if node and node.op_type == "Add" else []
+        if {"Conv", "DequantizeLinear"} <= {term.op_type for term in terms if term is not None}:
+            found.append(name)
+    return tuple(found)
+
+
+def _back_to_codes(
+    graph: OnnxGraph, wiring: QdqGraph, results: Sequence[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """What ``results`` are computed from: values in between, themselves included, and codes."""
+    between, read = set[str](), set[str]()
+    wanted = [*results]
     while wanted:
         name = wanted.pop()
-        if name in graph.code_tensors:
+        if name in graph.code_tensors and name not in results:
             read.add(name)
-        elif name in wiring.producers and name not in needed:
-            needed.add(name)
-            wanted += wiring.producers[name].input
+        elif name in wiring.producers and name not in between:
+            between.add(name)
+            inputs = wiring.producers[name].input
+            read.update(value for value in inputs if value in graph.code_tensors)
+            wanted += [value for value in inputs if value not in graph.code_tensors]
+    return frozenset(between), frozenset(read)
+
+
+def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
+    """The serialised part of a graph that computes ``results`` from codes, which are its inputs.
+
+    An input is named as the codes are, with ``GIVEN`` behind.
+    """
+    model = onnx.load_from_string(graph.content)
+    types = {entry.name: entry.type.tensor_type for entry in model.graph.value_info}
+    needed, read = _back_to_codes(graph, QdqGraph(model.graph), results)
     nodes = [node for node in model.graph.node if needed.intersection(node.output)]
-    given = [onnx.helper.make_tensor_value_info(n, types[n].elem_type, _shape(types[n])) for n in read]
-    made = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in results]
+    for node in nodes:
+        node.input[:] = [name + GIVEN if name in read else name for name in node.input]
+    given = [_entry(name + GIVEN, types[name].elem_type, types[name]) for name in sorted(read)]
+    made = [_entry(n, types[n].elem_type if n in types else onnx.TensorProto.FLOAT, None) for n in results]
     names = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
-    part = onnx.helper.make_graph(nodes, model.graph.name, sorted(given, key=_name), made, constants)
+    part = onnx.helper.make_graph(nodes, model.graph.name, given, made, constants)
     model.graph.CopyFrom(part)
     return bytes(model.SerializeToString())
 
 
-def _name(entry: onnx.ValueInfoProto) -> str:
-    return entry.name
+def _entry(name: str, dtype: int, like: onnx.TypeProto.Tensor | None) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, dtype, None if like is None else _shape(like))
 
 
 def _shape(kind: onnx.TypeProto.Tensor) -> list[int | None] | None:

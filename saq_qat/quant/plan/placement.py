@@ -16,10 +16,10 @@ Rules, for ``placement: deploy``; a *group* is what runs as one kernel (``groups
 5. Signed grids where a value can be negative, unsigned ones elsewhere. Codes with a learned offset, where the
    recipe asks for them, start at 0; if one of their readers pads with zeros, they are counted from the code
    of zero, for all readers alike.
-6. Where ONNX Runtime is no target, a layer's kernel may write floats, and rule 2 quantizes nothing. For
-   TensorRT, of a sum's two terms the one that a convolution alone hands to it stays float, so that both run
-   as one kernel. For OpenVINO alone, sums, averages and products of two tensors require nothing, and rule 4
-   puts nothing before the quantizers of a value's readers: the residual stream stays float.
+6. Where ONNX Runtime is no target, a layer's kernel may write floats, and rule 2 quantizes nothing: of a
+   sum's two terms the one that a convolution alone hands to it stays float, so that both run as one kernel.
+   For OpenVINO alone, products of two tensors require nothing, and unsigned codes of 8 residual bits are
+   0..255 where no layer reads them.
 7. Weights behind 8-bit signed codes are at most -63..63, so that kernels of every CPU give the same codes;
    not where TensorRT is the only target, or ONNX Runtime on CPUs with VNNI.
 
@@ -77,6 +77,7 @@ def place(network: fx.GraphModule, quant: Quant, targets: tuple[str, ...] = (), 
         quant,
         sums=next(sums for sums in get_args(Sums) if sums in wanted),
         products=any(target.products for target in known),
+        full_bytes=all(target.full_bytes for target in known),
         bound_pairs=any(cpu in target.pairs_saturate for target in known),
     )
     tensors = tuple(placer.tensors())
@@ -88,7 +89,14 @@ class _Placer:
     """Applies the policy to one network; remembers which quantizer each reader ended up with."""
 
     def __init__(
-        self, network: fx.GraphModule, quant: Quant, *, sums: Sums, products: bool, bound_pairs: bool
+        self,
+        network: fx.GraphModule,
+        quant: Quant,
+        *,
+        sums: Sums,
+        products: bool,
+        full_bytes: bool,
+        bound_pairs: bool,
     ) -> None:
         self.network = network
         self.quant = quant
@@ -100,7 +108,7 @@ class _Placer:
         self.codes_everywhere = sums == "codes"
         self.bound_pairs = bound_pairs
         self.requirements = Requirements(
-            network, quant, self.policies, self.groups, sums=sums, products=products
+            network, quant, self.policies, self.groups, sums=sums, products=products, full_bytes=full_bytes
         )
 
     def tensors(self) -> Iterator[TensorPlan]:
@@ -148,8 +156,6 @@ class _Placer:
         )
         if all_require and len(requirements) == 1 and not kernel_needs_own:
             return next(iter(requirements))
-        if self.requirements.float_sums:
-            return None
         several = bool(requirements) and (
             writes_codes or (all_require and not any(requirement.offset for requirement in requirements))
         )

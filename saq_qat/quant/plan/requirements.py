@@ -16,7 +16,7 @@ from saq_qat.recipe.schema import Quant
 
 __all__ = ["Requirement", "Requirements", "Sums"]
 
-Sums = Literal["codes", "shortcut", "float"]
+Sums = Literal["codes", "shortcut"]
 """What residual sums and global averages add, as a target's kernels want it (``targets.py``)."""
 
 
@@ -42,8 +42,9 @@ class Requirements:
     Args:
         found: every group of the network.
         sums: ``shortcut`` where a convolution and the sum it hands a term to run as one kernel, which leaves
-            that term without codes; ``float`` where no term has codes.
+            that term without codes.
         products: whether kernels multiply codes of two activations.
+        full_bytes: whether 8-bit unsigned codes that no layer reads are 0..255.
     """
 
     def __init__(
@@ -55,13 +56,15 @@ class Requirements:
         *,
         sums: Sums,
         products: bool,
+        full_bytes: bool,
     ) -> None:
         self.network = network
         self.quant = quant
         self.policies = policies
         self.products = products
+        self.full_bytes = full_bytes
         self.by_output = {group.output: group for group in found}
-        self.float_sums = sums == "float" or quant.placement == "paper"
+        self.float_sums = quant.placement == "paper"
         self.fused_terms = frozenset(self._fused_terms()) if sums == "shortcut" else frozenset()
 
     def of(self, reader: fx.Node, group: Group) -> Requirement | None:
@@ -81,7 +84,14 @@ class Requirements:
     def residual(self, group: Group, role: Literal["residual", "pooled"]) -> Requirement:
         """Codes of the residual bits, which sums and averages read and kernels write."""
         bits = self.quant.residual_bits
-        return Requirement("saq", bits, activation_grid("saq", bits, signed=self._is_signed(group)), role)
+        full = self.full_bytes and not self._is_input(group, bits)
+        grid = activation_grid("saq", bits, signed=self._is_signed(group), paper=full)
+        return Requirement("saq", bits, grid, role)
+
+    def _is_input(self, group: Group, bits: int) -> bool:
+        """Whether a layer reads the value with as many bits: then one quantizer serves it too."""
+        layers = (str(node.target) for node, _ in graph.uses(self.network, group.output) if node.target)
+        return any(name in self.policies and self.policies[name].activation_bits == bits for name in layers)
 
     def is_convolved_sum(self, node: fx.Node) -> bool:
         """Whether a convolution hands a sum one of its terms: then the kernels of both work on codes."""

@@ -22,6 +22,8 @@ class Target:
             each convolution's output and both terms of a sum get quantizers; ``shortcut``: a sum runs with a
             convolution, whose term has no codes; ``float``: no term has codes, and layers write floats.
         products: its kernels multiply codes of two activations (attention).
+        full_bytes: it stores 8-bit unsigned codes as uint8 and saturates at 255 for nothing, while a bound of
+            127 is a step of its own.
         pairs_saturate: for which ``deploy.onnxruntime.cpu`` of the recipe some of its CPUs add pairs of
             products in saturating int16 (the pair bound).
         float_reason: why it would run a layer in float; empty if on integers.
@@ -30,6 +32,7 @@ class Target:
 
     sums: Sums
     products: bool
+    full_bytes: bool
     pairs_saturate: frozenset[Cpu]
     float_reason: Callable[[LayerPlan], str]
     findings: Callable[[Plan, fx.GraphModule, Cpu], list[Finding]]
@@ -39,6 +42,7 @@ TARGETS: dict[str, Target] = {
     "onnxruntime": Target(
         sums="codes",
         products=True,
+        full_bytes=False,
         pairs_saturate=frozenset({"any"}),
         float_reason=rules_onnxruntime.float_reason,
         findings=rules_onnxruntime.findings,
@@ -46,13 +50,15 @@ TARGETS: dict[str, Target] = {
     "tensorrt": Target(
         sums="shortcut",
         products=True,
+        full_bytes=False,
         pairs_saturate=frozenset(),
         float_reason=rules_tensorrt.float_reason,
         findings=rules_tensorrt.findings,
     ),
     "openvino": Target(
-        sums="float",
+        sums="shortcut",
         products=False,
+        full_bytes=True,
         pairs_saturate=frozenset({"any", "vnni"}),
         float_reason=rules_openvino.float_reason,
         findings=rules_openvino.findings,

@@ -20,8 +20,8 @@ def name_after_modules(model: ir.Model, products: Sequence[str] = ()) -> None:
     """Rename in place, before metadata is stripped.
 
     1. The codes of quantizer ``q`` are ``q.codes``. Where codes are clipped, the Clip reads ``q.unclipped``;
-       where floats are bounded before they become codes, those are ``q.bounded``; codes that were moved for
-       one reader, ``q.moved``.
+       where floats are bounded before they become codes, those are ``q.bounded``, and their absolute values
+       ``q.magnitude``; codes that were moved for one reader, ``q.moved``.
     2. A DequantizeLinear of ``q.codes`` writes ``q.values``; of a parameter ``p``, ``p.values``.
     3. A Gemm of codes writes a value named after its layer; a MatMul of two tensors of codes takes its name
        from ``products``, which are in graph order.
@@ -90,6 +90,8 @@ def _part(node: ir.Node) -> str:
         return "unclipped" if clipped else "codes"
     if node.op_type == "Clip" and source is not None and source.op_type == "QuantizeLinear":
         return "codes"
+    if node.op_type == "Abs":
+        return "magnitude"
     return "moved" if node.op_type in RESHAPES else "bounded"
 
 

@@ -70,7 +70,7 @@ class BoundsComparison:
 
     def _bounded_before(self, node: onnx.NodeProto, name: str, stored: StoredCodes) -> bool:
         """Compare the floats that a Clip before QuantizeLinear has; whether there is none."""
-        clip = self.file.writer(node)
+        clip = self.file.bound_before(node)
         if clip is None or clip.op_type != "Clip":
             return True
         scale = np.float32(stored.expected.scale)

@@ -97,6 +97,13 @@ class GraphFile:
             found = self.writer(found)
         return found
 
+    def bound_before(self, quantize: onnx.NodeProto) -> onnx.NodeProto | None:
+        """What writes the floats of a QuantizeLinear, or the Clip at zero whose absolute values it reads."""
+        found = self.writer(quantize)
+        clip = None if found is None or found.op_type != "Abs" else self.writer(found)
+        low = None if clip is None or clip.op_type != "Clip" else self.constants.get(self.name(clip, 1))
+        return found if low is None or bool(np.any(low < 0)) else clip
+
     def quantizer_before(self, dequantize: onnx.NodeProto) -> onnx.NodeProto | None:
         """The QuantizeLinear whose codes a DequantizeLinear reads, bounded or not."""
         node = self.source(dequantize)
