@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from saq_qat.models.build import build_model
-from saq_qat.recipe.schema import Deploy, Model
+from saq_qat.recipe.schema import Deploy, Model, Quant
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_graph
 from tests.export.networks import CLASSES, SIDE, Lowered, Small, lower, policy, smooth_images
 
@@ -35,11 +35,11 @@ def built_in_for_openvino(name: str, bits: int, side: int, targets: tuple[str, .
 
 
 def lowered_for_openvino(
-    model: nn.Module, bits: int, side: int, targets: tuple[str, ...] = OPENVINO
+    model: nn.Module, bits: int, side: int, targets: tuple[str, ...] = OPENVINO, quant: Quant | None = None
 ) -> Lowered:
-    """A network on 16 smooth images."""
+    """A network on 16 smooth images, with ``quant`` in place of ``bits`` where it is given."""
     torch.manual_seed(0)
-    return lower(model, policy(bits, bits), smooth_images(16, side), targets=targets)
+    return lower(model, quant or policy(bits, bits), smooth_images(16, side), targets=targets)
 
 
 def openvino_graph(found: Lowered, side: int) -> OnnxGraph:

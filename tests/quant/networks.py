@@ -15,6 +15,7 @@ __all__ = [
     "Gated",
     "NoNorm",
     "Residual",
+    "Shortcut",
     "Swish",
     "images",
     "policy",
@@ -83,6 +84,26 @@ class Residual(nn.Module):
         x = self.relu2(branch + self.shortcut_bn(self.shortcut(x)))
         logits: Tensor = self.fc(self.flatten(self.average(x)))
         return logits
+
+
+class Shortcut(nn.Module):
+    """A value that a max pool, a convolution and a sum read."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.stem_relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Conv2d(16, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.stem_relu(self.stem(x)))
+        x = self.relu(self.conv(x) + x)
+        x = self.relu(self.conv2(x) + x)
+        return self.head(x).mean((2, 3))
 
 
 class BranchAndConcat(nn.Module):

@@ -15,15 +15,16 @@ from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.openvino import OpenVinoProbe, openvino_comparisons
 from saq_qat_runtime.openvino import OpenVinoBackend
 from tests.export.cases import TINY, Network
-from tests.export.networks import SIDE, Lowered, smooth_images
+from tests.export.networks import CLASSES, SIDE, Lowered, Small, policy, smooth_images
 from tests.export.openvino_networks import (
     built_in_for_openvino,
     lowered_for_openvino,
     openvino_graph,
     small_for_openvino,
 )
+from tests.quant.networks import Shortcut
 
-CODES, SUMS, SHIPPED = 0, 1, 2
+CODES, SUMS, KEPT, SHIPPED = 0, 1, 2, 3
 
 
 def climb(found: Lowered, side: int, graph: OnnxGraph | None = None, count: int = 4) -> list[Comparison]:
@@ -52,6 +53,13 @@ def test_tiny_transformers_and_mobilenets_are_exact(network: Network) -> None:
     assert_proved(lowered_for_openvino(network.build(), 4, network.side), network.side)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+def test_codes_that_a_convolution_and_a_sum_read_are_exact(bits: int) -> None:
+    found = lowered_for_openvino(Shortcut(CLASSES), bits, SIDE)
+    assert OpenVinoProbe(openvino_graph(found, SIDE)).summed == ("relu.codes", "relu_1.codes")
+    assert_proved(found, SIDE)
+
+
 @pytest.mark.slow  # networks of full size, for minutes
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vit_micro"])
@@ -73,12 +81,13 @@ def test_codes_of_attention_are_exact_although_openvino_multiplies_them_in_float
     assert_proved(found, transformer.side)
 
 
-def test_a_quantizer_that_openvino_drops_is_found_by_the_logits_of_the_graph_as_it_ships() -> None:
+def test_a_quantizer_that_openvino_drops_is_found_in_its_list_of_kernels() -> None:
     """A plan for ONNX Runtime, which rule OV001 refuses: beside its codes OpenVINO keeps all quantizers."""
     found = small_for_openvino(4, ("onnxruntime",))
     comparisons = climb(found, SIDE)
     assert comparisons[CODES].passed and comparisons[SUMS].passed
-    assert not comparisons[SHIPPED].passed and comparisons[SHIPPED].hard
+    assert not comparisons[KEPT].passed and comparisons[KEPT].hard
+    assert "branch_2.codes" in comparisons[KEPT].detail
 
 
 def edited(graph: OnnxGraph, change: Callable[[dict[str, np.ndarray]], None]) -> OnnxGraph:
@@ -136,7 +145,18 @@ def test_sums_come_back_as_integers_of_every_layer_in_graph_order() -> None:
     np.testing.assert_allclose(units, np.round(units), atol=1e-2)
 
 
-def test_watching_codes_changes_no_logit() -> None:
-    probe = OpenVinoProbe(openvino_graph(small_for_openvino(), SIDE))
+def test_a_wrong_scale_of_a_shortcut_shows_in_the_codes_of_its_sum() -> None:
+    def widen(arrays: dict[str, np.ndarray]) -> None:
+        arrays["quantizers.shortcut_1.scale"] *= np.float32(1.01)
+
+    found = small_for_openvino()
+    comparison = climb(found, SIDE, edited(openvino_graph(found, SIDE), widen))[SHIPPED]
+    assert not comparison.passed and comparison.hard and "relu.codes" in comparison.detail
+
+
+def test_watching_codes_changes_no_logit_where_sums_have_no_codes() -> None:
+    found = lowered_for_openvino(Small(), 4, SIDE, quant=policy(4, 4, placement="paper"))
+    probe = OpenVinoProbe(openvino_graph(found, SIDE))
+    assert not probe.summed
     images = smooth_images(5, SIDE, seed=1).numpy()
     np.testing.assert_array_equal(probe.logits(images), probe.observe(images).logits)

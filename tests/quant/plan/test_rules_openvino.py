@@ -10,7 +10,7 @@ from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.plan.legality import judge
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import Override, Quant
-from tests.quant.networks import Attention, Residual, policy
+from tests.quant.networks import Attention, Residual, Shortcut, policy
 
 OPENVINO = ("openvino",)
 BROKEN = {
@@ -23,7 +23,7 @@ BROKEN = {
         policy(grid="paper", overrides=(Override(match="stem", weight_bits=7),)),
         OPENVINO,
     ),
-    "OV007": ("note", "network", policy(), OPENVINO),
+    "OV007": ("note", "network", policy(placement="paper"), OPENVINO),
 }
 
 
@@ -31,12 +31,30 @@ def plan_of(quant: Quant, targets: tuple[str, ...] = OPENVINO) -> Plan:
     return plan_network(Residual(), quant, targets)[1]
 
 
-def test_inputs_of_layers_alone_are_quantized_so_that_the_residual_stream_stays_float() -> None:
+def test_of_a_sum_the_shortcut_and_the_result_have_codes_and_the_convolution_that_runs_with_it_has_none() -> (
+    None
+):
     plan = plan_of(policy())
-    assert {tensor.role for tensor in plan.tensors} == {"image", "input"}
-    consumers = {tensor.consumers for tensor in plan.tensors}
-    assert ("conv1", "shortcut") in consumers, "readers of one tensor share its quantizer"
+    names = {tensor.after for tensor in plan.tensors if tensor.role in ("residual", "pooled")}
+    assert names == {"shortcut_bn", "relu2"}
     assert all(layer.integer for layer in plan.layers)
+
+
+@pytest.mark.parametrize(
+    ("quant", "targets", "largest"),
+    [
+        (policy(), OPENVINO, 255),
+        (policy(), ("openvino", "tensorrt"), 127),
+        (policy(8), OPENVINO, 127),
+        (policy(residual_bits=6), OPENVINO, 63),
+    ],
+)
+def test_unsigned_codes_of_sums_fill_the_byte_where_no_layer_reads_them(
+    quant: Quant, targets: tuple[str, ...], largest: int
+) -> None:
+    _, plan = plan_network(Shortcut(), quant, targets)
+    first = next(tensor for tensor in plan.tensors if tensor.after == "stem_relu")
+    assert first.grid == Grid(0, largest, unit=largest)
 
 
 def test_products_of_two_activations_stay_float_where_openvino_is_the_only_target() -> None:
@@ -58,8 +76,8 @@ def test_a_plan_that_breaks_a_rule_is_told_so_with_level_and_place(rule: str) ->
     assert (level, where) in [(f.level, f.where) for f in plan_of(quant, targets).findings if f.rule == rule]
 
 
-def test_a_plan_that_keeps_the_rules_hears_of_float_operations_alone() -> None:
-    assert {finding.rule for finding in plan_of(policy()).findings} == {"OV007"}
+def test_a_plan_that_keeps_the_rules_hears_nothing() -> None:
+    assert plan_of(policy()).findings == ()
 
 
 def test_codes_of_more_than_eight_bits_break_ov002() -> None:
