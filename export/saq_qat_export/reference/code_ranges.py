@@ -117,7 +117,7 @@ class OnnxTensors:
         constant = self.constant(name)
         if constant is not None:
             return int(helper.np_dtype_to_tensor_dtype(constant.dtype))
-        if node.op_type in _KEEPING or node.op_type in ("Clip", "Concat", "Max", "Min", "Pad", "Relu"):
+        if node.op_type in _KEEPING or node.op_type in ("Abs", "Clip", "Concat", "Max", "Min", "Pad", "Relu"):
             return self.stored_type(node.input[0])
         return int(self._types.get(name, 0))
 
@@ -147,6 +147,9 @@ class OnnxTensors:
             return self.interval(node.input[0])
         if kind == "Relu":
             return self.interval(node.input[0]).within(0.0, math.inf)
+        if kind == "Abs":
+            low, high = self.interval(node.input[0]).low, self.interval(node.input[0]).high
+            return Interval(max(low, -high, 0.0), max(-low, high))
         if kind == "Clip":
             return self.interval(node.input[0]).within(*self._clip_bounds(node))
         if kind in ("Concat", "Max", "Min", "Pad"):
