@@ -55,6 +55,17 @@ def test_gives_codes_where_the_model_has_them_as_outputs() -> None:
     assert codes.shape == (2, 6, SIDE, SIDE) and codes.max() == 15
 
 
+def test_names_the_nodes_of_each_kernel_in_their_order() -> None:
+    model = quantized_network()
+    for node in model.graph.node:
+        node.name = f"{node.op_type}:{node.output[0]}"
+    kernels = OpenVinoBackend(model.SerializeToString(), threads=1).kernels()
+    quantized = {node.name for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert quantized <= {name for names in kernels for name in names}
+    (convolution,) = [names for names in kernels if any("Conv:" in name for name in names)][:1]
+    assert convolution[-1].startswith("QuantizeLinear:"), "the codes that it writes"
+
+
 def test_many_threads_may_call_at_once(network_bytes: bytes) -> None:
     backend = OpenVinoBackend(network_bytes, threads=1)
     batches = [images(3, seed=seed) for seed in range(8)]

@@ -48,7 +48,7 @@ class Deploy(Section):
     targets: tuple[Target, ...] = Field(
         default=("onnxruntime",),
         description="Where the network will run; decides where quantizers stand and what is legal. "
-        "onnxruntime: CPUs; openvino: x86 CPUs, faster, residual streams in float; tensorrt: NVIDIA GPUs, "
+        "onnxruntime: CPUs; openvino: x86 CPUs, faster; tensorrt: NVIDIA GPUs, "
         "TensorRT or TensorRT-RTX. [] trains without deployment.",
     )
     refine_bias: bool = Field(

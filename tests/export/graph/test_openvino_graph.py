@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from saq_qat_export.lint.pair_bound import integer_products, pair_findings
 from saq_qat_export.reference.qdq_graph import QdqGraph
 from tests.export.networks import SIDE
 from tests.export.openvino_networks import lowered_for_openvino, openvino_graph, small_for_openvino
@@ -63,6 +64,13 @@ def test_absolute_values_are_of_what_is_never_negative() -> None:
     clips = [graph.producers[node.input[0]] for node in magnitudes]
     assert clips and all(clip.op_type == "Clip" and graph.array(clip.input[1]) == 0 for clip in clips)
     assert all(node.output[0].endswith(".magnitude") for node in magnitudes)
+
+
+def test_bounds_behind_absolute_values_count_for_the_pair_bound() -> None:
+    model = onnx.load_from_string(openvino_graph(small_for_openvino(4), SIDE).content)
+    largest = {product.name: product.largest_first for product in integer_products(model)}
+    assert largest["Conv:branch.1"] == 15 and largest["Conv:stem.0"] == 255
+    assert pair_findings(model) == ()
 
 
 def test_every_shape_is_static_but_for_the_batch() -> None:
