@@ -103,7 +103,8 @@ class Shortcut(nn.Module):
         x = self.pool(self.stem_relu(self.stem(x)))
         x = self.relu(self.conv(x) + x)
         x = self.relu(self.conv2(x) + x)
-        return self.head(x).mean((2, 3))
+        logits: Tensor = self.head(x).mean((2, 3))
+        return logits
 
 
 class BranchAndConcat(nn.Module):
