@@ -21,11 +21,17 @@ from saq_qat_export.reference.integer_math import Float32
 from saq_qat_export.reference.qdq_graph import QdqGraph
 from saq_qat_runtime.operators import RESHAPES
 
-__all__ = ["GIVEN", "compare_sums", "cut_at_codes", "layer_results", "repeated_codes", "summed_codes"]
+__all__ = [
+    "codes_given_as",
+    "compare_sums",
+    "cut_at_codes",
+    "layer_results",
+    "repeated_codes",
+    "summed_codes",
+]
 
-GIVEN = ".given"
-"""Behind the name of codes, the name of the input that a cut graph reads in their place."""
 
+_GIVEN, _VALUES, _AGAIN = ".given", ".given.values", ".again"
 _LAYERS = frozenset({"Conv", "Gemm"})
 _BOUNDING = frozenset({"Abs", "Clip", "QuantizeLinear", "Relu"})
 # Between a sum and the float32 that is read back: at most eight roundings of relative size 2^-24, of the sum
@@ -94,21 +100,38 @@ def _back_to_codes(
 def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
     """The serialised part of a graph that computes ``results`` from codes, which are its inputs.
 
-    An input is named as the codes are, with ``GIVEN`` behind.
+    An input is named as the codes are, with ``.given`` behind; see ``codes_given_as``. Its values are
+    quantized once more, which changes none: OpenVINO takes integer kernels only where a graph quantizes.
     """
     model = onnx.load_from_string(graph.content)
     types = {entry.name: entry.type.tensor_type for entry in model.graph.value_info}
-    needed, read = _back_to_codes(graph, QdqGraph(model.graph), results)
+    wiring = QdqGraph(model.graph)
+    needed, read = _back_to_codes(graph, wiring, results)
     nodes = [node for node in model.graph.node if needed.intersection(node.output)]
     for node in nodes:
-        node.input[:] = [name + GIVEN if name in read else name for name in node.input]
-    given = [_entry(name + GIVEN, types[name].elem_type, types[name]) for name in sorted(read)]
+        node.input[:] = [name + _AGAIN if name in read else name for name in node.input]
+    nodes = [*(node for name in sorted(read) for node in _quantized_again(wiring, name)), *nodes]
+    given = [_entry(name + _GIVEN, types[name].elem_type, types[name]) for name in sorted(read)]
     made = [_entry(n, types[n].elem_type if n in types else onnx.TensorProto.FLOAT, None) for n in results]
     names = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
     part = onnx.helper.make_graph(nodes, model.graph.name, given, made, constants)
     model.graph.CopyFrom(part)
     return bytes(model.SerializeToString())
+
+
+def codes_given_as(name: str) -> str:
+    """The codes that an input of a cut graph stands for; OpenVINO may call it as what is made of it first."""
+    return name.removesuffix(_GIVEN).removesuffix(_AGAIN)
+
+
+def _quantized_again(wiring: QdqGraph, codes: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    grid = wiring.quantizers[codes].node.input[1:3]
+    values = codes + _VALUES
+    return (
+        onnx.helper.make_node("DequantizeLinear", [codes + _GIVEN, *grid], [values]),
+        onnx.helper.make_node("QuantizeLinear", [values, *grid], [codes + _AGAIN]),
+    )
 
 
 def _entry(name: str, dtype: int, like: onnx.TypeProto.Tensor | None) -> onnx.ValueInfoProto:

@@ -17,7 +17,7 @@ from saq_qat.quant.deploy.kernels import LOGITS
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, OnnxGraph
 from saq_qat_export.proof.comparison import Comparison, exact_comparison, tied_comparison
 from saq_qat_export.proof.layer_sums import (
-    GIVEN,
+    codes_given_as,
     compare_sums,
     cut_at_codes,
     layer_results,
@@ -96,7 +96,7 @@ class OpenVinoProbe:
 
 def _from_codes(cut: OpenVinoBackend, codes: StoredCodes) -> dict[str, Any]:
     """Outputs of a graph that was cut at its codes."""
-    return cut.run({spec.name: codes[spec.name.removesuffix(GIVEN)] for spec in cut.inputs})
+    return cut.run({spec.name: codes[codes_given_as(spec.name)] for spec in cut.inputs})
 
 
 def openvino_comparisons(
