@@ -25,6 +25,9 @@ __all__ = [
     "undone_unless_kept",
 ]
 
+_AS_EAGER: dict[str, str | int | bool | Callable[..., object]] = {"eager_numerics.division_rounding": True}
+"""Kernels for a GPU divide with an error of two units otherwise, which gives other codes."""
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -67,7 +70,9 @@ class Objective:
     def __post_init__(self) -> None:
         self._one_function = self._loss_of
         if self.compiled:
-            self._one_function = torch.compile(self._loss_of, fullgraph=True, dynamic=False)
+            self._one_function = torch.compile(
+                self._loss_of, fullgraph=True, dynamic=False, options=_AS_EAGER
+            )
 
     def micro_batches(self, images: Tensor, labels: Tensor) -> list[MicroBatch]:
         """Parts of a batch with at most ``micro_batch_size`` images each.

@@ -23,9 +23,8 @@ from saq_qat.data.transforms import Pixels, network_input
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
 
-__all__ = ["BATCH", "PREPROCESSING", "Epoch", "Split", "as_image_data", "held_out", "random_splits", "read_splits"]
+__all__ = ["PREPROCESSING", "Epoch", "Split", "as_image_data", "held_out", "random_splits", "read_splits"]
 
-BATCH = 128
 PREPROCESSING = Preprocessing(32, 32, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """As the public full-precision weights were trained."""
 
@@ -129,15 +128,15 @@ class Epoch:
         squares: all training images, uint8 [N, S, S, 3], on the device; labels: int64 [N], there too.
     """
 
-    def __init__(self, squares: Tensor, labels: Tensor, seed: int, epoch: int) -> None:
-        self._squares, self._labels = squares, labels
+    def __init__(self, squares: Tensor, labels: Tensor, batch: int, seed: int, epoch: int) -> None:
+        self._squares, self._labels, self._batch = squares, labels, batch
         self._order = shuffled(Stream.ORDER, seed, epoch, len(labels))
         self._numbers = uniforms(Stream.AUGMENTATION, seed, epoch, self._order, 3)
 
     def batches(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Batches ``first`` to ``first + count - 1``: float32 [count, B, 3, S, S], int64 [count, B]."""
-        rows = slice(first * BATCH, (first + count) * BATCH)
+        rows = slice(first * self._batch, (first + count) * self._batch)
         chosen = torch.from_numpy(self._order[rows]).to(self._squares.device)
         crops = crop_flip_in_torch(self._squares[chosen], self._numbers[rows])
         images = network_input(crops, PREPROCESSING)
-        return images.view(count, BATCH, *images.shape[1:]), self._labels[chosen].view(count, BATCH)
+        return images.view(count, self._batch, *images.shape[1:]), self._labels[chosen].view(count, -1)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from saq_qat.optim.passes import MicroBatch, Snapshot, running_statistics, statistics_put_back
 from saq_qat.optim.perturbation import find_epsilon, moved, opened, perturbed, scaled
-from tests.gpu.images import BATCH
 from tests.gpu.networks import OPTIMIZER, Network
 
 __all__ = ["Lane", "Method"]
@@ -31,7 +30,9 @@ class Lane:
         loss_sum: of the steps since it was last set to zero.
     """
 
-    def __init__(self, network: Network, start: Mapping[str, Tensor], method: Method, device: torch.device) -> None:
+    def __init__(
+        self, network: Network, start: Mapping[str, Tensor], method: Method, batch: int, device: torch.device
+    ) -> None:
         self.network, self.method = network, method
         self.tensors: dict[str, Tensor] = {
             name: nn.Parameter(tensor.to(device, copy=True))
@@ -42,8 +43,8 @@ class Lane:
         self.parameters = [self.tensors[name] for name in network.names]
         self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.rate, self.rho, self.share, self.loss_sum = (torch.zeros((), device=device) for _ in range(4))
-        self.images = torch.zeros(BATCH, 3, 32, 32, device=device)
-        self.labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
+        self.images = torch.zeros(batch, 3, 32, 32, device=device)
+        self.labels = torch.zeros(batch, dtype=torch.int64, device=device)
         network.hold(self.tensors)
         self._statistics = Snapshot(running_statistics(network.module))
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -76,7 +77,7 @@ class Lane:
         self._graph, self._stream = graph, stream
 
     def step(self, images: Tensor, labels: Tensor, rate: Tensor) -> None:
-        """One step of training on the current stream: images (128, 3, 32, 32), labels (128,), rate 0-dim."""
+        """One step of training on the current stream: images (B, 3, 32, 32), labels (B,), rate 0-dim."""
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.rate.copy_(rate)

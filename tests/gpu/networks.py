@@ -22,9 +22,8 @@ from saq_qat.optim.passes import Objective
 from saq_qat.optim.perturbation import Ball, ball_of
 from saq_qat.quant.network import calibrate, quantize
 from saq_qat.recipe.schema import Model, Quant, Saq, Sgd
-from tests.gpu.images import BATCH
 
-__all__ = ["OPTIMIZER", "Network", "quantized", "starting_point"]
+__all__ = ["OPTIMIZER", "Network", "calibration_batches", "quantized", "starting_point"]
 
 OPTIMIZER = Sgd(kind="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4, clip_level_lr=0.1)
 """As in configs/cifar10: clip levels learn at a tenth of the rate, and do not decay."""
@@ -51,11 +50,16 @@ def quantized(bits: int, weights: Path | None, *, initialise: bool = True) -> fx
     return network
 
 
-def starting_point(bits: int, weights: Path | None, images: ImageData, seed: int) -> dict[str, Tensor]:
-    """Parameters and buffers of a run of ``seed`` at its first step, on the CPU: calibrated as the product does."""
+def calibration_batches(images: ImageData, seed: int, batch: int) -> list[Tensor]:
+    """The batches of a run's first epoch on which the product places its activation quantizers."""
+    batches = train_batches(images, batch_size=batch, seed=seed, epoch=0)
+    return [pictures for pictures, _ in islice(batches, _quant(2).calibration_batches)]
+
+
+def starting_point(bits: int, weights: Path | None, batches: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Parameters and buffers of a run at its first step, on the CPU: calibrated as the product does."""
     network = quantized(bits, weights)
-    batches = train_batches(images, batch_size=BATCH, seed=seed, epoch=0)
-    calibrate(network, (batch for batch, _ in islice(batches, _quant(bits).calibration_batches)))
+    calibrate(network, batches)
     return network.state_dict()
 
 

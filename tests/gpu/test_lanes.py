@@ -16,11 +16,11 @@ from saq_qat.optim.passes import Objective
 from saq_qat.optim.sam import SamStep
 from saq_qat.optim.update import TrainingStep, Update
 from saq_qat.recipe.schema import Plain, Saq
-from tests.gpu.images import BATCH, Epoch, as_image_data, random_splits
+from tests.gpu.images import Epoch, as_image_data, random_splits
 from tests.gpu.lanes import Lane, Method
-from tests.gpu.networks import OPTIMIZER, Network, starting_point
+from tests.gpu.networks import OPTIMIZER, Network, calibration_batches, starting_point
 
-STEPS, BITS, RATE, RHO = 3, 2, 0.05, 1.6
+BATCH, STEPS, BITS, RATE, RHO = 16, 3, 2, 0.05, 1.6
 CPU = torch.device("cpu")
 
 
@@ -31,7 +31,7 @@ def images() -> ImageData:
 
 @pytest.fixture(scope="module")
 def start(images: ImageData) -> Mapping[str, Tensor]:
-    return starting_point(BITS, None, images, seed=1)
+    return starting_point(BITS, None, calibration_batches(images, 1, BATCH))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def product_step(network: Network, method: Method, share: float) -> TrainingStep
 def test_batches_are_the_products(images: ImageData) -> None:
     squares, labels = images.train.on_device(CPU), torch.from_numpy(images.train.labels)
     assert squares is not None
-    made = Epoch(squares, labels, seed=3, epoch=2).batches(1, STEPS - 1)
+    made = Epoch(squares, labels, BATCH, seed=3, epoch=2).batches(1, STEPS - 1)
     expected = islice(train_batches(images, batch_size=BATCH, seed=3, epoch=2), 1, None)
     for own_images, own_labels, (theirs, their_labels) in zip(*made, expected, strict=True):
         assert torch.equal(own_images, theirs)
@@ -67,7 +67,7 @@ def test_batches_are_the_products(images: ImageData) -> None:
 def test_a_run_is_the_products(
     network: Network, images: ImageData, start: Mapping[str, Tensor], method: Method, share: float
 ) -> None:
-    lane = Lane(network, start, method, CPU)
+    lane = Lane(network, start, method, BATCH, CPU)
     lane.begin(start, rho=RHO, share=share)
     theirs = copy.deepcopy(network)
     theirs.module.load_state_dict(start)
@@ -89,7 +89,7 @@ def test_two_runs_of_one_network_do_not_touch_each_other(
     network: Network, images: ImageData, start: Mapping[str, Tensor]
 ) -> None:
     batches = list(train_batches(images, batch_size=BATCH, seed=1, epoch=0))[:2]
-    alone, first, second = (Lane(network, start, "plain", CPU) for _ in range(3))
+    alone, first, second = (Lane(network, start, "plain", BATCH, CPU) for _ in range(3))
     for pictures, labels in batches:
         alone.step(pictures, labels, torch.tensor(RATE))
     for pictures, labels in batches:

@@ -1,0 +1,45 @@
+"""One kit for the day a GPU is there (`make gpu`); README.md beside this says what to bring and how to read it.
+
+Exit code 1 if a part failed; its JSON then holds the reason, and the other parts ran all the same.
+"""
+
+import traceback
+from collections.abc import Callable
+
+from tests.gpu.codes import run_codes_part
+from tests.gpu.options import Options, parsed
+from tests.gpu.results import is_complete, machine, write_part
+from tests.gpu.rtx import run_rtx_part
+from tests.gpu.steps import run_steps_part
+from tests.gpu.training import run_training_part
+
+_RUN: dict[str, Callable[[Options], None]] = {
+    "training": run_training_part,
+    "codes": run_codes_part,
+    "steps": run_steps_part,
+    "rtx": run_rtx_part,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts that are not complete yet."""
+    options = parsed(arguments)
+    failed = []
+    for part in options.parts:
+        if is_complete(options.output, part) and not options.again:
+            print(f"{part}: complete before; --again runs it anew")
+            continue
+        print(f"== {part}", flush=True)
+        try:
+            _RUN[part](options)
+        except Exception:  # the other parts run whatever this one met; the reason is kept and the exit code tells
+            reason = traceback.format_exc()
+            print(reason, flush=True)
+            write_part(options.output, f"{part}-failed", {"machine": machine(options.device), "failed": reason}, complete=False)
+            failed.append(part)
+    print(f"failed: {', '.join(failed)}" if failed else f"complete; results are in {options.output}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
