@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.gpu.codes import run_codes_part
 from tests.gpu.options import Options, parsed
+from tests.gpu.product import run_product_part
 from tests.gpu.results import is_complete, machine, write_part
 from tests.gpu.rtx import run_rtx_part
 from tests.gpu.steps import run_steps_part
@@ -17,6 +18,7 @@ _RUN: dict[str, Callable[[Options], None]] = {
     "training": run_training_part,
     "codes": run_codes_part,
     "steps": run_steps_part,
+    "product": run_product_part,
     "rtx": run_rtx_part,
 }
 
@@ -32,10 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"== {part}", flush=True)
         try:
             _RUN[part](options)
-        except Exception:  # the other parts run whatever this one met; the reason is kept and the exit code tells
+        except (
+            Exception
+        ):  # the other parts run whatever this one met; the reason is kept and the exit code tells
             reason = traceback.format_exc()
             print(reason, flush=True)
-            write_part(options.output, f"{part}-failed", {"machine": machine(options.device), "failed": reason}, complete=False)
+            write_part(
+                options.output,
+                f"{part}-failed",
+                {"machine": machine(options.device), "failed": reason},
+                complete=False,
+            )
             failed.append(part)
     print(f"failed: {', '.join(failed)}" if failed else f"complete; results are in {options.output}")
     return int(bool(failed))

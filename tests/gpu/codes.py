@@ -30,7 +30,11 @@ _FEWEST_ROWS = 32
 
 def run_codes_part(options: Options) -> None:
     """Both comparisons at 2, 4 and 8 bits; writes codes.json. Differences are results, not failures."""
-    device, images, values = options.device, (4 if options.rehearse else 64), (4096 if options.rehearse else 2**20)
+    device, images, values = (
+        options.device,
+        (4 if options.rehearse else 64),
+        (4096 if options.rehearse else 2**20),
+    )
     found = {}
     for bits in (2,) if options.rehearse else (2, 4, 8):
         network = quantized(bits, options.weights)
@@ -95,7 +99,11 @@ def _inputs(view: fx.GraphModule, pictures: Tensor) -> Iterator[tuple[str, fx.No
     def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda _module, arguments: seen.__setitem__(name, arguments[0].detach())
 
-    layers = {name: m for name, m in view.named_modules() if isinstance(m, IntegerLayer) and m.bias_scale is not None}
+    layers = {
+        name: m
+        for name, m in view.named_modules()
+        if isinstance(m, IntegerLayer) and m.bias_scale is not None
+    }
     handles = [layer.register_forward_pre_hook(remember(name)) for name, layer in layers.items()]
     view(pictures)
     for handle in handles:
@@ -121,10 +129,14 @@ def _device_sums(layer: IntegerLayer, own: Tensor, device: torch.device) -> Tens
         return _int8_product(x, weight) + bias
     if layer.groups != 1:
         raise ValueError("only convolutions of one group are multiplied as one matrix")
-    patches = F.unfold(x.float(), layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride).to(torch.int8)
+    patches = F.unfold(x.float(), layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride).to(
+        torch.int8
+    )
     images, depth, places = patches.shape
     sums = _int8_product(patches.transpose(1, 2).reshape(images * places, depth), weight) + bias
-    height = (own.shape[2] + 2 * layer.padding[0] - layer.dilation[0] * (layer.weight.shape[2] - 1) - 1) // layer.stride[0] + 1
+    height = (
+        own.shape[2] + 2 * layer.padding[0] - layer.dilation[0] * (layer.weight.shape[2] - 1) - 1
+    ) // layer.stride[0] + 1
     return sums.view(images, places, -1).transpose(1, 2).reshape(images, -1, height, places // height)
 
 

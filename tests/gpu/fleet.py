@@ -52,7 +52,10 @@ class Pictures:
         self.batch = batch
         self.squares, self.labels = self._there(train, device)
         self.val = self._batches(*self._there(val, device))
-        self.clean = self._batches(self.squares[:: max(1, len(train.labels) // clean)], self.labels[:: max(1, len(train.labels) // clean)])
+        self.clean = self._batches(
+            self.squares[:: max(1, len(train.labels) // clean)],
+            self.labels[:: max(1, len(train.labels) // clean)],
+        )
 
     @staticmethod
     def _there(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -87,7 +90,9 @@ class Fleet:
     _recorded_on: list[Lane] = field(default_factory=list)
     _pool: list[torch.cuda.Stream] = field(default_factory=list)
 
-    def lanes_of(self, runs: Sequence[Run], starts: Mapping[tuple[int, int], Mapping[str, Tensor]]) -> list[Lane]:
+    def lanes_of(
+        self, runs: Sequence[Run], starts: Mapping[tuple[int, int], Mapping[str, Tensor]]
+    ) -> list[Lane]:
         """A lane for each run, standing at its start."""
         taken: dict[tuple[int, Method], int] = defaultdict(int)
         found = []
@@ -118,7 +123,9 @@ class Fleet:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def train(self, runs: Sequence[Run], pictures: Pictures, starts: Mapping[tuple[int, int], Mapping[str, Tensor]]) -> list[dict[str, object]]:
+    def train(
+        self, runs: Sequence[Run], pictures: Pictures, starts: Mapping[tuple[int, int], Mapping[str, Tensor]]
+    ) -> list[dict[str, object]]:
         """Train runs of equally many epochs side by side; what each came to, in their order.
 
         Every result has the loss of each epoch, what was judged at the end, and its final tensors (``state``).
@@ -127,14 +134,22 @@ class Fleet:
         lanes = self.lanes_of(runs, starts)
         total = epochs * pictures.steps
         rates = [
-            torch.tensor([learning_rate(t, peak=run.rate, steps=total, warmup=0) for t in range(total)], device=self.device)
+            torch.tensor(
+                [learning_rate(t, peak=run.rate, steps=total, warmup=0) for t in range(total)],
+                device=self.device,
+            )
             for run in runs
         ]
         losses: list[list[float]] = [[] for _ in runs]
         began = time.monotonic()
         for epoch in range(epochs):
-            made = {run.seed: Epoch(pictures.squares, pictures.labels, pictures.batch, run.seed, epoch) for run in runs}
-            self._epoch(runs, lanes, made, [of_run[epoch * pictures.steps :] for of_run in rates], pictures.steps)
+            made = {
+                run.seed: Epoch(pictures.squares, pictures.labels, pictures.batch, run.seed, epoch)
+                for run in runs
+            }
+            self._epoch(
+                runs, lanes, made, [of_run[epoch * pictures.steps :] for of_run in rates], pictures.steps
+            )
             for own, lane in zip(losses, lanes, strict=True):
                 own.append(float(lane.loss_sum) / pictures.steps)
                 lane.loss_sum.zero_()
@@ -146,7 +161,12 @@ class Fleet:
         ]
 
     def _epoch(
-        self, runs: Sequence[Run], lanes: Sequence[Lane], made: Mapping[int, Epoch], rates: Sequence[Tensor], steps: int
+        self,
+        runs: Sequence[Run],
+        lanes: Sequence[Lane],
+        made: Mapping[int, Epoch],
+        rates: Sequence[Tensor],
+        steps: int,
     ) -> None:
         ahead: deque[list[torch.cuda.Event]] = deque()
         for first in range(0, steps, _CHUNK):
@@ -159,7 +179,12 @@ class Fleet:
         self.wait()
 
     def _chunk(
-        self, runs: Sequence[Run], lanes: Sequence[Lane], blocks: Mapping[int, tuple[Tensor, Tensor]], rates: Sequence[Tensor], count: int
+        self,
+        runs: Sequence[Run],
+        lanes: Sequence[Lane],
+        blocks: Mapping[int, tuple[Tensor, Tensor]],
+        rates: Sequence[Tensor],
+        count: int,
     ) -> list[torch.cuda.Event]:
         """``count`` steps of every lane; events that end with them."""
         used = self._streams_of(lanes)
@@ -181,10 +206,18 @@ class Fleet:
         places = {id(lane): place % _STREAMS for place, lane in enumerate(self._recorded_on)}
         return [self._pool[places[id(lane)] % self.streams] for lane in lanes]
 
-    def seconds_per_step(self, runs: Sequence[Run], pictures: Pictures, starts: Mapping[tuple[int, int], Mapping[str, Tensor]], steps: int) -> float:
+    def seconds_per_step(
+        self,
+        runs: Sequence[Run],
+        pictures: Pictures,
+        starts: Mapping[tuple[int, int], Mapping[str, Tensor]],
+        steps: int,
+    ) -> float:
         """Of one step of all these runs side by side; where they stood is lost."""
         lanes = self.lanes_of(runs, starts)
-        made = {run.seed: Epoch(pictures.squares, pictures.labels, pictures.batch, run.seed, 0) for run in runs}
+        made = {
+            run.seed: Epoch(pictures.squares, pictures.labels, pictures.batch, run.seed, 0) for run in runs
+        }
         rates = [torch.zeros(steps, device=self.device) for _ in runs]
         steps = min(steps, pictures.steps)
         self._epoch(runs, lanes, made, rates, min(2, steps))

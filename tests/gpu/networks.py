@@ -103,7 +103,9 @@ class Network:
                 module._buffers[own] = tensor
 
     @torch.no_grad()
-    def judge(self, tensors: Mapping[str, Tensor], batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def judge(
+        self, tensors: Mapping[str, Tensor], batches: Sequence[tuple[Tensor, Tensor]]
+    ) -> dict[str, float]:
         """Top-1 in percent and mean cross entropy in evaluation mode, in eager mode as the product judges."""
         self.hold(tensors)
         self.module.eval()
@@ -112,7 +114,9 @@ class Network:
         total_loss = partial(F.cross_entropy, reduction="sum")
         for images, labels in batches:
             logits = self.module(images)
-            sums += torch.stack([(logits.argmax(1) == labels).sum().double(), total_loss(logits, labels).double()])
+            sums += torch.stack(
+                [(logits.argmax(1) == labels).sum().double(), total_loss(logits, labels).double()]
+            )
         self.module.train()
         right, loss = sums.tolist()
         return {"top1": 100.0 * right / count, "loss": loss / count}

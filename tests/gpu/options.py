@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["ARMS", "PARTS", "Options", "parsed"]
 
-PARTS = ("training", "codes", "steps", "rtx")
+PARTS = ("training", "codes", "steps", "product", "rtx")
 ARMS = ("plain", "saq", "plain2x", "saq_sum", "sam")
 
 
@@ -54,8 +54,19 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     add("--output", type=Path, default=Path("runs/gpu"), help="folder of one JSON file for each part")
     add("--work", type=Path, default=Path("runs/gpu/work"), help="folder of decoded images")
     add("--parts", type=_words(PARTS), default=PARTS, help=f"of {','.join(PARTS)}")
-    add("--mode", type=_words(("search", "final")), default=("search", "final"), help="of training: search,final")
-    add("--data", type=Path, action="append", default=[], help="zip of train/<class>/*, val/<class>/*; repeatable")
+    add(
+        "--mode",
+        type=_words(("search", "final")),
+        default=("search", "final"),
+        help="of training: search,final",
+    )
+    add(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        help="zip of train/<class>/*, val/<class>/*; repeatable",
+    )
     add("--weights", type=Path, help="full-precision ResNet-20 with option-A shortcuts")
     add("--seconds", type=float, default=300.0, help="that the training part may take; decides the epochs")
     add("--seeds", type=int, default=8)
@@ -65,7 +76,12 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     add("--rho", action="append", default=[], metavar="W2=.8", help="instead of the search's")
     add("--execution", choices=("auto", "compiled", "eager"), default="auto", help="of training")
     add("--tf32", action="store_true", help="let convolutions of the training part round to TF32")
-    add("--workers", type=int, default=min(16, os.cpu_count() or 1), help="processes that decode and calibrate")
+    add(
+        "--workers",
+        type=int,
+        default=min(16, os.cpu_count() or 1),
+        help="processes that decode and calibrate",
+    )
     add("--bundle", type=Path, help="exported folder with model.tensorrt.onnx, for the part rtx")
     add("--rtx-wheel-parts", type=Path, help="folder with pieces of TensorRT-RTX's wheels, joined by name")
     add("--rehearse", action="store_true", help="every part at a tiny size on the CPU")

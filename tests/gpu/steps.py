@@ -65,7 +65,12 @@ def _wanted(options: Options) -> list[tuple[str, str, str]]:
     """Eager steps first, which need no compiler; then compiled ones, the fastest to compile before others."""
     if options.rehearse:
         return [("resnet20", "fp32", "off")]
-    order = [(name, precision, compiled) for compiled in ("off", "on") for name in _NETWORKS for precision in _PRECISIONS]
+    order = [
+        (name, precision, compiled)
+        for compiled in ("off", "on")
+        for name in _NETWORKS
+        for precision in _PRECISIONS
+    ]
     return [*(o for o in order if o[0] == "resnet20"), *(o for o in order if o[0] != "resnet20")]
 
 
@@ -73,7 +78,13 @@ def _measured(options: Options, name: str, precision: str, compiled: str) -> dic
     side, classes = _NETWORKS[name]
     batch = 4 if options.rehearse else 128
     text = _RECIPE.format(
-        name=name, classes=classes, side=side, size=2 * batch, batch=batch, precision=precision, compiled=compiled
+        name=name,
+        classes=classes,
+        side=side,
+        size=2 * batch,
+        batch=batch,
+        precision=precision,
+        compiled=compiled,
     )
     began = time.monotonic()
     try:

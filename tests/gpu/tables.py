@@ -10,7 +10,9 @@ __all__ = ["training_table"]
 
 def training_table(results: Sequence[dict[str, Any]], key: str = "val_top1") -> str:
     """Mean and spread of every arm, and its paired difference from plain training over the same seeds."""
-    lines = [f"{'bits':>4} {'arm':10} {'seeds':>5} {'epochs':>6} {'top-1':>7} {'sd':>5}   against plain, in pairs"]
+    lines = [
+        f"{'bits':>4} {'arm':10} {'seeds':>5} {'epochs':>6} {'top-1':>7} {'sd':>5}   against plain, in pairs"
+    ]
     for bits in dict.fromkeys(result["run"].bits for result in results):
         of_bits = [result for result in results if result["run"].bits == bits]
         for arm in dict.fromkeys(result["run"].arm for result in of_bits):
@@ -31,4 +33,6 @@ def _line(bits: int, arm: str, results: Sequence[dict[str, Any]], key: str) -> s
     if arm == "plain" or len(seeds) < 2:
         return line
     found = paired(*([by_seed[name][seed] for seed in seeds] for name in (arm, "plain")))
-    return f"{line}   {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], t {found.t:.2f}, p {found.p:.3f}"
+    return (
+        f"{line}   {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], t {found.t:.2f}, p {found.p:.3f}"
+    )

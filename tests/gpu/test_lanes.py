@@ -79,7 +79,9 @@ def test_a_run_is_the_products(
     expected = theirs.module.state_dict()
     moved = 0
     for name, tensor in lane.state().items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            tensor, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
         moved += not torch.equal(tensor, start[name])
     assert moved > len(start) / 2
     assert float(lane.loss_sum) == pytest.approx(losses, rel=1e-4)

@@ -66,13 +66,19 @@ class _Training:
         self.device = options.device
         self.notes: list[str] = []
         self.train, self.val = (
-            read_splits(options.data, options.work, options.workers) if options.data else random_splits(64, 16)
+            read_splits(options.data, options.work, options.workers)
+            if options.data
+            else random_splits(64, 16)
         )
-        self.say(f"{len(self.train.labels):,} training and {len(self.val.labels):,} validation images are there")
+        self.say(
+            f"{len(self.train.labels):,} training and {len(self.val.labels):,} validation images are there"
+        )
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options.tf32
         self._pool = (
-            None if options.rehearse else ProcessPoolExecutor(options.workers, get_context("spawn"), _one_thread)
+            None
+            if options.rehearse
+            else ProcessPoolExecutor(options.workers, get_context("spawn"), _one_thread)
         )
 
     @property
@@ -91,7 +97,9 @@ class _Training:
             arrays = [batch.numpy() for batch in calibration_batches(data, seed, self.sizes.batch)]
             for bits in self.options.bits:
                 job = (bits, self.options.weights, arrays)
-                wanted[bits, seed] = _calibrated(*job) if self._pool is None else self._pool.submit(_calibrated, *job)
+                wanted[bits, seed] = (
+                    _calibrated(*job) if self._pool is None else self._pool.submit(_calibrated, *job)
+                )
         return _Starts(wanted)
 
     def networks(self) -> dict[int, Network]:
@@ -106,13 +114,18 @@ class _Training:
         fleet = Fleet(self.networks(), self.device, self.sizes.batch, record=self.device.type == "cuda")
         try:
             self._try(fleet, starts)
-        except Exception:  # whatever a compiler or a recording may raise: it is noted, and eager passes are tried
-            if self.options.execution != "auto" or not any(n.objective.compiled for n in fleet.networks.values()):
+        except (
+            Exception
+        ):  # whatever a compiler or a recording may raise: it is noted, and eager passes are tried
+            if self.options.execution != "auto" or not any(
+                n.objective.compiled for n in fleet.networks.values()
+            ):
                 raise
             self.notes.append(traceback.format_exc())
             self.say("compiled passes failed; eager ones instead (the reason stands in the result)")
             eager = {
-                bits: Network(bits, self.options.weights, self.device, compiled=False) for bits in self.options.bits
+                bits: Network(bits, self.options.weights, self.device, compiled=False)
+                for bits in self.options.bits
             }
             fleet = Fleet(eager, self.device, self.sizes.batch, record=self.device.type == "cuda")
             self._try(fleet, starts)
@@ -121,8 +134,12 @@ class _Training:
     def _try(self, fleet: Fleet, starts: Starts) -> None:
         for bits in self.options.bits:
             seed = next(seed for own, seed in starts if own == bits)
-            fleet.lanes_of([Run("plain", "plain", bits, seed, 0.01, 1), Run("saq", "saq", bits, seed, 0.01, 1)], starts)
-            self.say(f"W{bits}A{bits}: steps are recorded, compiled: {fleet.networks[bits].objective.compiled}")
+            fleet.lanes_of(
+                [Run("plain", "plain", bits, seed, 0.01, 1), Run("saq", "saq", bits, seed, 0.01, 1)], starts
+            )
+            self.say(
+                f"W{bits}A{bits}: steps are recorded, compiled: {fleet.networks[bits].objective.compiled}"
+            )
 
     def close(self) -> None:
         if self._pool is not None:
@@ -146,7 +163,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _calibrated(bits: int, weights: Path | None, batches: list[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+def _calibrated(
+    bits: int, weights: Path | None, batches: list[NDArray[np.float32]]
+) -> dict[str, NDArray[Any]]:
     """Arrays, which come back from another process as they are."""
     found = starting_point(bits, weights, [torch.from_numpy(batch) for batch in batches])
     return {name: np.array(tensor.numpy()) for name, tensor in found.items()}
@@ -211,7 +230,9 @@ def _search(
     training.say(f"search: {epochs} epochs each; {whole:.1f} s an epoch of all its runs")
     results = fleet.train([replace(run, epochs=epochs) for run in plain], pictures, starts)
     rates = {b: _best(results, b, "rate") for b in bits}
-    results += fleet.train([replace(run, epochs=epochs, rate=rates[run.bits]) for run in saq], pictures, starts)
+    results += fleet.train(
+        [replace(run, epochs=epochs, rate=rates[run.bits]) for run in saq], pictures, starts
+    )
     rhos = {b: _best([r for r in results if r["run"].arm == "saq"], b, "rho") for b in bits}
     neighbours = [
         Run("saq", "saq", b, s, rate, epochs, rhos[b])
@@ -221,7 +242,12 @@ def _search(
     of_saq = [r for r in results if r["run"].arm == "saq"]
     saq_rates = {b: _best([r for r in of_saq if r["run"].rho == rhos[b]], b, "rate") for b in bits}
     found = {"rates": rates, "rhos": rhos, "saq_rates": saq_rates}
-    content = {**_facts(training, fleet, pictures), "cost": cost, "found": found, "runs": _without_states(results)}
+    content = {
+        **_facts(training, fleet, pictures),
+        "cost": cost,
+        "found": found,
+        "runs": _without_states(results),
+    }
     write_part(training.options.output, "search", content, complete=True)
     training.say(f"search found {found}")
     return found
@@ -280,7 +306,9 @@ def _final(
     for name, runs in waves.items():
         expected = cost[name] * pictures.steps * runs[0].epochs
         if results and expected > training.left:
-            training.notes.append(f"{name} was left out: {expected:.0f} s expected, {training.left:.0f} s left")
+            training.notes.append(
+                f"{name} was left out: {expected:.0f} s expected, {training.left:.0f} s left"
+            )
             training.say(training.notes[-1])
             continue
         of_wave = fleet.train(runs, pictures, starts)
@@ -341,7 +369,9 @@ def _waves(
 def _full_precision(training: _Training, pictures: Pictures) -> dict[str, float]:
     weights = training.options.weights
     pretrained = None if weights is None else str(weights)
-    network = build_model(Model(name="resnet20_option_a", pretrained=pretrained), 10).to(training.device).eval()
+    network = (
+        build_model(Model(name="resnet20_option_a", pretrained=pretrained), 10).to(training.device).eval()
+    )
     right = count = 0
     with torch.no_grad():
         for images, labels in pictures.val:
