@@ -12,7 +12,8 @@ from saq_qat.quant.deploy.integer_modules import IntegerConv2d, IntegerLayer, Qu
 from saq_qat.quant.deploy.kernels import quantizer_behind
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.quant.network import calibrate
-from saq_qat.quant.numerics.functional import codes
+from saq_qat.quant.numerics.functional import codes, scale_of
+from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import Deploy
 from saq_qat_export.reference import integer_math as reference
@@ -41,11 +42,7 @@ def run_codes_part(options: Options) -> None:
         pictures = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(bits))
         calibrate(network, [pictures])
         products = integer_products(deploy_view(network, Deploy()), pictures, device)
-        forms: dict[str, Callable[..., Tensor]] = {"eager": _fake_quant}
-        if not options.rehearse:
-            forms["compiled"] = torch.compile(
-                _fake_quant, dynamic=False, options={"eager_numerics.division_rounding": True}
-            )
+        forms = {"eager": _eager} if options.rehearse else {"eager": _eager, "compiled": _Compiled()}
         quantizers = {name: fake_quant_codes(network, values, device, form) for name, form in forms.items()}
         found[f"W{bits}A{bits}"] = {"products": products, "fake_quant": quantizers}
         print(f"W{bits}A{bits}: {_summary(products, quantizers)}", flush=True)
@@ -141,7 +138,7 @@ def _device_sums(layer: IntegerLayer, own: Tensor, device: torch.device) -> Tens
 
 
 def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
-    """(rows, out) int32 of int8 (rows, depth) and (out, depth), padded with zeros to sizes that cuBLAS takes."""
+    """(rows, out) int32 of int8 (rows, depth) and (out, depth), padded to sizes that cuBLAS takes."""
     rows, (out, depth) = len(x), weight.shape
     deeper, wider = -depth % _ALIGNED, -out % _ALIGNED
     x = F.pad(x, (0, deeper, 0, max(0, _FEWEST_ROWS - rows)))
@@ -152,7 +149,7 @@ def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
 def _requantized(
     layer: IntegerLayer, quantize: Quantize, expected: reference.Codes, sums: Tensor
 ) -> dict[str, int]:
-    """Codes of the reference's sums in NumPy against those of the device's own sums there, in its formula."""
+    """Codes of the reference's sums against those that the device makes of its own, by the same formula."""
     assert layer.bias_scale is not None  # it reads codes
     shape = [1, -1] + [1] * (expected.ndim - 2)
     grid = layer.bias_scale.numpy().reshape(shape)
@@ -165,28 +162,48 @@ def _requantized(
     return {"codes": theirs.size, "different_codes": int((own.cpu() != torch.from_numpy(theirs)).sum())}
 
 
-def _fake_quant(x: Tensor, quantizer: Quantizer) -> Tensor:
-    return codes(x, quantizer.scale, quantizer.grid)
+_Codes = Callable[[Tensor, Tensor, Grid], Tensor]
+
+
+def _eager(x: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
+    return codes(x, scale_of(alpha, grid.unit), grid)
+
+
+class _Compiled:
+    """The same function as ``Objective`` compiles it, a program for each grid."""
+
+    def __init__(self) -> None:
+        torch.compiler.reset()
+        self._programs: dict[Grid, Callable[[Tensor, Tensor], Tensor]] = {}
+
+    def __call__(self, x: Tensor, alpha: Tensor, grid: Grid) -> Tensor:
+        if grid not in self._programs:
+            self._programs[grid] = torch.compile(
+                lambda values, level: _eager(values, level, grid),
+                fullgraph=True,
+                dynamic=False,
+                options={"eager_numerics.division_rounding": True},
+            )
+        return self._programs[grid](x, alpha)
 
 
 @torch.no_grad()
 def fake_quant_codes(
-    network: fx.GraphModule, values: int, device: torch.device, form: Callable[..., Tensor]
+    network: fx.GraphModule, values: int, device: torch.device, form: _Codes
 ) -> list[dict[str, Any]]:
-    """Codes of every quantizer on the device against the CPU's, of the same floats: ties and bounds included."""
+    """Codes of every quantizer on the device against the CPU's of the same floats, ties and bounds included."""
     found = []
     for place, (name, quantizer) in enumerate(_quantizers(network)):
-        x = _difficult(quantizer, values, place)
-        expected = codes(x, quantizer.scale, quantizer.grid)
-        there = quantizer.to(device)
-        own = form(x.to(device), there).cpu()
-        same_scale = bool(there.scale.cpu() == quantizer.cpu().scale)
+        x, alpha = _difficult(quantizer, values, place), quantizer.alpha.detach()
+        own = form(x.to(device), alpha.to(device), quantizer.grid)
         found.append(
             {
                 "quantizer": name,
                 "values": values,
-                "different_codes": int((own != expected).sum()),
-                "same_scale": same_scale,
+                "different_codes": int((own.cpu() != quantizer.codes(x)).sum()),
+                "same_scale": torch.equal(
+                    scale_of(alpha.to(device), quantizer.grid.unit).cpu(), quantizer.scale
+                ),
             }
         )
     return found
@@ -197,7 +214,7 @@ def _quantizers(network: fx.GraphModule) -> Iterator[tuple[str, Quantizer]]:
 
 
 def _difficult(quantizer: Quantizer, count: int, seed: int) -> Tensor:
-    """Values of which a third are random, a third ties between codes, and the rest their neighbouring floats."""
+    """A third are random, a third ties between codes, and the rest floats beside those."""
     generator = torch.Generator().manual_seed(seed)
     grid, scale = quantizer.grid, quantizer.scale
     third = count // 3

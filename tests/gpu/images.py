@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -80,7 +81,7 @@ def _decoded(members: list[tuple[str, Path]], workers: int) -> Pixels:
     chunks = [members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK)]
     if workers <= 1:
         return np.concatenate([_decode(chunk) for chunk in chunks])
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         return np.concatenate(list(pool.map(_decode, chunks)))
 
 
@@ -117,8 +118,8 @@ def held_out(train: Split, count: int) -> tuple[Split, Split]:
 def as_image_data(train: Split, val: Split) -> ImageData:
     """The same images as the product's own."""
     names = tuple(str(label) for label in range(int(train.labels.max()) + 1))
-    both = (MemoryImages(split.pixels, split.labels) for split in (train, val))
-    return ImageData(*both, names, PREPROCESSING, "crop_flip", 0)
+    images = [MemoryImages(split.pixels, split.labels) for split in (train, val)]
+    return ImageData(images[0], images[1], names, PREPROCESSING, "crop_flip", 0)
 
 
 class Epoch:

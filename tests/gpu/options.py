@@ -29,6 +29,7 @@ class Options:
     data: tuple[Path, ...]
     weights: Path | None
     seconds: float
+    steps_seconds: float
     seeds: int
     bits: tuple[int, ...]
     arms: tuple[str, ...]
@@ -69,6 +70,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     )
     add("--weights", type=Path, help="full-precision ResNet-20 with option-A shortcuts")
     add("--seconds", type=float, default=300.0, help="that the training part may take; decides the epochs")
+    add("--steps-seconds", type=float, default=120.0, help="after which the part steps begins nothing more")
     add("--seeds", type=int, default=8)
     add("--bits", type=lambda text: tuple(map(int, text.split(","))), default=(4, 2), help="bit-widths: 4,2")
     add("--arms", type=_words(ARMS), default=ARMS[:3], help=f"of {','.join(ARMS)}; plain and saq always")
@@ -93,7 +95,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
         parser.error("training needs --data and --weights")
     return Options(
         output=given.output, work=given.work, parts=given.parts, modes=given.mode, data=tuple(given.data),
-        weights=given.weights, seconds=given.seconds, seeds=given.seeds, bits=given.bits,
+        weights=given.weights, seconds=given.seconds, steps_seconds=given.steps_seconds, seeds=given.seeds, bits=given.bits,
         arms=tuple(dict.fromkeys(("plain", "saq", *given.arms))),
         rates=_by_bits(given.learning_rate), rhos=_by_bits(given.rho), execution=given.execution, tf32=given.tf32,
         workers=given.workers, bundle=given.bundle, rtx_wheel_parts=given.rtx_wheel_parts,

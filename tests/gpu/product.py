@@ -9,7 +9,7 @@ from tests.gpu.results import machine, write_part
 
 __all__ = ["run_product_part"]
 
-_SECONDS = 100
+_SECONDS = 300
 _RECIPE = """
 version: 1
 name: gpu-{name}
@@ -53,8 +53,9 @@ def run_product_part(options: Options) -> None:
 
 
 def _commands(recipe: Path) -> dict[str, Any]:
-    run = recipe.with_suffix("")
-    done = {"train": ran([*COMMAND, "train", str(recipe), "--output", str(run)], _SECONDS)}
+    runs = recipe.with_suffix("")
+    done = {"train": ran([*COMMAND, "train", str(recipe), "--runs", str(runs)], _SECONDS)}
     if done["train"]["code"] == 0:
+        run = max(runs.glob("*/*/"), key=lambda folder: folder.stat().st_mtime)
         done["export"] = ran([*COMMAND, "export", str(run), "--code-images", "4"], _SECONDS)
     return done

@@ -11,7 +11,7 @@ import torch
 
 from saq_qat_runtime.bundle.result_files import write_whole
 
-__all__ = ["is_complete", "machine", "write_part"]
+__all__ = ["is_complete", "machine", "read_part", "write_part"]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         facts |= {
             "device": properties.name,
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch's
             "memory_gib": round(properties.total_memory / 2**30, 1),
         }
     return facts
@@ -51,7 +51,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def read_part(folder: Path, part: str) -> dict[str, Any] | None:
+    """What ``write_part`` wrote; None where it did not."""
+    file = folder / f"{part}.json"
+    return json.loads(file.read_text()) if file.is_file() else None  # type: ignore[no-any-return]  # of JSON
+
+
 def is_complete(folder: Path, part: str) -> bool:
     """Whether an earlier call wrote the part to its end."""
-    file = folder / f"{part}.json"
-    return file.is_file() and bool(json.loads(file.read_text())["complete"])
+    before = read_part(folder, part)
+    return before is not None and bool(before["complete"])

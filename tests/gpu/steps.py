@@ -33,12 +33,13 @@ train:
 
 _NETWORKS = {"resnet20": (32, 10), "resnet18": (224, 1000), "vit_s16": (224, 1000)}
 _PRECISIONS = ("fp32", "bf16")
-_SHARE_OF_TIME = 180.0
-"""Seconds after which no further measurement is begun, beside what is left of one that runs."""
 
 
 def run_steps_part(options: Options) -> None:
-    """Every network in float32 and bfloat16, compiled and eager; writes steps.json after each measurement."""
+    """Every network in float32 and bfloat16, eager and compiled; steps.json is written after each measurement.
+
+    None is begun after ``--steps-seconds``.
+    """
     began = time.monotonic()
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -49,7 +50,7 @@ def run_steps_part(options: Options) -> None:
         spent = time.monotonic() - began
         if name.startswith("vit") and find_spec("timm") is None:
             content["measured"][key] = {"skipped": "timm is not installed"}
-        elif spent > _SHARE_OF_TIME:
+        elif spent > options.steps_seconds:
             content["measured"][key] = {"skipped": f"after {spent:.0f} s of this part"}
         else:
             content["measured"][key] = _measured(options, name, precision, compiled)
@@ -62,16 +63,11 @@ def run_steps_part(options: Options) -> None:
 
 
 def _wanted(options: Options) -> list[tuple[str, str, str]]:
-    """Eager steps first, which need no compiler; then compiled ones, the fastest to compile before others."""
+    """Those that need no compiler come first."""
     if options.rehearse:
         return [("resnet20", "fp32", "off")]
-    order = [
-        (name, precision, compiled)
-        for compiled in ("off", "on")
-        for name in _NETWORKS
-        for precision in _PRECISIONS
-    ]
-    return [*(o for o in order if o[0] == "resnet20"), *(o for o in order if o[0] != "resnet20")]
+    eager = [(name, precision, "off") for name in _NETWORKS for precision in _PRECISIONS]
+    return eager + [(name, precision, "on") for name, precision, _ in eager]
 
 
 def _measured(options: Options, name: str, precision: str, compiled: str) -> dict[str, Any]:
