@@ -1,6 +1,6 @@
-"""One kit for the day a GPU is there (`make gpu`); README.md beside this says what to bring and how to read it.
+"""One kit for the day a GPU is there (`make gpu`); README.md beside this says what to bring.
 
-Exit code 1 if a part failed; its JSON then holds the reason, and the other parts ran all the same.
+Exit code 1 if a part failed; ``<part>-failed.json`` then holds the reason. The other parts run all the same.
 """
 
 import traceback
@@ -14,7 +14,9 @@ from tests.gpu.rtx import run_rtx_part
 from tests.gpu.steps import run_steps_part
 from tests.gpu.training import run_training_part
 
-_RUN: dict[str, Callable[[Options], None]] = {
+__all__ = ["RUN", "main", "write_part"]
+
+RUN: dict[str, Callable[[Options], None]] = {
     "training": run_training_part,
     "codes": run_codes_part,
     "steps": run_steps_part,
@@ -26,28 +28,26 @@ _RUN: dict[str, Callable[[Options], None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts that are not complete yet."""
     options = parsed(arguments)
-    failed = []
-    for part in options.parts:
-        if is_complete(options.output, part) and not options.again:
-            print(f"{part}: complete before; --again runs it anew")
-            continue
-        print(f"== {part}", flush=True)
-        try:
-            _RUN[part](options)
-        except (
-            Exception
-        ):  # the other parts run whatever this one met; the reason is kept and the exit code tells
-            reason = traceback.format_exc()
-            print(reason, flush=True)
-            write_part(
-                options.output,
-                f"{part}-failed",
-                {"machine": machine(options.device), "failed": reason},
-                complete=False,
-            )
-            failed.append(part)
+    failed = [part for part in options.parts if not _runs(part, options)]
     print(f"failed: {', '.join(failed)}" if failed else f"complete; results are in {options.output}")
     return int(bool(failed))
+
+
+def _runs(part: str, options: Options) -> bool:
+    """Whether a part is complete now."""
+    if is_complete(options.output, part) and not options.again:
+        print(f"{part}: complete before; --again runs it anew")
+        return True
+    print(f"== {part}", flush=True)
+    try:
+        RUN[part](options)
+    except Exception:  # whatever one part meets, the others run, and the exit code tells
+        reason = traceback.format_exc()
+        print(reason, flush=True)
+        content = {"machine": machine(options.device), "failed": reason}
+        write_part(options.output, f"{part}-failed", content, complete=False)
+        return False
+    return True
 
 
 if __name__ == "__main__":

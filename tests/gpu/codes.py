@@ -42,7 +42,9 @@ def run_codes_part(options: Options) -> None:
         pictures = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(bits))
         calibrate(network, [pictures])
         products = integer_products(deploy_view(network, Deploy()), pictures, device)
-        forms = {"eager": _eager} if options.rehearse else {"eager": _eager, "compiled": _Compiled()}
+        forms: dict[str, _Codes] = (
+            {"eager": _eager} if options.rehearse else {"eager": _eager, "compiled": _Compiled()}
+        )
         quantizers = {name: fake_quant_codes(network, values, device, form) for name, form in forms.items()}
         found[f"W{bits}A{bits}"] = {"products": products, "fake_quant": quantizers}
         print(f"W{bits}A{bits}: {_summary(products, quantizers)}", flush=True)
@@ -191,7 +193,7 @@ class _Compiled:
 def fake_quant_codes(
     network: fx.GraphModule, values: int, device: torch.device, form: _Codes
 ) -> list[dict[str, Any]]:
-    """Codes of every quantizer on the device against the CPU's of the same floats, ties and bounds included."""
+    """Codes of every quantizer on the device against the CPU's of the same floats, ties included."""
     found = []
     for place, (name, quantizer) in enumerate(_quantizers(network)):
         x, alpha = _difficult(quantizer, values, place), quantizer.alpha.detach()

@@ -83,8 +83,8 @@ class Pictures:
     """Images on the device.
 
     Attributes:
-        squares, labels: to train on. val: batches to judge on. clean: batches of about ``clean`` training images,
-            evenly spaced, as they are.
+        squares, labels: to train on. val: batches to judge on.
+        clean: batches of about ``clean`` training images, evenly spaced, as they are.
     """
 
     def __init__(self, train: Split, val: Split, batch: int, device: torch.device, *, clean: int) -> None:
@@ -149,7 +149,7 @@ class Fleet:
     def _new_lane(self, run: Run, start: Mapping[str, Tensor]) -> Lane:
         lane = Lane(self.networks[run.bits], start, run.method, self._batch, self._device)
         if self.record:
-            # Those of one stream never run at the same time, so that they may share a library's scratch memory.
+            # Those of one stream never run at once, so that they may share a library's scratch memory.
             place = len(self._places) % _STREAMS
             lane.record(self._pool[place])
             self._places[id(lane)] = place
@@ -216,8 +216,8 @@ class Fleet:
             for tensor in {id(t): t for _, block in lanes for t in block}.values():
                 tensor.record_stream(stream)
         for step in range(count):
-            for (lane, (images, labels)), of_run, stream in zip(lanes, rates, streams, strict=True):
-                with nullcontext() if stream is None else torch.cuda.stream(stream):
+            for (lane, (images, labels)), of_run, own in zip(lanes, rates, streams, strict=True):
+                with nullcontext() if own is None else torch.cuda.stream(own):
                     lane.step(images[step], labels[step], of_run[step])
         return [stream.record_event() for stream in used]
 

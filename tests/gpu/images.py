@@ -44,7 +44,7 @@ class Split:
 
 
 def read_splits(archives: Sequence[Path], folder: Path, workers: int) -> tuple[Split, Split]:
-    """Training and validation images of zip archives that together hold ``train/<class>/*``, ``val/<class>/*``.
+    """Training and validation images, of zip archives that hold ``train/<class>/*``, ``val/<class>/*``.
 
     Decoded by ``workers`` processes the first time, and kept in ``folder`` as one array.
 

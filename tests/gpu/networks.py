@@ -1,7 +1,7 @@
 """The network of the training part: quantized by the product, and with its tensors exchangeable.
 
-A network of one bit-width is traced, planned and compiled once. Each run has parameters, momenta and BatchNorm
-statistics of its own, which take their place in that network while a step of the run is recorded.
+A network of one bit-width is traced, planned and compiled once. Each run has parameters, momenta and
+BatchNorm statistics of its own, which take their place in that network while a step of the run is recorded.
 """
 
 from collections.abc import Mapping, Sequence

@@ -95,10 +95,10 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
         parser.error("training needs --data and --weights")
     return Options(
         output=given.output, work=given.work, parts=given.parts, modes=given.mode, data=tuple(given.data),
-        weights=given.weights, seconds=given.seconds, steps_seconds=given.steps_seconds, seeds=given.seeds, bits=given.bits,
-        arms=tuple(dict.fromkeys(("plain", "saq", *given.arms))),
-        rates=_by_bits(given.learning_rate), rhos=_by_bits(given.rho), execution=given.execution, tf32=given.tf32,
-        workers=given.workers, bundle=given.bundle, rtx_wheel_parts=given.rtx_wheel_parts,
+        weights=given.weights, seconds=given.seconds, steps_seconds=given.steps_seconds,
+        seeds=given.seeds, bits=given.bits, arms=tuple(dict.fromkeys(("plain", "saq", *given.arms))),
+        rates=_by_bits(given.learning_rate), rhos=_by_bits(given.rho),
+        execution=given.execution, tf32=given.tf32, workers=given.workers, bundle=given.bundle, rtx_wheel_parts=given.rtx_wheel_parts,
         rehearse=given.rehearse, again=given.again,
     )  # fmt: skip
 

@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
 def read_part(folder: Path, part: str) -> dict[str, Any] | None:
     """What ``write_part`` wrote; None where it did not."""
     file = folder / f"{part}.json"
-    return json.loads(file.read_text()) if file.is_file() else None  # type: ignore[no-any-return]  # of JSON
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def is_complete(folder: Path, part: str) -> bool:

@@ -1,4 +1,4 @@
-"""Hyper-parameters, on images that are held out of the training set: plain training's rate, then SAQ's rho."""
+"""Hyper-parameters, on images held out of the training set: plain training's rate, then SAQ's rho."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -76,7 +76,7 @@ def _neighbours(rates: Sequence[float], best: float) -> list[float]:
 
 
 def _best(outcomes: Sequence[Outcome], bits: int, key: str) -> float:
-    """The value of ``key`` with the best mean top-1 over seeds; a run that is not finite counts as nothing."""
+    """The value of ``key`` with the best mean top-1 over seeds; a run that is not finite counts 0."""
     by_value: dict[float, list[float]] = {}
     for outcome in outcomes:
         if outcome.run.bits == bits:

@@ -41,7 +41,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
 
 
 def _two_sided(t: float, degrees: int) -> float:
-    """Probability of a |t| at least as large: the integral of Student's density, by Simpson's rule in the angle.
+    """Probability of a |t| at least as large: Student's density, integrated by Simpson's rule.
 
     With t = sqrt(degrees) tan(a) the density becomes cos(a)^(degrees - 1), on a finite interval.
     """

@@ -36,7 +36,7 @@ _PRECISIONS = ("fp32", "bf16")
 
 
 def run_steps_part(options: Options) -> None:
-    """Every network in float32 and bfloat16, eager and compiled; steps.json is written after each measurement.
+    """Every network in float32 and bfloat16, eager and compiled; writes steps.json after each measurement.
 
     None is begun after ``--steps-seconds``.
     """

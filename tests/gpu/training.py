@@ -30,7 +30,7 @@ _SAM_RHO = 0.05
 
 
 def run_training_part(options: Options) -> None:
-    """Search and final runs, as the options ask; writes search.json and training.json, final states beside it."""
+    """Search and final runs, as the options ask; writes search.json, training.json and final states."""
     setting = Setting(options)
     try:
         seeds = tuple(range(options.seeds))
@@ -65,8 +65,8 @@ def _given(options: Options) -> Found:
     ]
     if missing:
         raise ValueError(
-            f"Final runs need a learning rate and a rho for W{missing[0]}: run --mode search before, with the "
-            f"same --output, or give --learning-rate W{missing[0]}=.01 --rho W{missing[0]}=.8"
+            f"Final runs need a learning rate and a rho for W{missing[0]}: run --mode search before, with "
+            f"the same --output, or give --learning-rate W{missing[0]}=.01 --rho W{missing[0]}=.8"
         )
     return found
 
@@ -106,7 +106,7 @@ def _final(
 def _affordable(
     setting: Setting, fleet: Fleet, pictures: Pictures, starts: Starts, found: Found, seeds: Sequence[int]
 ) -> tuple[dict[str, list[Run]], dict[str, float]]:
-    """Waves whose epochs fit the time, and the cost of their steps; of half the seeds where they were too few."""
+    """Waves whose epochs fit the time, and the cost of their steps; half the seeds where they were too few."""
     waves = _waves(setting.options, found, seeds, 1)
     cost = setting.cost(fleet, pictures, starts, waves)
     if setting.sizes.epochs:
