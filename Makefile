@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow portability format
+.PHONY: help quickstart test test-slow portability gpu format
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -23,6 +23,7 @@ help:
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
+	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
 	@echo "make format       rewrite the code in the house style"
 	@echo
 	@echo "CPU=avx2 (or avx512, sse4) hides newer instructions from quickstart and test: kernels without VNNI."
@@ -53,6 +54,10 @@ test-slow: $(STAMP)
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)
+
+# No environment is made: machines with GPUs bring their own torch, and often no network.
+gpu:
+	$(call step,Run the GPU kit,PYTHONPATH=.:export:runtime $(PYTHON) -m tests.gpu $(GPU))
 
 format: $(STAMP)
 	$(call step,Format,$(BIN)/ruff format .)

@@ -1,9 +1,9 @@
 """Residual networks of CIFAR experiments whose shortcuts have no weights: 20, 32, 44 and 56 layers.
 
-Source: He et al., "Deep Residual Learning for Image Recognition" (2015), section 4.2, with its option A: where
-the shape changes, the shortcut takes every second pixel and pads channels with zeros. Modules have the names
-under which the networks of that paper are published (akamaster/pytorch_resnet_cifar10), so that those files
-load as ``model.pretrained``. Slice and padding run in float between the codes of two quantizers;
+Source: He et al., "Deep Residual Learning for Image Recognition" (2015), section 4.2, with its option A:
+where the shape changes, the shortcut takes every second pixel and pads channels with zeros. Modules have the
+names under which the networks of that paper are published (akamaster/pytorch_resnet_cifar10), so that those
+files load as ``model.pretrained``. Slice and padding run in float between the codes of two quantizers;
 ``resnet_cifar`` has the network whose shortcuts are layers.
 
 Inputs are float32 [N, 3, H, W] with H, W >= 16; outputs are logits [N, num_classes].

@@ -94,13 +94,27 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     if "training" in given.parts and not given.rehearse and not (given.data and given.weights):
         parser.error("training needs --data and --weights")
     return Options(
-        output=given.output, work=given.work, parts=given.parts, modes=given.mode, data=tuple(given.data),
-        weights=given.weights, seconds=given.seconds, steps_seconds=given.steps_seconds,
-        seeds=given.seeds, bits=given.bits, arms=tuple(dict.fromkeys(("plain", "saq", *given.arms))),
-        rates=_by_bits(given.learning_rate), rhos=_by_bits(given.rho),
-        execution=given.execution, tf32=given.tf32, workers=given.workers, bundle=given.bundle, rtx_wheel_parts=given.rtx_wheel_parts,
-        rehearse=given.rehearse, again=given.again,
-    )  # fmt: skip
+        output=given.output,
+        work=given.work,
+        parts=given.parts,
+        modes=given.mode,
+        data=tuple(given.data),
+        weights=given.weights,
+        seconds=given.seconds,
+        steps_seconds=given.steps_seconds,
+        seeds=given.seeds,
+        bits=given.bits,
+        arms=tuple(dict.fromkeys(("plain", "saq", *given.arms))),
+        rates=_by_bits(given.learning_rate),
+        rhos=_by_bits(given.rho),
+        execution=given.execution,
+        tf32=given.tf32,
+        workers=given.workers,
+        bundle=given.bundle,
+        rtx_wheel_parts=given.rtx_wheel_parts,
+        rehearse=given.rehearse,
+        again=given.again,
+    )
 
 
 class _words:  # noqa: N801 (reads as a function in the table above)

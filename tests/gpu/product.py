@@ -1,4 +1,4 @@
-"""Part (e): the product's own commands on the GPU: training to its deploy stage, and export with its proof."""
+"""Part (e): the product's own commands on the GPU: training to its deploy stage, export with its proof."""
 
 from pathlib import Path
 from typing import Any

@@ -106,7 +106,7 @@ def _final(
 def _affordable(
     setting: Setting, fleet: Fleet, pictures: Pictures, starts: Starts, found: Found, seeds: Sequence[int]
 ) -> tuple[dict[str, list[Run]], dict[str, float]]:
-    """Waves whose epochs fit the time, and the cost of their steps; half the seeds where they were too few."""
+    """Waves whose epochs fit the time, and the cost of their steps; half the seeds where they are few."""
     waves = _waves(setting.options, found, seeds, 1)
     cost = setting.cost(fleet, pictures, starts, waves)
     if setting.sizes.epochs:

@@ -1,4 +1,4 @@
-"""The published CIFAR networks: their files load under their own names, and give what their papers compute."""
+"""The published CIFAR networks: their files load under their own names, and compute what they should."""
 
 from pathlib import Path
 
