@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -61,7 +62,9 @@ def read_splits(archives: Sequence[Path], folder: Path, workers: int) -> tuple[S
     else:
         pixels = _decoded(members, workers)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(cache, pixels)
+        partial = folder / f"{cache.stem}-{os.getpid()}.npy"  # another process may decode the same images
+        np.save(partial, pixels)
+        partial.replace(cache)
     paths = [PurePosixPath(name) for name, _ in members]
     classes = sorted({path.parts[1] for path in paths})
     labels = np.array([classes.index(path.parts[1]) for path in paths])
