@@ -136,8 +136,9 @@ class Setting:
         first = next(iter(waves.values()))
         if fleet.record:
             by_streams = {}
-            for fleet.streams in _STREAMS:
-                by_streams[fleet.streams] = fleet.seconds_per_step(first, pictures, starts, steps)
+            for streams in _STREAMS:
+                fleet.streams = streams
+                by_streams[streams] = fleet.seconds_per_step(first, pictures, starts, steps)
             fleet.streams = min(by_streams, key=by_streams.__getitem__)
             self.note(f"seconds a step of {len(first)} runs, by number of streams: {by_streams}")
         cost = {name: fleet.seconds_per_step(runs, pictures, starts, steps) for name, runs in waves.items()}
