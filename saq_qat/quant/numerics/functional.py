@@ -155,9 +155,9 @@ class _FakeQuantize(torch.autograd.Function):
         zero, offset = (
             zero_level(scale, grid, beta) if counts_from_zero and beta is not None else (None, beta)
         )
-        out = _steps(x, scale, grid, offset, zero).mul_(scale * grid.step)
-        if offset is not None:
-            out = out.add_(offset)
+        steps, step = _steps(x, scale, grid, offset, zero), scale * grid.step
+        # what is returned is made new: torch 2.11 compiles no gradient for what was changed in place last
+        out = steps * step if offset is None else steps.mul_(step) + offset
         ctx.save_for_backward(x, out, alpha, beta, magnitude)
         ctx.grid, ctx.gradient_scale = grid, gradient_scale
         return out
