@@ -62,7 +62,7 @@ def test_losses_are_those_of_a_network_with_moved_weights() -> None:
         with torch.no_grad():
             moved = (parameter for name, parameter in other.named_parameters() if name.endswith("weight"))
             for weight, one, two in zip(moved, across, up, strict=True):
-                weight += a * one + b * two
+                weight.add_(a * one + b * two)
             return float(F.cross_entropy(other(X), LABELS))
 
     assert line.losses == pytest.approx([loss_by_hand(a, 0) for a in line.steps], rel=1e-12)
