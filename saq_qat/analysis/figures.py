@@ -79,7 +79,7 @@ def landscape_figure(lines: Mapping[str, Line]) -> "Figure":
     figure, (axes,) = _figure(1)
     for (label, line), colour in _coloured(lines):
         axes.plot(line.steps, line.losses, color=colour, label=label, linewidth=1.4)
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xlabel("step along a filter-normalised direction")
     axes.set_ylabel("loss, training images")
     axes.legend()
@@ -124,7 +124,7 @@ def training_figure(runs: Mapping[str, Sequence[Epoch]]) -> "Figure":
         _plot(cosines, epochs, "cosine", color=colour, label=label)
         _plot(turns, epochs, "step_cosine", color=colour, label=label)
         _plot(fluctuation, epochs, "fluctuation", color=colour, label=label)
-    losses.set_yscale("log")
+    _log_scale(losses)
     losses.legend()
     for axes, title in (
         (losses, "loss: validation (solid), training (dashed)"),
@@ -150,12 +150,11 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
     """Accuracy by rho: every run's point and the mean of its radius; dashed, without a perturbation
     (paper Figure A)."""
     figure, (axes,) = _figure(1)
-    moved = [point for point in points if point.rho is not None]
-    axes.plot(
-        [p.rho for p in moved], [p.top1 for p in moved], "o", color=_COLOURS[0], alpha=0.6, label="runs"
-    )
-    radii = sorted({point.rho for point in moved if point.rho is not None})
-    means = [fmean(point.top1 for point in moved if point.rho == rho) for rho in radii]
+    moved = [(point.rho, point.top1) for point in points if point.rho is not None]
+    for rho, top1 in moved:
+        axes.plot([rho], [top1], "o", color=_COLOURS[0], alpha=0.6)
+    radii = sorted({rho for rho, _ in moved})
+    means = [fmean(top1 for rho, top1 in moved if rho == radius) for radius in radii]
     axes.plot(radii, means, color=_COLOURS[0], label="mean")
     still = [point.top1 for point in points if point.rho is None]
     if still:
@@ -164,6 +163,15 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
     axes.set_ylabel("deployed top-1 %" if all(point.deployed for point in points) else "top-1 %")
     axes.legend()
     return figure
+
+
+def _log_scale(axes: "Axes") -> None:
+    """With plain numbers: names of runs may hold what would be read as formulae."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
 def _figure(count: int) -> tuple["Figure", Sequence["Axes"]]:

@@ -51,7 +51,7 @@ def analyze(
     settings = Settings(checkpoint, images, batch_size, count, tolerance, restarts, probes, seed, float64)
     every = [analyse(run, asked, settings, Reach(points, reach), _watch) for run in folders]
     found = [each for each in every if each is not None]
-    if found:
+    if {"eigenvalues", "trace"} & set(asked):
         _print_curvature([(each.run, each.analysis) for each in found])
     folder = out or folders[0] / "analysis"
     for path in draw_surfaces(found, folder) + draw_logs(folders, asked, folder):
