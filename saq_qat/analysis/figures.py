@@ -126,6 +126,8 @@ def training_figure(runs: Mapping[str, Sequence[Epoch]]) -> "Figure":
         _plot(fluctuation, epochs, "fluctuation", color=colour, label=label)
     _log_scale(losses)
     losses.legend()
+    for axes in (cosines, turns):
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
     for axes, title in (
         (losses, "loss: validation (solid), training (dashed)"),
         (cosines, "cosine of g_s and g, perturbed and not"),
@@ -134,6 +136,7 @@ def training_figure(runs: Mapping[str, Sequence[Epoch]]) -> "Figure":
     ):
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
         if not axes.has_data():
             axes.text(0.5, 0.5, "not in these logs", transform=axes.transAxes, ha="center", color=_INK)
     return figure
