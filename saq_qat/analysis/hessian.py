@@ -84,24 +84,44 @@ def eigenvalues(
         SaqError: not one converged, or as ``LossSurface.hessian_product``.
         SetupError: SciPy is missing.
     """
-    linalg = _scipy_linalg()
-    size = surface.size
-    if not 1 <= count < size:
+    if not 1 <= count < surface.size:
         raise RecipeError(
-            f"Lanczos finds from 1 to all but one eigenvalue; asked for {count} of {size} weights."
+            f"Lanczos finds from 1 to all but one eigenvalue; asked for {count} of {surface.size} weights."
         )
-    done = 0
+    product = _Product(surface, on_product)
+    values, vectors = _lanczos(product, count, tolerance, seed, restarts)
+    order = np.argsort(-values)
+    found = tuple(float(values[index]) for index in order)
+    residuals = tuple(product.residual(values[index], vectors[:, index]) for index in order)
+    converged = len(found) == count and max(residuals) <= tolerance * abs(found[0])
+    return Spectrum(found, residuals, tolerance, converged, product.done, seed)
 
-    def product(vector: Vector) -> Vector:
-        nonlocal done
-        result = _flat(surface.hessian_product(_parts(vector, surface.slots)))
-        done += 1
-        on_product(done)
+
+class _Product:
+    """H v of flat vectors, counted."""
+
+    def __init__(self, surface: LossSurface, on_product: Callable[[int], None]) -> None:
+        self._surface, self._on_product = surface, on_product
+        self.size, self.done = surface.size, 0
+
+    def __call__(self, vector: Vector) -> Vector:
+        result = _flat(self._surface.hessian_product(_parts(vector, self._surface.slots)))
+        self.done += 1
+        self._on_product(self.done)
         return result
 
-    start = np.random.default_rng(seed).standard_normal(size)
-    operator = linalg.LinearOperator((size, size), matvec=product, dtype=np.float64)
-    basis = min(size, max(2 * count + 1, _LANCZOS_VECTORS))
+    def residual(self, value: float, vector: Vector) -> float:
+        return float(np.linalg.norm(self(vector) - value * vector))
+
+
+def _lanczos(
+    product: _Product, count: int, tolerance: float, seed: int, restarts: int
+) -> tuple[Vector, Vector]:
+    """Eigenvalues (k,) and unit eigenvectors (weights, k) that converged, k from 1 to ``count``."""
+    linalg = _scipy_linalg()
+    operator = linalg.LinearOperator((product.size, product.size), matvec=product, dtype=np.float64)
+    start = np.random.default_rng(seed).standard_normal(product.size)
+    basis = min(product.size, max(2 * count + 1, _LANCZOS_VECTORS))
     try:
         values, vectors = linalg.eigsh(
             operator, count, which="LA", v0=start, ncv=basis, tol=tolerance, maxiter=restarts
@@ -110,21 +130,14 @@ def eigenvalues(
         values, vectors = error.eigenvalues, error.eigenvectors
     except linalg.ArpackError as error:
         raise SaqError(
-            f"Lanczos ends where a Hessian-vector product is zero, as one was here: {error}."
+            f"Lanczos ends where a Hessian-vector product is zero, as one was here: {error}. Is the loss zero?"
         ) from error
     if not len(values):
         raise SaqError(
             f"No eigenvalue converged to {tolerance:g} of its magnitude within {restarts} restarts "
-            f"({done} products). Raise --tolerance or --restarts, or take more images or --float64."
+            f"({product.done} products). Raise --tolerance or --restarts, or use --float64."
         )
-    order = np.argsort(-values)
-    found = [float(values[index]) for index in order]
-    residuals = [
-        float(np.linalg.norm(product(vectors[:, index]) - values[index] * vectors[:, index]))
-        for index in order
-    ]
-    within = max(residuals) <= tolerance * abs(found[0])
-    return Spectrum(tuple(found), tuple(residuals), tolerance, within and len(found) == count, done, seed)
+    return values, vectors
 
 
 def trace(

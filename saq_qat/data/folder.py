@@ -11,7 +11,11 @@ from saq_qat.errors import DataError
 
 __all__ = ["FolderSplit", "find_images"]
 
-_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+# Of the formats that the runtime opens, so that what is trained on can be served.
+_EXTENSIONS = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
 _LAYOUT = (
     "Expected layout: {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, with the same classes in both."
 )

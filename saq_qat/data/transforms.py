@@ -83,7 +83,9 @@ def read_crop(path: ImageFile, image_size: int, choose: ChooseBox) -> Pixels:
     with _naming(path):
         image = preprocess.open_undecoded(_file(path))
         orientation = preprocess.orientation(image)
-        box = choose(*(image.size[::-1] if orientation >= _ON_ITS_SIDE else image.size))
+        # Pillow turns a TIFF while it decodes it, and says its size as it will be.
+        turns = orientation >= _ON_ITS_SIDE and image.format != "TIFF"
+        box = choose(*(image.size[::-1] if turns else image.size))
         left, upper, right, lower = box
         spare = min(right - left, lower - upper) // (2 * image_size)
         factor = _reduced(image, spare, is_upright=orientation == 1)
