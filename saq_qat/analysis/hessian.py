@@ -130,7 +130,7 @@ def _lanczos(
         values, vectors = error.eigenvalues, error.eigenvectors
     except linalg.ArpackError as error:
         raise SaqError(
-            f"Lanczos ends where a Hessian-vector product is zero, as one was here: {error}. Is the loss zero?"
+            f"Lanczos ends where a Hessian-vector product is zero, as one was: {error}. Is the loss zero?"
         ) from error
     if not len(values):
         raise SaqError(
