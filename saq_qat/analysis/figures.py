@@ -136,6 +136,7 @@ def training_figure(runs: Mapping[str, Sequence[Epoch]]) -> "Figure":
     ):
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
+        axes.set_xlim(losses.get_xlim())
         axes.locator_params(axis="x", integer=True)
         if not axes.has_data():
             axes.text(0.5, 0.5, "not in these logs", transform=axes.transAxes, ha="center", color=_INK)
@@ -158,7 +159,7 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
         axes.plot([rho], [top1], "o", color=_COLOURS[0], alpha=0.6)
     radii = sorted({rho for rho, _ in moved})
     means = [fmean(top1 for rho, top1 in moved if rho == radius) for radius in radii]
-    axes.plot(radii, means, color=_COLOURS[0], label="mean")
+    axes.plot(radii, means, "-_", markersize=14, color=_COLOURS[0], label="mean")
     still = [point.top1 for point in points if point.rho is None]
     if still:
         axes.axhline(fmean(still), color=_INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
