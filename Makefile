@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow portability format
+.PHONY: help quickstart test test-slow portability floors gpu format
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -11,6 +11,8 @@ EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
 ON_CPU := $(if $(CPU),$(BIN)/python -m tests.portability.older_cpu $(CPU) )
+FLOOR_EXTRAS := vit,openvino
+FLOORS := tests/quant/numerics tests/optim tests/train tests/recipe tests/models tests/export/graph tests/export/test_run.py
 PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
 
 # $(call step,what it does,command): says it, runs it, and says how long it took.
@@ -23,6 +25,8 @@ help:
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
+	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
+	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
 	@echo "make format       rewrite the code in the house style"
 	@echo
 	@echo "CPU=avx2 (or avx512, sse4) hides newer instructions from quickstart and test: kernels without VNNI."
@@ -53,6 +57,19 @@ test-slow: $(STAMP)
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)
+
+# No environment is made: machines with GPUs bring their own torch, and often no network.
+# Types, lint and GPU packages have no floor that matters here; what is old prints deprecations of its own.
+.venv-floors/.complete: pyproject.toml floors.txt
+	@$(PYTHON) -m venv .venv-floors
+	$(call step,Install the oldest versions that are allowed,.venv-floors/bin/python -m pip install --disable-pip-version-check -e '.[$(FLOOR_EXTRAS)]' pytest pytest-timeout pytest-xdist hypothesis jsonschema -c floors.txt)
+	@touch $@
+
+floors: .venv-floors/.complete
+	$(call step,Test with them,OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow' -W ignore::DeprecationWarning $(FLOORS))
+
+gpu:
+	$(call step,Run the GPU kit,PYTHONPATH=.:export:runtime $(PYTHON) -m tests.gpu $(GPU))
 
 format: $(STAMP)
 	$(call step,Format,$(BIN)/ruff format .)

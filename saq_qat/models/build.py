@@ -16,6 +16,12 @@ from saq_qat.errors import RecipeError, SaqError
 from saq_qat.models.attention import separate_attention
 from saq_qat.models.pretrained import load_pretrained
 from saq_qat.models.resnet_cifar import preresnet20, resnet20
+from saq_qat.models.resnet_cifar_option_a import (
+    resnet20_option_a,
+    resnet32_option_a,
+    resnet44_option_a,
+    resnet56_option_a,
+)
 from saq_qat.models.vit import vit_b16, vit_b32, vit_micro, vit_s16, vit_s32
 from saq_qat.recipe.schema import Model
 
@@ -35,6 +41,10 @@ def _of_torchvision(name: str) -> Callable[..., nn.Module]:
 _BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "preresnet20": preresnet20,
+    "resnet20_option_a": resnet20_option_a,
+    "resnet32_option_a": resnet32_option_a,
+    "resnet44_option_a": resnet44_option_a,
+    "resnet56_option_a": resnet56_option_a,
     "resnet18": _of_torchvision("resnet18"),
     "resnet34": _of_torchvision("resnet34"),
     "resnet50": _of_torchvision("resnet50"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saq_qat.optim.compilation import compiler_errors
+from saq_qat.optim.compilation import compiler_errors, wrong_gradients
 from saq_qat.optim.distillation import Distillation
 from saq_qat.optim.gradients import laid_out_as
 
@@ -24,6 +24,9 @@ __all__ = [
     "statistics_put_back",
     "undone_unless_kept",
 ]
+
+_AS_EAGER: dict[str, str | int | bool | Callable[..., object]] = {"eager_numerics.division_rounding": True}
+"""Kernels for a GPU divide with an error of two units otherwise, which gives other codes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Objective:
         micro_batch_size: images that share one pass; the whole batch if None.
         distillation: a teacher and its part in the loss, if there is one.
         compiled: passes are compiled, network and loss as one function of images of one shape. Becomes false,
-            with a warning, where the compiler fails.
+            with a warning, where the compiler fails, or makes what has other gradients.
     """
 
     network: nn.Module
@@ -67,7 +70,9 @@ class Objective:
     def __post_init__(self) -> None:
         self._one_function = self._loss_of
         if self.compiled:
-            self._one_function = torch.compile(self._loss_of, fullgraph=True, dynamic=False)
+            self._one_function = torch.compile(
+                self._loss_of, fullgraph=True, dynamic=False, options=_AS_EAGER
+            )
 
     def micro_batches(self, images: Tensor, labels: Tensor) -> list[MicroBatch]:
         """Parts of a batch with at most ``micro_batch_size`` images each.
@@ -113,31 +118,48 @@ class Objective:
         """
         if self.compiled and in_float32 not in self._works:
             self._compile(part, inputs, in_float32)
-        return self._differentiate(part, inputs, in_float32)
+        return self._differentiate(self._one_function, part, inputs, in_float32)
 
     def _compile(self, part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool) -> None:
-        """Try one pass, which leaves no trace: with it, both of its directions are compiled or refused."""
+        """Try one pass, which leaves no trace: with it, both of its directions are compiled, or refused.
+
+        They are refused too where their gradients are not the network's: compilers have lost some in silence.
+        """
         with undone_unless_kept(Snapshot(list(self.network.buffers())), part.images.device):
             try:
-                self._differentiate(part, inputs, in_float32)
-                self._works.add(in_float32)
+                _, found = self._differentiate(self._one_function, part, inputs, in_float32)
             except compiler_errors() as error:
-                self._go_on_without_compiler(error)
+                message = str(error).strip().split("\n", 1)[0]
+                wrong: str | None = f"{type(error).__name__}: {message}"
+            else:
+                wrong = self._departure(found, part, inputs, in_float32)
+        if wrong is None:
+            self._works.add(in_float32)
+        else:
+            self._go_on_without_compiler(wrong)
+
+    def _departure(
+        self, found: Sequence[Tensor], part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
+    ) -> str | None:
+        """How gradients that were compiled depart from the network's own; None if they may be those."""
+        before = random_state(part.images.device)
+        _, expected = self._differentiate(self._loss_of, part, inputs, in_float32)
+        drawn = not _same(before, random_state(part.images.device))
+        return wrong_gradients(found, expected, random=drawn)
 
     def _differentiate(
-        self, part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
+        self, function: Callable[..., Tensor], part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        loss = self._one_function(part.images, part.labels, part.teacher_logits, in_float32)
+        loss = function(part.images, part.labels, part.teacher_logits, in_float32)
         found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
         return loss.detach(), laid_out_as(inputs, found)
 
-    def _go_on_without_compiler(self, error: Exception) -> None:
+    def _go_on_without_compiler(self, reason: str) -> None:
         self.compiled = False
         self._one_function = self._loss_of
-        reason = str(error).strip().split("\n", 1)[0]
         warnings.warn(
             f"The compiler failed on this network, so training goes on without it, which takes longer "
-            f"({type(error).__name__}: {reason}). Set train.compile: off to train without it from the start.",
+            f"({reason}). Set train.compile: off to train without it from the start.",
             stacklevel=2,
         )
 
@@ -206,3 +228,9 @@ def same_randomness(state: tuple[Tensor, Tensor | None], device: torch.device) -
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
+
+
+def _same(a: tuple[Tensor, Tensor | None], b: tuple[Tensor, Tensor | None]) -> bool:
+    """Whether no random number was drawn between two ``random_state``."""
+    pairs = zip(a, b, strict=True)
+    return all(x is None or y is None or torch.equal(x, y) for x, y in pairs)

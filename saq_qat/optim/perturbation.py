@@ -115,7 +115,9 @@ def opened(ball: Ball) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def find_epsilon(ball: Ball, slots: Sequence[Tensor], further: Sequence[Tensor], rho: float) -> Epsilon:
+def find_epsilon(
+    ball: Ball, slots: Sequence[Tensor], further: Sequence[Tensor], rho: float | Tensor
+) -> Epsilon:
     """epsilon = rho * d / (||d|| + 1e-12), one norm over the whole ball (paper Eq. 6 to 9).
 
     d is dL/dQ(v), the gradient of the open slots, in Case 3; dL/dv, the same inside the clip range, in
@@ -124,6 +126,7 @@ def find_epsilon(ball: Ball, slots: Sequence[Tensor], further: Sequence[Tensor],
     Args:
         slots: gradients of the slots of ``ball.layers``.
         further: gradients of ``ball.parameters``.
+        rho: a number, or a 0-dim tensor on their device, whose value need not be known yet.
     """
     pairs = zip(ball.layers, slots, strict=True)
     weights = [_direction(layer, gradient, ball) for layer, gradient in pairs]
@@ -139,7 +142,7 @@ def _direction(layer: QuantLayer, gradient: Tensor, ball: Ball) -> Tensor:
     return gradient / layer.weight_deviation() if ball.case == 2 and ball.space == "raw" else gradient
 
 
-def scaled(directions: list[Tensor], rho: float) -> tuple[list[Tensor], Tensor, Tensor]:
+def scaled(directions: list[Tensor], rho: float | Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
     """``directions`` scaled together to length rho, their length before, and after; both 0-dim.
 
     Computed in the directions' own precision, float32 or float64; zero directions stay zero.

@@ -38,8 +38,10 @@ def next_form(
         LegalityError: a target cannot run the quantized network.
     """
     if form == "float" and to != "float":
-        network, plan = _quantized(network, recipe)
-        calibrate(network, images())
+        device = next(network.parameters()).device
+        quantized, plan = _quantized(network.cpu(), recipe)  # the trace compares with tensors of its own
+        network = quantized.to(device)
+        calibrate(quantized, images())
     if isinstance(network, fx.GraphModule) and to == "deploy" and form != "deploy":
         network = fold_batch_norm(network, refine_bias=recipe.deploy.refine_bias)
     return network, plan

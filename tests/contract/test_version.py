@@ -29,3 +29,14 @@ def test_the_tested_versions_lie_within_the_declared_ranges() -> None:
     tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert {r.name for r in declared} <= tested.keys()
     assert [r for r in declared if not r.specifier.contains(tested[r.name])] == []
+
+
+def test_the_oldest_versions_that_make_floors_tests_with_are_those_that_are_declared() -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [Requirement(text) for text in [*project["dependencies"], *extras["vit"], *extras["openvino"]]]
+    lines = (ROOT / "floors.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert {r.name: f">={tested[r.name]}" for r in declared} == {r.name: str(r.specifier) for r in declared}

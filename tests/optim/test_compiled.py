@@ -1,7 +1,9 @@
 """Compiled steps: the same gradients as eager ones, one program for both passes, and what happens without."""
 
+import re
 import warnings
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
-from saq_qat.optim.compilation import missing_compiler
+from saq_qat.optim.compilation import missing_compiler, wrong_gradients
 from saq_qat.optim.passes import Objective
 from saq_qat.quant.network import calibrate, quantize
 from saq_qat.quant.numerics.layers import quant_layers
@@ -130,6 +132,63 @@ def test_a_network_that_cannot_be_compiled_is_trained_without_and_one_warning_sa
         assert not objective.compiled
         ends.append(network.state_dict())
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+class _Lost(torch.autograd.Function):
+    """An identity whose gradient is lost where it is compiled, as torch 2.11 lost a fake-quant's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return upstream[0] * (0.0 if torch.compiler.is_compiling() else 1.0)
+
+
+class Losing(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, _Lost.apply(super().forward(x)))
+
+
+@needs_compiler
+def test_a_program_with_other_gradients_than_the_network_is_refused() -> None:
+    torch.manual_seed(0)
+    network = Losing()
+    objective = Objective(network, F.cross_entropy, compiled=True)
+    part = objective.micro_batches(*batches(1)[0])[0]
+    with pytest.warns(UserWarning, match="The compiler failed on this network.*7 of 7 gradients are zero"):
+        _, found = objective.gradients(part, list(network.parameters()))
+    _, expected = Objective(network, F.cross_entropy).gradients(part, list(network.parameters()))
+    assert not objective.compiled
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def gradient(*sizes: float) -> list[Tensor]:
+    return [torch.full((3,), size) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("found", "random", "said"),
+    [
+        (gradient(1.0, 2.0), False, None),
+        (gradient(1.1, 1.9), False, None),
+        (gradient(0.0, 2.0), False, "1 of 2 gradients are zero"),
+        (gradient(0.0, 2.0), True, "1 of 2 gradients are zero"),
+        (gradient(-1.0, -2.0), False, "cosine .* -1.00"),
+        (gradient(-1.0, -2.0), True, None),
+    ],
+)
+def test_gradients_are_wrong_where_a_part_is_lost_or_they_point_elsewhere(
+    found: list[Tensor], random: bool, said: str | None
+) -> None:
+    wrong = wrong_gradients(found, gradient(1.0, 2.0), random=random)
+    assert (wrong is None) if said is None else re.search(said, wrong or "")
+
+
+def test_what_rounding_leaves_of_a_zero_gradient_may_be_zero_compiled() -> None:
+    assert wrong_gradients(gradient(0.0, 2.0), gradient(1e-7, 2.0), random=False) is None
+    assert wrong_gradients(gradient(0.0, 0.0), gradient(0.0, 0.0), random=False) is None
 
 
 def test_a_machine_without_a_compiler_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class _RoundToStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
         exact = step.double()
-        return codes_of_bias(x, exact).mul_(exact).to(x.dtype)
+        return (codes_of_bias(x, exact) * exact).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:

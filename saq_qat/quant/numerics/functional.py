@@ -40,7 +40,16 @@ def _magnitude(alpha: Tensor) -> Tensor:
 
 def scale_of(alpha: Tensor, unit: int) -> Tensor:
     """The scale that is exported: ``max(|alpha|, ALPHA_FLOOR) / unit``, 0-dim of alpha's dtype."""
-    return _magnitude(alpha) / unit
+    return _divided(_magnitude(alpha), unit)
+
+
+def _divided(magnitude: Tensor, unit: int) -> Tensor:
+    """``magnitude / unit``, rounded once, on every device.
+
+    GPUs multiply by the reciprocal of a number instead, which in float32 is another scale. In float64 that is
+    close enough to round to the quotient: no float32 over a whole number is nearer to a tie than that.
+    """
+    return (magnitude.double() / unit).to(magnitude.dtype)
 
 
 def zero_level(scale: Tensor, grid: Grid, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,13 +151,13 @@ class _FakeQuantize(torch.autograd.Function):
         counts_from_zero: bool,
     ) -> Tensor:
         magnitude = _magnitude(alpha)
-        scale = magnitude / grid.unit
+        scale = _divided(magnitude, grid.unit)
         zero, offset = (
             zero_level(scale, grid, beta) if counts_from_zero and beta is not None else (None, beta)
         )
-        out = _steps(x, scale, grid, offset, zero).mul_(scale * grid.step)
-        if offset is not None:
-            out = out.add_(offset)
+        steps, step = _steps(x, scale, grid, offset, zero), scale * grid.step
+        # what is returned is made new: torch 2.11 compiles no gradient for what was changed in place last
+        out = steps * step if offset is None else steps.mul_(step) + offset
         ctx.save_for_backward(x, out, alpha, beta, magnitude)
         ctx.grid, ctx.gradient_scale = grid, gradient_scale
         return out
@@ -226,7 +235,7 @@ def at_least(x: Tensor, floor: float) -> Tensor:
 class _ValueOfZero(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, beta: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
-        _, value = zero_level(_magnitude(alpha) / grid.unit, grid, beta)
+        _, value = zero_level(scale_of(alpha, grid.unit), grid, beta)
         ctx.save_for_backward(alpha, beta, value)
         ctx.grid, ctx.gradient_scale = grid, gradient_scale
         return value

@@ -12,7 +12,8 @@ class Model(Section):
 
     name: str = Field(
         min_length=1,
-        description="A built-in network (resnet20, preresnet20, resnet18, resnet34, resnet50, mobilenet_v2; "
+        description="A built-in network (resnet20, preresnet20, resnet20_option_a, resnet32_option_a, "
+        "resnet44_option_a, resnet56_option_a, resnet18, resnet34, resnet50, mobilenet_v2; "
         "with the extra vit: vit_s32, vit_s16, vit_b32, vit_b16, vit_micro) or your own as "
         "'package.module:callable', called with the number of classes as `num_classes`.",
     )

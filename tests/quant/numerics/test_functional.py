@@ -115,6 +115,19 @@ def test_the_sign_of_the_clip_level_does_not_matter(seed: int, grid: Grid) -> No
     assert torch.equal(fake_quantize(x, torch.tensor(1.3), grid), fake_quantize(x, torch.tensor(-1.3), grid))
 
 
+@pytest.mark.parametrize("unit", [1, 3, 7, 15, 31, 63, 127, 255])
+def test_the_scale_is_the_quotient_rounded_once_on_every_device(unit: int) -> None:
+    generator = np.random.default_rng(unit)
+    levels = (generator.uniform(1, 2, 200_000) * 2.0 ** generator.integers(-15, 16, 200_000)).astype(
+        np.float32
+    )
+    quotients = levels / np.float32(unit)
+    assert np.array_equal(scale_of(torch.from_numpy(levels), unit).numpy(), quotients)
+    # a GPU divides by a number so, in the precision of the tensor
+    on_gpu = (levels.astype(np.float64) * (1.0 / unit)).astype(np.float32)
+    assert np.array_equal(on_gpu, quotients)
+
+
 def test_a_clip_level_of_zero_counts_as_the_floor() -> None:
     out = fake_quantize(torch.tensor([1.0, 0.0]), torch.tensor(0.0), Grid(0, 15, unit=15))
     torch.testing.assert_close(out, torch.tensor([ALPHA_FLOOR, 0.0]))
