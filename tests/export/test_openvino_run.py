@@ -44,6 +44,7 @@ def test_the_bundle_holds_one_model_which_is_proved_on_openvino(exported: Export
         "deploy view in float64 = OpenVINO, sums layer by layer",
         "quantizers that OpenVINO rounds by = all",
         "integer reference = OpenVINO, sums of codes in one kernel with a convolution",
+        "OpenVINO's logits as it ships = behind its codes of sums",
         "numbers of the graph for openvino = checkpoint",
         "top-1 of OpenVINO = ONNX Runtime",
         f"{KERNEL_COMPARISON} of openvino",

@@ -4,7 +4,7 @@ Cut at its codes, a graph's layers are independent of each other, and what they 
 times an integer: the sum itself comes back, in whatever kernel it was made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,33 +80,36 @@ def summed_codes(graph: OnnxGraph) -> tuple[str, ...]:
 
 
 def _back_to_codes(
-    graph: OnnxGraph, wiring: QdqGraph, results: Sequence[str]
+    codes: Collection[str], wiring: QdqGraph, results: Sequence[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """What ``results`` are computed from: values in between, themselves included, and codes."""
+    """What ``results`` are computed from: values in between, themselves included, and those of ``codes``."""
     between, read = set[str](), set[str]()
     wanted = [*results]
     while wanted:
         name = wanted.pop()
-        if name in graph.code_tensors and name not in results:
+        if name in codes and name not in results:
             read.add(name)
         elif name in wiring.producers and name not in between:
             between.add(name)
             inputs = wiring.producers[name].input
-            read.update(value for value in inputs if value in graph.code_tensors)
-            wanted += [value for value in inputs if value not in graph.code_tensors]
+            read.update(value for value in inputs if value in codes)
+            wanted += [value for value in inputs if value not in codes]
     return frozenset(between), frozenset(read)
 
 
-def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
+def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...], at: Collection[str] | None = None) -> bytes:
     """The serialised part of a graph that computes ``results`` from codes, which are its inputs.
 
     An input is named as the codes are, with ``.given`` behind; see ``codes_given_as``. Its values are
     quantized once more, which changes none: OpenVINO takes integer kernels only where a graph quantizes.
+
+    Args:
+        at: the codes to cut at; all of them unless given. Images stay an input where others are computed.
     """
     model = onnx.load_from_string(graph.content)
     types = {entry.name: entry.type.tensor_type for entry in model.graph.value_info}
     wiring = QdqGraph(model.graph)
-    needed, read = _back_to_codes(graph, wiring, results)
+    needed, read = _back_to_codes(graph.code_tensors if at is None else at, wiring, results)
     nodes = [node for node in model.graph.node if needed.intersection(node.output)]
     for node in nodes:
         node.input[:] = [name + _AGAIN if name in read else name for name in node.input]
@@ -114,6 +117,7 @@ def cut_at_codes(graph: OnnxGraph, results: tuple[str, ...]) -> bytes:
     given = [_entry(name + _GIVEN, types[name].elem_type, types[name]) for name in sorted(read)]
     made = [_entry(n, types[n].elem_type if n in types else onnx.TensorProto.FLOAT, None) for n in results]
     names = {name for node in nodes for name in node.input}
+    given += [entry for entry in model.graph.input if entry.name in names]
     constants = [tensor for tensor in model.graph.initializer if tensor.name in names]
     part = onnx.helper.make_graph(nodes, model.graph.name, given, made, constants)
     model.graph.CopyFrom(part)

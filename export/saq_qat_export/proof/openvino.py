@@ -3,14 +3,17 @@
 OpenVINO moves and fuses quantizers, so that nothing is taken on trust. Codes are read back from the whole
 graph. Who reads codes keeps them from being overwritten, and a sum from being one kernel with a convolution:
 so the graph is cut at its codes too, where every layer's sums and the codes of those kernels are compared on
-the same codes. Of the graph as it ships, OpenVINO's list of kernels must show that each quantizer rounds.
+the same codes. Of the graph as it ships, OpenVINO's list of kernels must show that each quantizer rounds, and
+the logits must be those that the same kernels give one after the other.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, fx
 
 from saq_qat.quant.deploy.kernels import LOGITS
@@ -38,6 +41,7 @@ _SUMS = "deploy view in float64 = OpenVINO, sums layer by layer"
 _KERNELS = "integer reference = OpenVINO, sums of codes in one kernel with a convolution"
 _KEPT = "quantizers that OpenVINO rounds by = all"
 _SHIPPED = "OpenVINO's logits as it ships = beside its codes"
+_CHAINED = "OpenVINO's logits as it ships = behind its codes of sums"
 
 
 class OpenVinoProbe:
@@ -58,6 +62,8 @@ class OpenVinoProbe:
         self._watched = OpenVinoBackend(with_code_outputs(graph))
         self._cut = OpenVinoBackend(cut_at_codes(graph, self._layers))
         self._kernels = OpenVinoBackend(cut_at_codes(graph, self.summed)) if self.summed else None
+        stages = cut_at_codes(graph, (*self.summed, OUTPUT), at=self.summed)
+        self._stages = OpenVinoBackend(stages) if self.summed else None
 
     def logits(self, images: Float32) -> Float32:
         """Of float32 images (N, C, H, W), by the graph as it ships."""
@@ -80,6 +86,26 @@ class OpenVinoProbe:
         """Codes of the sums ``summed``, each computed from given codes."""
         return {} if self._kernels is None else _from_codes(self._kernels, codes)
 
+    def logits_behind_sums(self, images: Float32, codes: StoredCodes) -> Float32:
+        """Logits of a graph cut at the codes ``summed`` alone, each of which runs in one kernel there.
+
+        Which codes it makes of a sum depends on those before: given other codes, it is run again with what it
+        made of them, as often as there are sums at most.
+
+        Args:
+            codes: where to begin, such as those of `observe`.
+        """
+        if self._stages is None:
+            return self.logits(images)
+        given = {name: codes[name] for name in self.summed}
+        for _ in range(len(self.summed) + 1):
+            found = _from_codes(self._stages, {INPUT: images, **given})
+            if all(np.array_equal(found[name], given[name]) for name in given):
+                break
+            given = {name: found[name] for name in given}
+        logits: Float32 = found[OUTPUT]
+        return logits
+
     def lost_quantizers(self) -> frozenset[str]:
         """Codes that no kernel of the graph as it ships rounds to: of quantizers that OpenVINO left out, or
         whose rounding it did, because a sum and another quantizer follow in one kernel."""
@@ -94,9 +120,9 @@ class OpenVinoProbe:
         return frozenset(self._graph.code_tensors) - (computed - unrounded) - repeated_codes(self._graph)
 
 
-def _from_codes(cut: OpenVinoBackend, codes: StoredCodes) -> dict[str, Any]:
-    """Outputs of a graph that was cut at its codes."""
-    return cut.run({spec.name: codes[codes_given_as(spec.name)] for spec in cut.inputs})
+def _from_codes(cut: OpenVinoBackend, given: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Outputs of a graph that was cut at its codes, from codes and images by name."""
+    return cut.run({spec.name: given[codes_given_as(spec.name)] for spec in cut.inputs})
 
 
 def openvino_comparisons(
@@ -106,7 +132,8 @@ def openvino_comparisons(
 
     Codes may part from the integer reference where float32 cannot tell a value from a rounding tie: those are
     counted apart, and few. Where sums of codes run in one kernel with a convolution, their ties may fall
-    otherwise than beside codes that are read, so that no logits are compared.
+    otherwise than beside codes that are read: then logits are compared with those behind the codes of these
+    kernels.
 
     Args:
         view: float32 deploy view.
@@ -121,34 +148,30 @@ def openvino_comparisons(
         _compare(view, wide, images, probe, count_ties=images is not adversarial)
         for images in (adversarial, *batches)
     ]
-    codes, sums, shipped = (merge(parts) for parts in zip(*found, strict=True))
-    last = (
-        tied_comparison(_KERNELS, shipped, hard=True) if probe.summed else exact_comparison(_SHIPPED, shipped)
-    )
+    codes, sums, kernels, shipped = (merge(parts) for parts in zip(*found, strict=True))
     return [
         tied_comparison(_CODES, codes, hard=True),
         exact_comparison(_SUMS, sums),
         exact_comparison(_KEPT, _kept(graph, probe.lost_quantizers())),
-        last,
+        *([tied_comparison(_KERNELS, kernels, hard=True)] if probe.summed else []),
+        exact_comparison(_CHAINED if probe.summed else _SHIPPED, shipped),
     ]
 
 
 def _compare(
     view: fx.GraphModule, wide: fx.GraphModule, images: Tensor, probe: OpenVinoProbe, *, count_ties: bool
 ) -> tuple[list[TensorComparison], ...]:
-    """Of one batch: codes of the whole graph, sums of layers, and codes of sums or else logits."""
+    """Of one batch: codes of the whole graph, sums of layers, codes of sums in one kernel, and logits."""
     seen = probe.observe(images.numpy())
     own = run_reference(view, images.numpy(), taught=seen.codes)
     codes = _compare_codes(wide, images, own, seen)
     sums = compare_sums(wide, images.double(), seen.codes, probe.sums(seen.codes))
-    if not probe.summed:
-        shipped = [count_floats(LOGITS, seen.logits, probe.logits(images.numpy()))]
-    else:
-        shipped = _compare_kernels(wide, images, own, seen, probe.sums_of_codes(seen.codes))
-    if count_ties:
-        return codes, sums, shipped
-    codes, shipped = ([replace(t, ties=0, tie_values=0) for t in tensors] for tensors in (codes, shipped))
-    return codes, sums, shipped
+    kernels = _compare_kernels(wide, images, own, seen, probe.sums_of_codes(seen.codes))
+    expected = probe.logits_behind_sums(images.numpy(), seen.codes) if probe.summed else seen.logits
+    shipped = [count_floats(LOGITS, expected, probe.logits(images.numpy()))]
+    if not count_ties:
+        codes, kernels = ([replace(t, ties=0, tie_values=0) for t in some] for some in (codes, kernels))
+    return codes, sums, kernels, shipped
 
 
 def _compare_codes(

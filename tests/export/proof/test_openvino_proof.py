@@ -1,6 +1,7 @@
 """OpenVINO's own codes, sums and logits: exact where the promise holds, and named where it does not."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from tests.export.openvino_networks import (
 )
 from tests.quant.networks import Shortcut
 
-CODES, SUMS, KEPT, SHIPPED = 0, 1, 2, 3
+CODES, SUMS, KEPT, KERNELS, SHIPPED = 0, 1, 2, 3, -1
 
 
 def climb(found: Lowered, side: int, graph: OnnxGraph | None = None, count: int = 4) -> list[Comparison]:
@@ -150,8 +151,33 @@ def test_a_wrong_scale_of_a_shortcut_shows_in_the_codes_of_its_sum() -> None:
         arrays["quantizers.shortcut_1.scale"] *= np.float32(1.01)
 
     found = small_for_openvino()
-    comparison = climb(found, SIDE, edited(openvino_graph(found, SIDE), widen))[SHIPPED]
+    comparison = climb(found, SIDE, edited(openvino_graph(found, SIDE), widen))[KERNELS]
     assert not comparison.passed and comparison.hard and "relu.codes" in comparison.detail
+
+
+def test_logits_are_those_behind_codes_of_sums_wherever_these_begin() -> None:
+    found = lowered_for_openvino(Shortcut(CLASSES), 4, SIDE)
+    probe, images = OpenVinoProbe(openvino_graph(found, SIDE)), smooth_images(5, SIDE, seed=1).numpy()
+    assert len(probe.summed) == 2
+    wrong = {name: np.zeros_like(codes) for name, codes in probe.observe(images).codes.items()}
+    np.testing.assert_array_equal(probe.logits_behind_sums(images, wrong), probe.logits(images))
+
+
+@pytest.mark.parametrize("placement", ["deploy", "paper"])
+def test_one_logit_that_only_the_graph_as_it_ships_computes_otherwise_is_found(
+    placement: Literal["deploy", "paper"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = lowered_for_openvino(Small(), 4, SIDE, quant=policy(4, 4, placement=placement))
+    as_it_ships = OpenVinoProbe.logits
+
+    def one_off(probe: OpenVinoProbe, images: np.ndarray) -> np.ndarray:
+        logits = as_it_ships(probe, images)
+        logits[0, 1] = np.nextafter(logits[0, 1], np.float32(np.inf))
+        return logits
+
+    monkeypatch.setattr(OpenVinoProbe, "logits", one_off)
+    comparison = climb(found, SIDE)[SHIPPED]
+    assert not comparison.passed and comparison.hard and comparison.detail.startswith("first at logits")
 
 
 def test_watching_codes_changes_no_logit_where_sums_have_no_codes() -> None:
