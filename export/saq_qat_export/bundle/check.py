@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from saq_qat.errors import GateError
+from saq_qat_export.bundle.golden import logits_tolerances
 from saq_qat_export.bundle.manifest_check import check_manifest
-from saq_qat_export.bundle.write import Bundle, logits_tolerances
+from saq_qat_export.bundle.write import Bundle
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.probe import probe_of
 from saq_qat_export.proof.prove import Proof
@@ -69,7 +70,7 @@ def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowe
     """Codes and logits are what the proved graph computes from the golden images, exactly."""
     codes, logits = probe_of(lowered.graph).run(images)
     record, expected = bundle.manifest.golden, {"inputs": images, "logits": logits, **codes}
-    allowed = logits_tolerances(lowered.shipped, logits)
+    allowed = logits_tolerances(lowered.shipped, lowered.graph, images, logits)
     if record.logits_tolerance != allowed:
         raise GateError(f"logits_tolerance is {record.logits_tolerance}, and {allowed} is due, {_AGAIN}")
     with np.load(io.BytesIO(bundle.files[record.file.name])) as golden:

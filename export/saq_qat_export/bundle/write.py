@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
-from saq_qat_export.bundle.golden import golden_codes
+from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
 from saq_qat_export.bundle.records import cpu_record, gate_record, layer_records, sizes_of, tensor_records
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.graph.targets import GRAPH_TARGETS
@@ -39,18 +39,12 @@ __all__ = [
     "MODEL_FILES",
     "Bundle",
     "check_destination",
-    "logits_tolerances",
     "make_bundle",
     "write_bundle",
 ]
 
 MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
 _GOLDEN_FILE = "golden.npz"
-_LOGITS_TOLERANCE = 1e-5
-# A GPU rounds ties otherwise and later layers amplify that: this finds a wrong engine, not a rounding.
-_SHARE_OF_LARGEST_LOGIT = 0.1
-# OpenVINO's float operations turn a rare tie, on other CPUs another one.
-_SHARE_AT_TIES = 0.05
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -84,6 +78,7 @@ def make_bundle(
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
     }
     models = {target: records[MODEL_FILES[target]] for target in lowered.shipped}
+    tolerances = logits_tolerances(lowered.shipped, lowered.graph, golden_images, logits)
     inputs, outputs, preprocessing = _interface(restored.images)
     text = dump_recipe(restored.recipe)
     manifest = Manifest(
@@ -95,7 +90,7 @@ def make_bundle(
         preprocessing=preprocessing,
         labels=restored.images.classes,
         models=models,
-        golden=Golden(records[_GOLDEN_FILE], logits_tolerances(models, logits)),
+        golden=Golden(records[_GOLDEN_FILE], tolerances),
         layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
         sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
@@ -191,14 +186,3 @@ def _golden(
     buffer = io.BytesIO()
     save(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})
     return buffer.getvalue()
-
-
-def logits_tolerances(targets: Iterable[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
-    """How far the logits of a golden image may be off, target by target."""
-    largest = float(np.abs(logits).max())
-    tolerances = {
-        "onnxruntime": _LOGITS_TOLERANCE,
-        "openvino": max(_LOGITS_TOLERANCE, _SHARE_AT_TIES * largest),
-        "tensorrt": _SHARE_OF_LARGEST_LOGIT * largest,
-    }
-    return {target: tolerances[target] for target in targets}
