@@ -20,7 +20,7 @@ class Target:
     Attributes:
         sums: what residual sums and global averages add. ``codes``: its integer kernels write codes, so that
             each convolution's output and both terms of a sum get quantizers; ``shortcut``: a sum runs with a
-            convolution, whose term has no codes; ``float``: no term has codes, and layers write floats.
+            convolution, whose term has no codes.
         products: its kernels multiply codes of two activations (attention).
         full_bytes: it stores 8-bit unsigned codes as uint8 and saturates at 255 for nothing, while a bound of
             127 is a step of its own.
