@@ -1,6 +1,6 @@
 """From the recipe's `data` section to images that can be read by index."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Never
 
@@ -12,7 +12,7 @@ from saq_qat.data.folder import FolderSplit, find_images
 from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
 from saq_qat.data.policy import Policy
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
-from saq_qat.data.subset import limited
+from saq_qat.data.subset import held_out, limited
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Synthetic
 from saq_qat_runtime.bundle.records import Preprocessing
@@ -68,6 +68,8 @@ def _unread(data: Never) -> RecipeError:
 
 
 def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
+    if data.held_out is not None:
+        arrays = _holding_out(arrays, data.held_out)
     train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
     val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
     preprocessing = _preprocessing(data, None, arrays.mean, arrays.std)
@@ -85,6 +87,9 @@ def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
 def _open_folder(data: ImageFolder, seed: int) -> ImageData:
     resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
     train, val, classes = find_images(Path(data.root))
+    if data.held_out is not None:
+        kept, judged = held_out(train.labels, data.held_out)
+        train, val = _chosen(train, kept), _chosen(train, judged)
     paths, labels = _limited(train, data.train_limit, seed, "train_limit")
     preprocessing = _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD)
     whole = data.augmentation == "resized_crop_flip"
@@ -97,6 +102,21 @@ def _open_folder(data: ImageFolder, seed: int) -> ImageData:
         data.workers,
         Policy.of(data, preprocessing.mean),
     )
+
+
+def _holding_out(arrays: Arrays, count: int) -> Arrays:
+    kept, judged = held_out(arrays.train_labels, count)
+    return replace(
+        arrays,
+        train_pixels=arrays.train_pixels[kept],
+        train_labels=arrays.train_labels[kept],
+        val_pixels=arrays.train_pixels[judged],
+        val_labels=arrays.train_labels[judged],
+    )
+
+
+def _chosen(split: FolderSplit, chosen: NDArray[np.int64]) -> FolderSplit:
+    return FolderSplit(tuple(split.paths[index] for index in chosen), split.labels[chosen])
 
 
 def _limited(

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from saq_qat.analysis.study.quantities import Answers
 
-__all__ = ["answers_of", "cross_entropy", "expected_calibration_error", "flips"]
+__all__ = ["answers_of", "cross_entropy", "expected_calibration_error", "flips", "top1"]
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -13,13 +13,17 @@ Labels = npt.NDArray[np.int64]
 
 def answers_of(logits: Logits, labels: Labels, bins: int) -> Answers:
     """Accuracy, loss and calibration of logits (n, classes) for labels (n,)."""
-    right = logits.argmax(axis=1) == labels
     return Answers(
-        100.0 * float(right.mean()),
+        top1(logits, labels),
         cross_entropy(logits, labels),
         expected_calibration_error(logits, labels, bins),
         len(labels),
     )
+
+
+def top1(logits: Logits, labels: Labels) -> float:
+    """Percent of labels (n,) that have the largest of their logits (n, classes)."""
+    return 100.0 * int((logits.argmax(axis=1) == labels).sum()) / len(labels)
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> float:

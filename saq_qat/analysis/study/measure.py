@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.analysis.study.answers import Labels, Logits, answers_of, cross_entropy, flips
+from saq_qat.analysis.study.answers import Labels, Logits, answers_of, cross_entropy, flips, top1
 from saq_qat.analysis.study.arms import image_passes, passes_per_step
 from saq_qat.analysis.study.quantities import Measured, StepCost
 from saq_qat.analysis.study.schema import Measure
@@ -69,7 +69,7 @@ def measure_run(run: Path, settings: Measure, threads: int) -> Measured:
         products=products,
         flips=None if whole is None else flips(fake, whole),
         train_loss=cross_entropy(train_logits, train_labels),
-        train_top1=100.0 * float((train_logits.argmax(axis=1) == train_labels).mean()),
+        train_top1=top1(train_logits, train_labels),
         train_images=len(train_labels),
         sharpness=sharpness(restored.network, lambda: val_batches(some, batch_size=_BATCH), settings.rho),
         step_cost=_step_cost(restored.recipe, run),

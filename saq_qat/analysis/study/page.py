@@ -4,7 +4,14 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from saq_qat.analysis.study.pictures import Panel, arm_panels, difference_panels, inline_svg
+from saq_qat.analysis.study.pictures import (
+    ARMS_LEGEND,
+    DIFFERENCES_LEGEND,
+    Panel,
+    arm_panels,
+    difference_panels,
+    inline_svg,
+)
 from saq_qat.analysis.study.result import StudyResult
 from saq_qat.analysis.study.text import Cells, headline, notes, tables
 
@@ -45,10 +52,9 @@ def page(result: StudyResult) -> str:
         f"<h1>{escape(result.name)}</h1>",
         f"<p>{escape(result.created)}, {escape(result.created_by)}</p>",
         *_plots("Paired differences", differences, drawn[:split]),
-        "<p>Points are seeds, the diamond is their mean, the bar its bootstrap interval.</p>"
-        if split
-        else "",
+        f"<p>{DIFFERENCES_LEGEND}</p>" if split else "",
         *_plots("Arms", first, drawn[split : split + 1]),
+        f"<p>{ARMS_LEGEND}</p>",
         *(line for table in found for line in _table(table)),
         *_plots("All else", others, drawn[split + 1 :]),
         "<h2>How to read this</h2>",

@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "arm_panels", "difference_panels", "inline_svg", "require_packages", "write_pictures"]
+__all__ = [
+    "ARMS_LEGEND",
+    "DIFFERENCES_LEGEND",
+    "Panel",
+    "arm_panels",
+    "difference_panels",
+    "inline_svg",
+    "require_packages",
+    "write_pictures",
+]
 
-_INK, _ACCENT = "#1a1a1f", "#2f7fc8"
+_INK, _ACCENT = "#1a1a1f", "#3f8fdc"
 _WIDTH, _ROW, _MARGIN = 3.6, 0.3, 0.85  # inches
 _KINDS: tuple[Kind, ...] = ("equal epochs", "equal compute", "neither")
 _TITLES = {"equal epochs": "equal epochs", "equal compute": "equal compute", "neither": "neither equal"}
@@ -32,6 +41,10 @@ _STYLE: Any = {
     "axes.titlesize": 10.0,
     "text.parse_math": False,
 }
+
+
+ARMS_LEGEND = "points: seeds; bar: their mean"
+DIFFERENCES_LEGEND = "points: seeds; diamond: their mean; bar: 95 % bootstrap interval"
 
 
 @dataclass(frozen=True)
@@ -84,10 +97,13 @@ def write_pictures(result: StudyResult, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, panels in (("arms", arm_panels(result)), ("differences", difference_panels(result))):
+    for name, panels, legend in (
+        ("arms", arm_panels(result), ARMS_LEGEND),
+        ("differences", difference_panels(result), DIFFERENCES_LEGEND),
+    ):
         for suffix in ("svg", "png") if panels else ():
             path = folder / f"{name}.{suffix}"
-            write_whole(path, _rendered(panels, suffix))
+            write_whole(path, _rendered(panels, suffix, legend))
             written.append(path)
     return written
 
@@ -104,11 +120,13 @@ def inline_svg(panel: Panel, number: int) -> str:
     return text.replace(_INK, "currentColor")
 
 
-def _rendered(panels: Sequence[Panel], suffix: str) -> bytes:
+def _rendered(panels: Sequence[Panel], suffix: str, legend: str = "") -> bytes:
     import matplotlib
 
     with matplotlib.rc_context(rc=_STYLE):
         figure = _figure(panels)
+        if legend:
+            figure.supxlabel(legend, fontsize=8.0, color=_INK)
         content = io.BytesIO()
         plain = suffix == "png"
         figure.savefig(
@@ -154,7 +172,7 @@ def _drawn_arms(result: StudyResult, quantity: Quantity) -> Callable[["Axes"], N
         axes.set_yticks(range(len(result.arms)), [arm.name for arm in result.arms])
         for row, arm in enumerate(result.arms):
             values = list(_values(result.runs, arm.name, quantity))
-            axes.plot(values, _around(row, len(values)), "o", color=_ACCENT, alpha=0.55, markersize=4.5)
+            axes.plot(values, _around(row, len(values)), "o", color=_ACCENT, alpha=0.75, markersize=4.5)
             spread = arm.quantities.get(quantity.key)
             if spread is not None:
                 axes.plot([spread.mean] * 2, [row - 0.3, row + 0.3], color=_INK, linewidth=1.6)
@@ -178,7 +196,7 @@ def _drawn_differences(
                 _around(row, len(pair.seeds)),
                 "o",
                 color=_ACCENT,
-                alpha=0.55,
+                alpha=0.75,
                 markersize=4.5,
             )
             if pair.bootstrap is not None:

@@ -44,7 +44,7 @@ def _gradient(
     total, count = 0.0, 0
     sums = [torch.zeros_like(slot.detach()) for slot in slots]
     for images, labels in batches:
-        loss = F.cross_entropy(network(images).float(), labels, reduction="sum")
+        loss = F.cross_entropy(network(images), labels, reduction="sum")
         torch._foreach_add_(sums, list(torch.autograd.grad(loss, list(slots))))
         total += float(loss.detach())
         count += len(labels)
@@ -56,6 +56,6 @@ def _gradient(
 def _loss(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     total, count = 0.0, 0
     for images, labels in batches:
-        total += float(F.cross_entropy(network(images).float(), labels, reduction="sum"))
+        total += float(F.cross_entropy(network(images), labels, reduction="sum"))
         count += len(labels)
     return total / count
