@@ -43,7 +43,7 @@ class Stub:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.command = (sys.executable, str(STUB))
+        self.command: tuple[str, ...] = (sys.executable, str(STUB))
         (folder / "recipe.yaml").write_text(RECIPE)
         self.prepared = self.prepare()
         self.lay_out()

@@ -14,12 +14,9 @@ ROOT = Path(__file__).parents[3]
 PLAIN = 'train.stages.1.method={"kind": "plain"}'
 
 
-def study(recipe: str = "quickstart.yaml", **arms: Arm) -> Study:
-    return Study(version=1, name="small", recipe=recipe, seeds=(0,), arms=arms)
-
-
 def resolve(**arms: Arm) -> None:
-    resolve_arms(study(**arms), ROOT / "configs")
+    study = Study(version=1, name="small", recipe="quickstart.yaml", seeds=(0,), arms=arms)
+    resolve_arms(study, ROOT / "configs")
 
 
 def refusal(**arms: Arm) -> str:

@@ -30,10 +30,6 @@ class Network(nn.Module):
 def network() -> Network:
     torch.manual_seed(0)
     return Network().double()
-    layers = [
-        QuantLinear(nn.Linear(*size), Quantizer(weight_grid("saq", 4), bits=4)) for size in ((12, 8), (8, 3))
-    ]
-    return nn.Sequential(nn.Flatten(), layers[0], nn.BatchNorm1d(8), nn.ReLU(), layers[1]).double()
 
 
 def batches() -> Iterable[tuple[Tensor, Tensor]]:

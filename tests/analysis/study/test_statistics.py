@@ -102,7 +102,8 @@ def test_a_spread_is_mean_and_deviation_with_one_less(values: list[float]) -> No
         return
     assert found is not None
     mean = sum(values) / len(values)
-    assert (found.n, found.mean) == (len(values), pytest.approx(mean, abs=1e-9))
+    assert found.n == len(values)
+    assert found.mean == pytest.approx(mean, abs=1e-9)
     if len(values) == 1:
         assert found.deviation is None
     else:
