@@ -129,7 +129,7 @@ def _run_result(job: Job, folder: Path) -> RunResult:
 
 
 def _lambda_max(run: Path, checkpoint_sha256: str) -> float | None:
-    """Largest eigenvalue that an analysis of this checkpoint found; None without one.
+    """Largest eigenvalue that an analysis of this checkpoint found and that converged; None without one.
 
     Raises:
         ModelError: the file is damaged.
@@ -139,7 +139,8 @@ def _lambda_max(run: Path, checkpoint_sha256: str) -> float | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["checkpoint_sha256"] != checkpoint_sha256 or not found.get("eigenvalues"):
+        converged = (found.get("lanczos") or {}).get("converged", True)
+        if found["checkpoint_sha256"] != checkpoint_sha256 or not found.get("eigenvalues") or not converged:
             return None
         return float(max(found["eigenvalues"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
