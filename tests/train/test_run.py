@@ -76,7 +76,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 def log_without_speed(folder: Path) -> list[dict[str, object]]:
     lines = read_log(folder / "log.jsonl")
     return [
-        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds", "waited")}
+        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds", "step_seconds", "waited")}
         for line in lines
     ]
 
