@@ -2,8 +2,9 @@
 
 What an image may be, wherever it comes from:
 
-- BMP, JPEG, PNG, PPM or WebP with 8 bits per channel. A 16-bit colour PNG counts, as Pillow reads the high
-  byte of each channel; 16- and 32-bit greyscale is refused, because Pillow would clip it to white.
+- BMP, GIF, JPEG, PNG, PPM, TIFF or WebP with 8 bits per channel. A 16-bit colour PNG counts, as Pillow reads
+  the high byte of each channel; 16- and 32-bit greyscale is refused, because Pillow would clip it to white.
+  Of several pictures in one file, the first.
 - Upright as its EXIF orientation says. Transparency is dropped, not blended. Greyscale, palettes and CMYK
   become RGB (or one channel for a network of one).
 - 1 to `PIXEL_LIMIT` pixels, and no more than `LONGEST_ASPECT` times as long as wide: a thin strip is small
@@ -53,7 +54,7 @@ ImageLike: TypeAlias = "str | PathLike[str] | bytes | NDArray[np.uint8] | Image"
 PIXEL_LIMIT = 50_000_000
 LONGEST_ASPECT = 100
 # Other formats could start external programs.
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow raises for damaged files, beyond OSError.

@@ -1,0 +1,1 @@
+"""How sharp the loss is around trained weights, and what training looked like."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from saq_qat import __version__
+from saq_qat.cli.analyze import analyze
 from saq_qat.cli.bench import bench
 from saq_qat.cli.build import build
 from saq_qat.cli.check import check
@@ -44,6 +45,7 @@ app.command()(export)
 app.command()(build)
 app.command()(verify)
 app.command()(bench)
+app.command()(analyze)
 app.command()(report)
 app.command()(study)
 app.command(hidden=True)(measure)

@@ -11,7 +11,11 @@ from saq_qat.errors import DataError
 
 __all__ = ["FolderSplit", "find_images"]
 
-_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+# Of the formats that the runtime opens, so that what is trained on can be served.
+_EXTENSIONS = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
 _LAYOUT = (
     "Expected layout: {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, with the same classes in both."
 )
@@ -25,7 +29,7 @@ class FolderSplit:
     labels: NDArray[np.int64]
 
 
-def find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
+def find_images(root: Path, val_folder: str = "val") -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
     """The training split, the validation split and the classes: the sorted folder names of root/train.
 
     Only names are read, not images; names that start with a dot are passed over. Raises DataError for
@@ -33,25 +37,25 @@ def find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
     cannot be listed.
     """
     try:
-        return _find_images(root)
+        return _find_images(root, val_folder)
     except OSError as error:
         raise DataError(
             f"'{error.filename}' cannot be read: {error.strerror}. Check its permissions."
         ) from error
 
 
-def _find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
+def _find_images(root: Path, val_folder: str) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]:
     classes = _class_names(root, "train")
-    val_classes = _class_names(root, "val")
+    val_classes = _class_names(root, val_folder)
     unknown = sorted(set(val_classes) - set(classes))
     if unknown:
         raise DataError(
-            f"Every class of val must be in train; '{root / 'val'}' alone has {', '.join(unknown)}. "
+            f"Every class of val must be in train; '{root / val_folder}' alone has {', '.join(unknown)}. "
             f"{_LAYOUT.format(root=root)}"
         )
     return (
         _split(root / "train", classes, classes),
-        _split(root / "val", val_classes, classes),
+        _split(root / val_folder, val_classes, classes),
         tuple(classes),
     )
 
@@ -59,8 +63,9 @@ def _find_images(root: Path) -> tuple[FolderSplit, FolderSplit, tuple[str, ...]]
 def _class_names(root: Path, split: str) -> list[str]:
     folder = root / split
     if not folder.is_dir():
+        other = " Or set data.val_folder=test." if split == "val" and (root / "test").is_dir() else ""
         raise DataError(
-            f"data.root has no folder '{folder}' (from {Path.cwd()}). {_LAYOUT.format(root=root)}"
+            f"data.root has no folder '{folder}' (from {Path.cwd()}). {_LAYOUT.format(root=root)}{other}"
         )
     names = sorted(
         entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from saq_qat.data.transforms import ChooseBox, Pixels, read_crop, read_square, read_whole, resized_crop
+from saq_qat.data.transforms import (
+    ChooseBox,
+    ImageFile,
+    Pixels,
+    read_crop,
+    read_square,
+    read_whole,
+    resized_crop,
+)
 
 __all__ = ["CACHE_BYTES", "FileImages", "Images", "MemoryImages", "WholeFileImages"]
 
@@ -83,9 +90,9 @@ class MemoryImages(Images):
 
 
 class WholeFileImages(Images):
-    """Images of files at their own size, decoded whenever they are read."""
+    """Images of files, or of their content in memory, at their own size, decoded whenever they are read."""
 
-    def __init__(self, paths: Sequence[Path], labels: NDArray[np.int64]) -> None:
+    def __init__(self, paths: Sequence[ImageFile], labels: NDArray[np.int64]) -> None:
         self.paths = tuple(paths)
         self.labels = labels
 
@@ -105,10 +112,10 @@ class FileImages(Images):
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[ImageFile],
         labels: NDArray[np.int64],
         image_size: int,
-        resize: int,
+        resize: int | None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.paths = tuple(paths)

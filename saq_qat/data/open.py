@@ -1,5 +1,6 @@
 """From the recipe's `data` section to images that can be read by index."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Never
@@ -8,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saq_qat.data.augment import Augmentation
-from saq_qat.data.folder import FolderSplit, find_images
+from saq_qat.data.folder import find_images
 from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
+from saq_qat.data.parquet import read_parquet
 from saq_qat.data.policy import Policy
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
 from saq_qat.data.subset import held_out, limited
+from saq_qat.data.transforms import ImageFile
 from saq_qat.errors import RecipeError
-from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Synthetic
+from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Parquet, Synthetic
 from saq_qat_runtime.bundle.records import Preprocessing
 
 __all__ = ["ImageData", "open_data"]
@@ -50,6 +53,8 @@ def open_data(data: Data, seed: int) -> ImageData:
     match data:
         case ImageFolder():
             return _open_folder(data, seed)
+        case Parquet():
+            return _open_parquet(data, seed)
         case Digits():
             return _open_arrays(data, digits_arrays(data), seed)
         case Cifar():
@@ -84,18 +89,53 @@ def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
     )
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Images of a split that are decoded when they are read, and their labels int64 [N]."""
+
+    files: Sequence[ImageFile]
+    labels: NDArray[np.int64]
+
+    def limited(self, limit: int | None, seed: int, key: str) -> "_Files":
+        return self.chosen(limited(self.labels, limit, seed, key))
+
+    def chosen(self, indices: NDArray[np.int64]) -> "_Files":
+        return _Files([self.files[index] for index in indices], self.labels[indices])
+
+
 def _open_folder(data: ImageFolder, seed: int) -> ImageData:
     resize = data.resize if data.resize is not None else round(data.image_size * 8 / 7)
-    train, val, classes = find_images(Path(data.root))
+    train, val, classes = find_images(Path(data.root), data.val_folder)
+    splits = _Files(train.paths, train.labels), _Files(val.paths, val.labels)
+    return _open_files(data, *splits, classes, resize, seed)
+
+
+def _open_parquet(data: Parquet, seed: int) -> ImageData:
+    train, val, classes = read_parquet(data)
+    splits = _Files(train.images, train.labels), _Files(val.images, val.labels)
+    return _open_files(data, *splits, classes, data.resize, seed)
+
+
+def _open_files(
+    data: ImageFolder | Parquet,
+    train: _Files,
+    val: _Files,
+    classes: tuple[str, ...],
+    resize: int | None,
+    seed: int,
+) -> ImageData:
     if data.held_out is not None:
         kept, judged = held_out(train.labels, data.held_out)
-        train, val = _chosen(train, kept), _chosen(train, judged)
-    paths, labels = _limited(train, data.train_limit, seed, "train_limit")
+        train, val = train.chosen(kept), train.chosen(judged)
+    train = train.limited(data.train_limit, seed, "train_limit")
+    val = val.limited(data.val_limit, 0, "val_limit")
     preprocessing = _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD)
     whole = data.augmentation == "resized_crop_flip"
     return ImageData(
-        WholeFileImages(paths, labels) if whole else FileImages(paths, labels, data.image_size, resize),
-        FileImages(*_limited(val, data.val_limit, 0, "val_limit"), data.image_size, resize),
+        WholeFileImages(train.files, train.labels)
+        if whole
+        else FileImages(train.files, train.labels, data.image_size, resize),
+        FileImages(val.files, val.labels, data.image_size, resize),
         classes,
         preprocessing,
         data.augmentation,
@@ -113,17 +153,6 @@ def _holding_out(arrays: Arrays, count: int) -> Arrays:
         val_pixels=arrays.train_pixels[judged],
         val_labels=arrays.train_labels[judged],
     )
-
-
-def _chosen(split: FolderSplit, chosen: NDArray[np.int64]) -> FolderSplit:
-    return FolderSplit(tuple(split.paths[index] for index in chosen), split.labels[chosen])
-
-
-def _limited(
-    split: FolderSplit, limit: int | None, seed: int, key: str
-) -> tuple[list[Path], NDArray[np.int64]]:
-    chosen = limited(split.labels, limit, seed, key)
-    return [split.paths[index] for index in chosen], split.labels[chosen]
 
 
 def _preprocessing(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saq_qat.data.cifar_binary import binary_form, find_binary, read_binary
 from saq_qat.data.counter import Stream, uniforms
 from saq_qat.data.subset import stratified_order
 from saq_qat.data.transforms import Pixels, fit
@@ -69,13 +70,40 @@ def _digits_file() -> Path:
 
 
 def cifar_arrays(data: Cifar) -> Arrays:
-    """CIFAR-10 or -100 (Krizhevsky, 2009) from its python archive; 50,000 to train, 10,000 to validate.
+    """CIFAR-10 or -100 (Krizhevsky, 2009); 50,000 to train, 10,000 to validate.
 
-    torchvision unpickles the files only after their MD5 sums were found right. Raises DataError if they are
-    not.
+    From the binary archive where it is there, else from the python one, whose files torchvision unpickles
+    only after their MD5 sums were found right. Both hold the same images in the same order, and name the
+    same classes: the order of the labels is theirs, which is alphabetical (of CIFAR-10: airplane, automobile,
+    bird, cat, deer, dog, frog, horse, ship, truck).
+
+    Raises DataError if there is neither, or one that is changed or cut short.
     """
+    form = binary_form(data.kind, data.labels)
+    folder = find_binary(Path(data.root), form)
+    if folder is None:
+        return _cifar_of_python(data)
+    train, val, classes = read_binary(folder, form)
+    _, mean, std = _CIFAR[data.kind]
+    return Arrays(
+        _squares(train.pixels, data.image_size),
+        train.labels,
+        _squares(val.pixels, data.image_size),
+        val.labels,
+        classes,
+        mean,
+        std,
+    )
+
+
+def _cifar_of_python(data: Cifar) -> Arrays:
     from torchvision import datasets  # a second, which other data need not wait
 
+    if data.labels == "coarse":
+        raise DataError(
+            "data.labels: coarse are read from the binary archive of CIFAR-100 alone, and "
+            f"'{data.root}' has none: no cifar-100-binary. Get it from https://www.cs.toronto.edu/~kriz/cifar.html."
+        )
     name, mean, std = _CIFAR[data.kind]
     dataset = getattr(datasets, name)
     try:
@@ -83,7 +111,8 @@ def cifar_arrays(data: Cifar) -> Arrays:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"data.root must hold the extracted archive of {data.kind}: "
-            f"'{Path(data.root) / dataset.base_folder}' is missing, incomplete or changed ({error}). "
+            f"'{Path(data.root) / dataset.base_folder}' is missing, incomplete or changed ({error}), and the "
+            f"binary archive's {binary_form(data.kind, data.labels).folder} is not there. "
             f"Nothing is downloaded by itself: get {dataset.url} and extract it into '{data.root}'."
         ) from error
     return Arrays(

@@ -5,6 +5,7 @@ What an image may be and how it is prepared stands in `saq_qat_runtime.preproces
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +23,8 @@ from saq_qat_runtime.preprocess import Pixels, fit
 __all__ = [
     "Box",
     "ChooseBox",
+    "EncodedImage",
+    "ImageFile",
     "Pixels",
     "fit",
     "network_input",
@@ -37,26 +40,40 @@ Box: TypeAlias = tuple[int, int, int, int]
 ChooseBox: TypeAlias = Callable[[int, int], Box]
 """A rectangle for an image of that width and height."""
 
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file that lies in memory; ``name`` is what messages call it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile: TypeAlias = Path | EncodedImage
+
 # EXIF orientations from here on change width for height.
 _ON_ITS_SIDE = 5
 
 
-def read_square(path: Path, image_size: int, resize: int | None) -> Pixels:
+def read_square(path: ImageFile, image_size: int, resize: int | None) -> Pixels:
     """An image file as evaluation sees it: uint8 [image_size, image_size, 3].
 
     Raises DataError, naming the file, for anything that the runtime refuses too.
     """
     with _naming(path):
-        return fit(preprocess.open_upright(path), image_size, resize)
+        return fit(preprocess.open_upright(_file(path)), image_size, resize)
 
 
-def read_whole(path: Path) -> Pixels:
+def read_whole(path: ImageFile) -> Pixels:
     """An image file upright at its own size, uint8 [H, W, 3]; raises as `read_square`."""
     with _naming(path):
-        return np.asarray(preprocess.open_upright(path))
+        return np.asarray(preprocess.open_upright(_file(path)))
 
 
-def read_crop(path: Path, image_size: int, choose: ChooseBox) -> Pixels:
+def read_crop(path: ImageFile, image_size: int, choose: ChooseBox) -> Pixels:
     """A rectangle of an image file, resized: uint8 [image_size, image_size, 3]; raises as `read_square`.
 
     Where the rectangle is several times as large as the square, a JPEG is decoded at half, a quarter or an
@@ -64,9 +81,11 @@ def read_crop(path: Path, image_size: int, choose: ChooseBox) -> Pixels:
     filter still averages what it should: on photographs numbers differ by half a level of 255 in the mean.
     """
     with _naming(path):
-        image = preprocess.open_undecoded(path)
+        image = preprocess.open_undecoded(_file(path))
         orientation = preprocess.orientation(image)
-        box = choose(*(image.size[::-1] if orientation >= _ON_ITS_SIDE else image.size))
+        # Pillow turns a TIFF while it decodes it, and says its size as it will be.
+        turns = orientation >= _ON_ITS_SIDE and image.format != "TIFF"
+        box = choose(*(image.size[::-1] if turns else image.size))
         left, upper, right, lower = box
         spare = min(right - left, lower - upper) // (2 * image_size)
         factor = _reduced(image, spare, is_upright=orientation == 1)
@@ -94,8 +113,12 @@ def resized_crop(image: Image.Image, image_size: int, box: tuple[float, ...]) ->
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=(left, upper, right, lower)))
 
 
+def _file(path: ImageFile) -> Path | bytes:
+    return path.content if isinstance(path, EncodedImage) else path
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: ImageFile) -> Iterator[None]:
     try:
         yield
     except InputError as error:

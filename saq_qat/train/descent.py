@@ -11,7 +11,9 @@ from saq_qat.optim.passes import Objective
 from saq_qat.recipe.schema import DescentStage
 from saq_qat.train.checkpoint import Position
 from saq_qat.train.compilation import choose_execution
+from saq_qat.train.consecutive import ConsecutiveGradients
 from saq_qat.train.optimizer_state import load_training_state, training_state
+from saq_qat.train.reporting import is_logged
 from saq_qat.train.state import Training
 
 __all__ = ["Descent"]
@@ -46,6 +48,7 @@ class Descent:
             self.execution.compiled,
         )
         self.method = build_step(objective, self.optimizer, stage.method, max_norm=train.optimizer.max_norm)
+        self._consecutive = ConsecutiveGradients(self.parameters.values())
 
     def rate(self, at: Position) -> float:
         """Learning rate of the batch at a position in this stage."""
@@ -54,6 +57,17 @@ class Descent:
             peak=self.stage.lr,
             steps=self.stage.epochs * self._batches,
             warmup=round(self.stage.warmup_epochs * self._batches),
+        )
+
+    def turn(self, batch: int, *, finite: bool) -> float | None:
+        """Cosine between the gradients of the step just made, of a batch counted from 1, and the one before.
+
+        None where the step is not logged, or either of the two was skipped.
+        """
+        logged = is_logged(batch, self._batches)
+        after = batch % self._batches + 1
+        return self._consecutive.after_step(
+            finite=finite, logged=logged, next_logged=is_logged(after, self._batches)
         )
 
     def tensors(self) -> dict[str, Tensor]:

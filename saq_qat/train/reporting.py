@@ -6,20 +6,34 @@ from saq_qat.train.log import clip_levels
 from saq_qat.train.progress import Progress
 from saq_qat.train.state import Training
 
-__all__ = ["report_batch", "report_epoch", "report_step"]
+__all__ = ["is_logged", "report_batch", "report_epoch", "report_step"]
 
 _LINES_PER_EPOCH = 20
 
 
+def is_logged(batch: int, batches: int) -> bool:
+    """Whether the step of a batch, counted from 1, has a line of its own."""
+    return batch % max(1, batches // _LINES_PER_EPOCH) == 0 or batch == batches
+
+
 def report_step(
-    training: Training, stage: DescentStage, result: StepResult, rate: float, images_per_second: float
+    training: Training,
+    stage: DescentStage,
+    result: StepResult,
+    rate: float,
+    images_per_second: float,
+    step_cosine: float | None,
 ) -> None:
-    """Show every step, log some twenty an epoch and every one that was skipped."""
-    batch, every = training.position.batch, max(1, training.batches // _LINES_PER_EPOCH)
+    """Show every step, log some twenty an epoch and every one that was skipped.
+
+    Args:
+        step_cosine: of the angle between this step's gradient and that of the step before, if it is known.
+    """
+    batch = training.position.batch
     where = {"stage": stage.kind, "epoch": training.position.epoch + 1}
     if not result.finite:
         training.write_log("skipped", **where)
-    elif batch % every == 0 or batch == training.batches:
+    elif is_logged(batch, training.batches):
         training.write_log(
             "step",
             **where,
@@ -29,6 +43,7 @@ def report_step(
             gradient_norm=result.gradient_norm,
             epsilon_norm=result.epsilon_norm,
             cosine=result.cosine,
+            step_cosine=step_cosine,
             images_per_second=round(images_per_second, 1),
         )
     _show(training, stage, result.loss, batch, images_per_second=images_per_second)

@@ -167,7 +167,8 @@ def _train_epoch(training: Training, descent: Descent) -> None:
             training.average.update(at.epoch * training.batches + at.batch)
         training.move(batch=at.batch + 1, step=at.step + 1)
         seconds, clock = time.monotonic() - clock, time.monotonic()
-        report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds)
+        angle = descent.turn(training.position.batch, finite=result.finite)
+        report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds, angle)
         _save_if_due(training, descent)
     training.step_seconds = (clock - started) / max(1, training.batches - start_batch)
     training.epoch_waited = batches.seconds

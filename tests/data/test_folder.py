@@ -94,3 +94,12 @@ def test_a_folder_that_cannot_be_listed_is_named(
     monkeypatch.setattr(os, "scandir", refuse_bees)
     with pytest.raises(DataError, match=r"train/bee' cannot be read: Permission denied"):
         find_images(root)
+
+
+def test_the_validation_folder_may_have_another_name(make_folder: MakeFolder) -> None:
+    root = make_folder(train=1, val=1)
+    (root / "val").rename(root / "test")
+    with pytest.raises(DataError, match=r"set data\.val_folder=test"):
+        find_images(root)
+    _, val, _ = find_images(root, "test")
+    assert [path.parent.parent.name for path in val.paths] == ["test"] * 3

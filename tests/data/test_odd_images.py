@@ -14,7 +14,7 @@ from saq_qat.data.transforms import network_input, read_square
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
-from saq_qat_runtime.preprocess import preprocess
+from saq_qat_runtime.preprocess import FORMATS, preprocess
 
 SETTINGS = (
     Preprocessing(16, 20, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -52,7 +52,7 @@ def _strip(random: Generator) -> tuple[str, bytes]:
 
 
 def _tiny(random: Generator) -> tuple[str, bytes]:
-    kind = str(random.choice(["PNG", "BMP", "PPM", "JPEG", "WEBP"]))
+    kind = str(random.choice(FORMATS))
     return _saved(_photo(random, int(random.integers(1, 3)), int(random.integers(1, 3))), kind)
 
 
@@ -74,7 +74,7 @@ def _with_alpha(random: Generator) -> tuple[str, bytes]:
 def _turned(random: Generator) -> tuple[str, bytes]:
     exif = Image.Exif()
     exif[0x0112] = int(random.integers(0, 12))  # 1 to 8 have a meaning
-    return _saved(_photo(random), str(random.choice(["JPEG", "PNG", "WEBP"])), exif=exif)
+    return _saved(_photo(random), str(random.choice(["JPEG", "PNG", "WEBP", "TIFF"])), exif=exif)
 
 
 def _broken_exif(random: Generator) -> tuple[str, bytes]:
@@ -87,29 +87,48 @@ def _other_mode(random: Generator) -> tuple[str, bytes]:
 
 
 def _cut(random: Generator) -> tuple[str, bytes]:
-    suffix, content = _saved(_photo(random, 40, 50), str(random.choice(["JPEG", "PNG", "WEBP", "BMP"])))
+    suffix, content = _saved(_photo(random, 40, 50), str(random.choice(["JPEG", "PNG", "GIF", "TIFF"])))
     return suffix, content[: int(random.integers(0, len(content)))]
 
 
 def _damaged(random: Generator) -> tuple[str, bytes]:
-    suffix, content = _saved(_photo(random), str(random.choice(["JPEG", "PNG", "WEBP", "BMP", "PPM"])))
+    suffix, content = _saved(_photo(random), str(random.choice(FORMATS)))
     changed = bytearray(content)
     for place in random.integers(0, len(changed), 3):
         changed[place] = random.integers(0, 256)
     return suffix, bytes(changed)
 
 
+def _deep_tiff(random: Generator) -> tuple[str, bytes]:
+    return _saved(Image.fromarray(random.integers(0, 2**16, (9, 12)).astype(np.uint16)), "TIFF")
+
+
+def _several(random: Generator) -> tuple[str, bytes]:
+    frames = [_photo(random, 9, 12) for _ in range(3)]
+    kind = str(random.choice(["GIF", "TIFF"]))
+    return _saved(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
 def _foreign(random: Generator) -> tuple[str, bytes]:
-    kind = str(random.choice(["GIF", "TIFF", "ICO"]))
+    kind = str(random.choice(["TGA", "PCX", "ICO"]))
     return ".png", _saved(_photo(random, 20, 20), kind)[1]
 
 
 MAKERS: tuple[Maker, ...] = (
     _deep, _deep_pgm, _deep_colour_ppm, _strip, _tiny, _transparent_palette, _clear_colour, _with_alpha,
-    _turned, _broken_exif, _other_mode, _cut, _damaged, _foreign,
+    _turned, _broken_exif, _other_mode, _cut, _damaged, _deep_tiff, _several, _foreign,
 )  # fmt: skip
-REFUSED = {_deep, _deep_pgm, _foreign}
-ACCEPTED = {_deep_colour_ppm, _tiny, _transparent_palette, _clear_colour, _with_alpha, _turned, _other_mode}
+REFUSED = {_deep, _deep_pgm, _deep_tiff, _foreign}
+ACCEPTED = {
+    _deep_colour_ppm,
+    _tiny,
+    _transparent_palette,
+    _clear_colour,
+    _with_alpha,
+    _turned,
+    _other_mode,
+    _several,
+}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of corrupt EXIF data

@@ -203,3 +203,23 @@ def test_images_that_would_fill_memory_are_refused_unread(size: tuple[int, int],
     Image.new("1", size).save(path)
     with pytest.raises(DataError, match=r"bomb\.png.*(pixels as given|too large|longer than 100:1)"):
         read_square(path, 16, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_crop_is_chosen_in_the_upright_image_of_every_format(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph(60, 40).save(tmp_path / "turned", kind, exif=exif)
+    whole = read_whole(tmp_path / "turned")
+    sizes: list[tuple[int, int]] = []
+
+    def choose(width: int, height: int) -> tuple[int, int, int, int]:
+        sizes.append((width, height))
+        return 3, 5, 33, 35
+
+    crop = read_crop(tmp_path / "turned", 30, choose)
+    assert sizes == [whole.shape[1::-1]]
+    assert np.array_equal(crop, whole[5:35, 3:33])

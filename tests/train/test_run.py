@@ -73,12 +73,13 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-def log_without_speed(folder: Path) -> list[dict[str, object]]:
+NOT_REPEATED = ("images_per_second", "seconds", "step_seconds", "waited", "step_cosine")
+"""Speed; and the angle to a gradient that no checkpoint holds."""
+
+
+def log_that_repeats(folder: Path) -> list[dict[str, object]]:
     lines = read_log(folder / "log.jsonl")
-    return [
-        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds", "step_seconds", "waited")}
-        for line in lines
-    ]
+    return [{k: v for k, v in line.items() if k not in NOT_REPEATED} for line in lines]
 
 
 def test_stages_follow_each_other_and_every_epoch_is_judged(finished: Finished) -> None:
@@ -137,11 +138,18 @@ def test_a_run_restores_to_the_network_that_was_judged(finished: Finished) -> No
     assert not restored.network.training
 
 
+def test_every_step_but_the_first_of_a_stage_says_how_far_its_gradient_turned(finished: Finished) -> None:
+    steps = [line for line in read_log(finished.folder / "log.jsonl") if line["event"] == "step"]
+    first = [index for index, line in enumerate(steps) if line["stage"] != steps[index - 1]["stage"]]
+    assert [index for index, line in enumerate(steps) if "step_cosine" not in line] == first
+    assert all(-1 <= line.get("step_cosine", 0) <= 1 for line in steps)
+
+
 def test_resuming_a_finished_run_changes_nothing(finished: Finished) -> None:
-    before, log = weights(finished.folder), log_without_speed(finished.folder)
+    before, log = weights(finished.folder), log_that_repeats(finished.folder)
     run_training(recipe(), finished.folder, resume=True)
     assert weights(finished.folder) == before
-    assert log_without_speed(finished.folder) == log
+    assert log_that_repeats(finished.folder) == log
 
 
 @pytest.mark.parametrize("step", [8, 17])
@@ -153,7 +161,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert stopped.value.exit_code == 143
     run_training(recipe(), tmp_path, resume=True)
     assert weights(tmp_path) == weights(finished.folder)
-    assert log_without_speed(tmp_path) == log_without_speed(finished.folder)
+    assert log_that_repeats(tmp_path) == log_that_repeats(finished.folder)
 
 
 KILLED = """
@@ -185,7 +193,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(finished: Finished, t
     kill_after_ten_steps(written, tmp_path / "run")
     run_training(recipe(), tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == weights(finished.folder)
-    assert log_without_speed(tmp_path / "run") == log_without_speed(finished.folder)
+    assert log_that_repeats(tmp_path / "run") == log_that_repeats(finished.folder)
 
 
 @pytest.mark.slow  # the compiler takes a quarter of a minute for each stage
@@ -200,8 +208,8 @@ def test_a_compiled_run_goes_on_bit_for_bit_after_it_was_killed(tmp_path: Path) 
     kill_after_ten_steps(written, tmp_path / "run")
     run_training(compiled, tmp_path / "run", resume=True)
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
-    lines = log_without_speed(tmp_path / "run")
-    assert lines == log_without_speed(tmp_path / "whole")
+    lines = log_that_repeats(tmp_path / "run")
+    assert lines == log_that_repeats(tmp_path / "whole")
     stages = [line for line in lines if line["event"] == "execution"]
     assert [line["stage"] for line in stages] == ["float", "quantized", "deploy"]
     assert all(line["compiled"] and line["memory_format"] == "channels_last" for line in stages)

@@ -120,7 +120,7 @@ class QuantLayer(nn.Module):
                 x, bias = x - offset, held if bias is None else bias + held
         if self.slot is None or not self.slot_apart:
             return self.compute(x, self.quantized_weight(), bias)
-        product = self.compute(x, self._scaled(self._projected()), bias)
+        product = self.compute(x, self._scaled(self.projected_weight()), bias)
         return product.float() + self.compute(x, self._scaled(self.slot.detach()), None).float()
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -197,11 +197,11 @@ class QuantLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """Q(v) + slot, times sigma if ``rescale_std``, times the gain of a folded BatchNorm."""
-        quantized = self._projected()
+        quantized = self.projected_weight()
         return self._scaled(quantized if self.slot is None else quantized + self.slot)
 
-    def _projected(self) -> Tensor:
-        """Q(v), or Q(v + shift)."""
+    def projected_weight(self) -> Tensor:
+        """Q(v), or Q(v + shift): the weight's shape, on the grid, before any scaling."""
         weight: Tensor = self.weight
         if self.shift is not None and self.shift_space == "raw":
             weight = weight + self.shift

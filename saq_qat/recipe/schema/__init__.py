@@ -5,7 +5,16 @@ description that editors show (`saq-qat schema`).
 """
 
 from saq_qat.recipe.schema.base import Bits, Section
-from saq_qat.recipe.schema.data import Cifar, Data, Digits, ImageFolder, RandAugment, RandomErasing, Synthetic
+from saq_qat.recipe.schema.data import (
+    Cifar,
+    Data,
+    Digits,
+    ImageFolder,
+    Parquet,
+    RandAugment,
+    RandomErasing,
+    Synthetic,
+)
 from saq_qat.recipe.schema.deploy import Cpu, Deploy, OnnxRuntime, Target, Thresholds
 from saq_qat.recipe.schema.method import EfficientTraining, Plain, Sam, Saq
 from saq_qat.recipe.schema.model import Model
@@ -47,6 +56,7 @@ __all__ = [
     "OnnxRuntime",
     "Optimizer",
     "Override",
+    "Parquet",
     "Plain",
     "Quant",
     "QuantizedStage",

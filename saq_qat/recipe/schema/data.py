@@ -7,7 +7,7 @@ from pydantic import Field
 
 from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section
 
-__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "RandAugment", "RandomErasing", "Synthetic"]
+__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "Parquet", "RandAugment", "RandomErasing", "Synthetic"]
 
 
 class RandAugment(Section):
@@ -69,6 +69,15 @@ class _Images(Section):
             )
 
 
+def _crop_fits(image_size: int, resize: int | None) -> Iterator[BrokenRule]:
+    if resize is not None and resize < image_size:
+        yield (
+            "resize",
+            f"the centre crop of image_size {image_size} needs a short side of at least {image_size} "
+            f"(got {resize})",
+        )
+
+
 class Digits(_Images):
     """Handwritten digits that come with scikit-learn: 1797 grey scans of 8x8 pixels in 10 classes."""
 
@@ -84,8 +93,18 @@ class Cifar(_Images):
     kind: Literal["cifar10", "cifar100"] = Field(description="CIFAR-10 or CIFAR-100.")
     root: str = Field(
         min_length=1,
-        description="Folder of the extracted CIFAR python archive, relative to the working directory.",
+        description="Folder of the extracted CIFAR archive, binary or python, relative to the working "
+        "directory.",
     )
+    labels: Literal["fine", "coarse"] = Field(
+        default="fine",
+        description="Of CIFAR-100: 100 classes, or 20; the latter from the binary archive.",
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        yield from super().broken_rules()
+        if self.labels == "coarse" and self.kind == "cifar10":
+            yield "labels", "CIFAR-10 has one kind of labels, but labels is 'coarse', of CIFAR-100"
 
 
 class ImageFolder(_Images):
@@ -101,15 +120,39 @@ class ImageFolder(_Images):
         default=None,
         description="Short side before the centre crop of evaluation; image_size * 8 / 7 if null.",
     )
+    val_folder: str = Field(
+        default="val", min_length=1, description="Name of the folder that is validated on, in place of val."
+    )
 
     def broken_rules(self) -> Iterator[BrokenRule]:
         yield from super().broken_rules()
-        if self.resize is not None and self.resize < self.image_size:
-            yield (
-                "resize",
-                f"the centre crop of image_size {self.image_size} needs a short side of at least "
-                f"{self.image_size} (got {self.resize})",
-            )
+        yield from _crop_fits(self.image_size, self.resize)
+
+
+class Parquet(_Images):
+    """Images in Parquet files as the Hugging Face hub keeps them."""
+
+    kind: Literal["parquet"] = Field(description="Images in Parquet files, as the Hugging Face hub has them.")
+    root: str = Field(
+        min_length=1,
+        description="Folder with train-*.parquet or train/*.parquet, and the same of the validation split, "
+        "there or below; relative to the working directory.",
+    )
+    image_size: Count = Field(default=224, description="Side of the square network input, in pixels.")
+    resize: Count | None = Field(
+        default=None,
+        description="Short side before the centre crop of evaluation; if null, images become squares without "
+        "a crop.",
+    )
+    image_column: str | None = Field(default=None, description="Column of images; image or img if null.")
+    label_column: str | None = Field(default=None, description="Column of labels; label if null.")
+    val_split: str | None = Field(
+        default=None, description="Split to validate on; validation, or else test, if null."
+    )
+
+    def broken_rules(self) -> Iterator[BrokenRule]:
+        yield from super().broken_rules()
+        yield from _crop_fits(self.image_size, self.resize)
 
 
 class Synthetic(_Images):
@@ -121,4 +164,4 @@ class Synthetic(_Images):
     val_size: Count = Field(default=64, description="Number of validation images.")
 
 
-Data = Annotated[Digits | Cifar | ImageFolder | Synthetic, Field(discriminator="kind")]
+Data = Annotated[Digits | Cifar | ImageFolder | Parquet | Synthetic, Field(discriminator="kind")]
