@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from saq_qat.analysis.study.schema import Study
+from saq_qat.analysis.study.schema import Study, set_by_the_study
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import load_recipe
@@ -79,6 +79,9 @@ def resolve_arms(study: Study, folder: Path, overrides: tuple[str, ...] = ()) ->
         RecipeError: a recipe is wrong; arms differ in more than they name; or an arm is not given the
             compute it claims. Names every such key and how to declare it.
     """
+    problem = set_by_the_study(overrides)
+    if problem is not None:
+        raise RecipeError(f"override of all arms: {problem}")
     arms = {name: _resolved(study, name, folder, overrides) for name in study.arms}
     problems = list(dict.fromkeys(_undeclared(arms)))
     if problems:
