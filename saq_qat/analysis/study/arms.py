@@ -132,9 +132,11 @@ def _problem(key: str, a: ResolvedArm, b: ResolvedArm) -> str | None:
     named = declared if guard is not None else (*declared, *a.overridden, *b.overridden)
     if any(_stands_below(key, name) for name in named) or (guard is not None and guard.name in declared):
         return None
+    changed = a if any(_stands_below(key, name) for name in a.overridden) else b
+    at = f"If it is meant: arms.{changed.name}.differs_in:"
     if guard is None:
-        return f", and neither names it. If it is meant: arms.{b.name}.differs_in: [{key}]"
-    return f": another {guard.what}. If it is meant: arms.{b.name}.differs_in: [{guard.name}]"
+        return f", and neither names it. {at} [{key}]"
+    return f": another {guard.what}. {at} [{guard.name}]"
 
 
 def _stands_below(key: str, pattern: str) -> bool:
