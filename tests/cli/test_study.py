@@ -75,7 +75,8 @@ def test_mistakes_are_named_before_anything_is_written(
 ) -> None:
     assert saq_qat("study", "nothing.yaml") == 2
     assert saq_qat("study", "study.yaml", "data.kindd=digits") == 2
-    assert saq_qat("study", "--report", "study.yaml", "seed=1") == 2
+    assert saq_qat("study", "study.yaml", "seed=1") == 2
+    assert saq_qat("study", "--report", "study.yaml", "data.workers=1") == 2
     assert saq_qat("study", "--report", "study.yaml") == 3
     assert "studies/small/study.json: no such file" in capsys.readouterr().err
     (folder / "study.yaml").write_text(STUDY.replace(", equal_compute: saq", ""))

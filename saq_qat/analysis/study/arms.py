@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from saq_qat.analysis.study.schema import Study
+from saq_qat.analysis.study.schema import Study, set_by_the_study
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import load_recipe
@@ -79,6 +79,9 @@ def resolve_arms(study: Study, folder: Path, overrides: tuple[str, ...] = ()) ->
         RecipeError: a recipe is wrong; arms differ in more than they name; or an arm is not given the
             compute it claims. Names every such key and how to declare it.
     """
+    problem = set_by_the_study(overrides)
+    if problem is not None:
+        raise RecipeError(f"override of all arms: {problem}")
     arms = {name: _resolved(study, name, folder, overrides) for name in study.arms}
     problems = list(dict.fromkeys(_undeclared(arms)))
     if problems:
@@ -129,9 +132,11 @@ def _problem(key: str, a: ResolvedArm, b: ResolvedArm) -> str | None:
     named = declared if guard is not None else (*declared, *a.overridden, *b.overridden)
     if any(_stands_below(key, name) for name in named) or (guard is not None and guard.name in declared):
         return None
+    changed = a if any(_stands_below(key, name) for name in a.overridden) else b
+    at = f"If it is meant: arms.{changed.name}.differs_in:"
     if guard is None:
-        return f", and neither names it. If it is meant: arms.{b.name}.differs_in: [{key}]"
-    return f": another {guard.what}. If it is meant: arms.{b.name}.differs_in: [{guard.name}]"
+        return f", and neither names it. {at} [{key}]"
+    return f": another {guard.what}. {at} [{guard.name}]"
 
 
 def _stands_below(key: str, pattern: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from saq_qat.recipe.load import as_tuples, read_text
 from saq_qat.recipe.schema.base import BrokenRule, Count, Positive, Section, WholeNumber
 from saq_qat.recipe.yaml_tree import read_yaml
 
-__all__ = ["Arm", "Comparison", "Measure", "Study", "load_study"]
+__all__ = ["Arm", "Comparison", "Measure", "Study", "load_study", "set_by_the_study"]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -31,6 +31,19 @@ Overrides = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _OVERRIDES = "Values to set in the recipe: [key=value, ...] as train takes them, or {key: value}."
+
+
+def set_by_the_study(overrides: Sequence[str]) -> str | None:
+    """What is wrong with overrides of keys that a study sets itself; None if there are none."""
+    keys = (text.partition("=")[0].strip() for text in overrides)
+    key = next((key for key in keys if key in ("seed", "name")), None)
+    return None if key is None else f"{key!r} is set by the study: by its seeds, and by the arms' names"
+
+
+def _broken_overrides(overrides: Sequence[str]) -> Iterator[BrokenRule]:
+    problem = set_by_the_study(overrides)
+    if problem is not None:
+        yield "overrides", problem
 
 
 class Arm(Section):
@@ -57,10 +70,7 @@ class Arm(Section):
     )
 
     def broken_rules(self) -> Iterator[BrokenRule]:
-        for text in self.overrides:
-            key = text.partition("=")[0].strip()
-            if key in ("seed", "name"):
-                yield "overrides", f"{key!r} is set by the study: by seeds, and by the arm's name"
+        yield from _broken_overrides(self.overrides)
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             yield "seeds", "names a seed twice"
 
@@ -110,6 +120,7 @@ class Study(Section):
     measure: Measure = Field(default=Measure(), description="What is measured of every run.")
 
     def broken_rules(self) -> Iterator[BrokenRule]:
+        yield from _broken_overrides(self.overrides)
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds", "names a seed twice"
         for name, arm in self.arms.items():

@@ -48,6 +48,11 @@ def test_an_override_alone_does_not_permit_another_experiment(guard: str, overri
     resolve(a=Arm(differs_in=(override.partition("=")[0],)), b=Arm(overrides=(override,)))
 
 
+def test_the_arm_that_changes_the_key_is_told_to_declare_it() -> None:
+    message = refusal(a=Arm(overrides=("data.train_limit=500",)), b=Arm())
+    assert "If it is meant: arms.a.differs_in: [data]" in message
+
+
 def test_another_guard_does_not_permit_it() -> None:
     assert "data.train_limit" in refusal(
         a=Arm(), b=Arm(overrides=("data.train_limit=500",), differs_in=("schedule", "weights", "calibration"))

@@ -61,6 +61,7 @@ def test_a_section_of_overrides_means_what_its_lines_on_the_command_line_mean(tm
         ("against: plain", "against: plane", "'plane' is no arm; the arms are plain, saq"),
         ("against: plain", "against: saq", "compares 'saq' with itself"),
         ("train.stages.1.lr=1e-5", "seed=3", "'seed' is set by the study"),
+        ("seeds: [0, 1]", "seeds: [0]\noverrides: {seed: 3}", "overrides: 'seed' is set by the study"),
         ("train.stages.1.lr=1e-5", "name=x", "'name' is set by the study"),
         ("seeds: [0]}", "equal_compute: it}", "'it' is no arm"),
         ('["train.stages.1.lr=1e-5"]', "3", "arms.saq.overrides: must be a list (got 3)"),
