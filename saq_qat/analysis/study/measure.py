@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from saq_qat.analysis.images import fixed_training_images
 from saq_qat.analysis.study.answers import Labels, Logits, answers_of, cross_entropy, flips, top1
 from saq_qat.analysis.study.arms import image_passes, passes_per_step
 from saq_qat.analysis.study.quantities import Measured, StepCost
 from saq_qat.analysis.study.schema import Measure
 from saq_qat.analysis.study.sharpness import sharpness
 from saq_qat.data.batches import val_batches
-from saq_qat.data.open import ImageData, open_data
+from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.recipe.schema import DescentStage, Recipe, StatisticsStage
@@ -50,7 +51,7 @@ def measure_run(run: Path, settings: Measure, threads: int) -> Measured:
     images = restored.images
     fake, labels = _logits(restored.network, images)
     whole, integer, products = _integer_logits(restored, threads)
-    train = _as_validation(restored.recipe)
+    train = fixed_training_images(restored.recipe, None)
     train_logits, train_labels = _logits(restored.network, sample_validation(train, settings.train_images))
     some = sample_validation(train, settings.sharpness_images)
     bins = settings.calibration_bins
@@ -110,13 +111,6 @@ def _stacked(
         logits.append(answer(batch).astype(np.float64))
         labels.append(truth.numpy())
     return np.concatenate(logits), np.concatenate(labels)
-
-
-def _as_validation(recipe: Recipe) -> ImageData:
-    """The training images in the place of the validation images: whole, and never augmented."""
-    plain = recipe.data.model_copy(update={"augmentation": "none"})
-    images = open_data(plain, recipe.seed)
-    return replace(images, val=images.train)
 
 
 def _step_cost(recipe: Recipe, run: Path) -> StepCost:

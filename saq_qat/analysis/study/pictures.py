@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from saq_qat.analysis.figures import INK, STYLE
 from saq_qat.analysis.study.arms import Kind
 from saq_qat.analysis.study.quantities import Quantity, RunResult, value_of
 from saq_qat.analysis.study.result import ComparisonResult, StudyResult
@@ -30,18 +31,10 @@ __all__ = [
     "write_pictures",
 ]
 
-_INK, _ACCENT = "#1a1a1f", "#3f8fdc"
+_ACCENT = "#3f8fdc"
 _WIDTH, _ROW, _MARGIN = 3.6, 0.3, 0.85  # inches
 _KINDS: tuple[Kind, ...] = ("equal epochs", "equal compute", "neither")
 _TITLES = {"equal epochs": "equal epochs", "equal compute": "equal compute", "neither": "neither equal"}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "saq-qat",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "text.parse_math": False,
-}
-
 
 ARMS_LEGEND = "points: seeds; bar: their mean"
 DIFFERENCES_LEGEND = "points: seeds; diamond: their mean; bar: 95 % bootstrap interval"
@@ -117,16 +110,16 @@ def inline_svg(panel: Panel, number: int) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>p{number}-", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)
-    return text.replace(_INK, "currentColor")
+    return text.replace(INK, "currentColor")
 
 
 def _rendered(panels: Sequence[Panel], suffix: str, legend: str = "") -> bytes:
     import matplotlib
 
-    with matplotlib.rc_context(rc=_STYLE):
+    with matplotlib.rc_context(rc=STYLE):
         figure = _figure(panels)
         if legend:
-            figure.supxlabel(legend, fontsize=8.0, color=_INK)
+            figure.supxlabel(legend, fontsize=8.0, color=INK)
         content = io.BytesIO()
         plain = suffix == "png"
         figure.savefig(
@@ -156,15 +149,15 @@ def _figure(panels: Sequence[Panel]) -> "Figure":
 
 
 def _dress(axes: "Axes", panel: Panel) -> None:
-    axes.set_title(panel.title, color=_INK, loc="left")
+    axes.set_title(panel.title, color=INK, loc="left")
     axes.set_ylim(panel.rows - 0.5, -0.5)
-    axes.tick_params(colors=_INK, length=3)
+    axes.tick_params(colors=INK, length=3)
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=4)
     axes.patch.set_alpha(0.0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_INK)
+    axes.spines["bottom"].set_color(INK)
 
 
 def _drawn_arms(result: StudyResult, quantity: Quantity) -> Callable[["Axes"], None]:
@@ -175,7 +168,7 @@ def _drawn_arms(result: StudyResult, quantity: Quantity) -> Callable[["Axes"], N
             axes.plot(values, _around(row, len(values)), "o", color=_ACCENT, alpha=0.75, markersize=4.5)
             spread = arm.quantities.get(quantity.key)
             if spread is not None:
-                axes.plot([spread.mean] * 2, [row - 0.3, row + 0.3], color=_INK, linewidth=1.6)
+                axes.plot([spread.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
 
     return draw
 
@@ -187,7 +180,7 @@ def _drawn_differences(
 
     def draw(axes: "Axes") -> None:
         axes.set_yticks(range(len(comparisons)), [f"{c.of}\n- {c.against}" for c in comparisons])
-        axes.axvline(0.0, color=_INK, linewidth=0.8, linestyle=(0, (3, 3)))
+        axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.set_xlim(low, high)
         for row, comparison in enumerate(comparisons):
             pair = comparison.quantities[quantity.key]
@@ -200,9 +193,9 @@ def _drawn_differences(
                 markersize=4.5,
             )
             if pair.bootstrap is not None:
-                axes.plot([pair.bootstrap.low, pair.bootstrap.high], [row, row], color=_INK, linewidth=1.4)
+                axes.plot([pair.bootstrap.low, pair.bootstrap.high], [row, row], color=INK, linewidth=1.4)
             if pair.mean is not None:
-                axes.plot([pair.mean], [row], "D", color=_INK, markersize=4.5)
+                axes.plot([pair.mean], [row], "D", color=INK, markersize=4.5)
 
     return draw
 
