@@ -13,6 +13,8 @@ STAMP := .venv/.complete
 ON_CPU := $(if $(CPU),$(BIN)/python -m tests.portability.older_cpu $(CPU) )
 FLOOR_EXTRAS := vit,openvino
 FLOORS := tests/quant/numerics tests/optim tests/train tests/recipe tests/models tests/export/graph tests/export/test_run.py
+# TensorRT's halves: older versions of ONNX Runtime, which only tests run them on, compute them otherwise.
+FLOORS += --deselect tests/export/graph/passes/test_float16.py::test_two_rewrites_are_the_same_bytes_and_answer_alike
 PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
 
 # $(call step,what it does,command): says it, runs it, and says how long it took.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "INK",
+    "STYLE",
     "landscape_figure",
     "plane_figure",
     "radius_figure",
@@ -25,10 +27,10 @@ __all__ = [
     "write_figure",
 ]
 
-_INK = "#1a1a1f"
+INK = "#1a1a1f"
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "saq-qat",  # the same picture has the same ids
     "font.size": 9.0,
@@ -64,7 +66,7 @@ def write_figure(
 
     written = [folder / f"{name}.json"]
     write_result(written[0], values)
-    with matplotlib.rc_context(rc=_STYLE):
+    with matplotlib.rc_context(rc=STYLE):
         figure = draw()
         for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", None)):
             content = io.BytesIO()
@@ -97,7 +99,7 @@ def plane_figure(planes: Mapping[str, Plane]) -> "Figure":
             plane.steps, plane.steps, plane.losses, levels=levels, norm="log", cmap="viridis"
         )
         drawn = axes.contour(
-            plane.steps, plane.steps, plane.losses, levels=levels, colors=_INK, linewidths=0.5
+            plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5
         )
         axes.clabel(drawn, fontsize=6.0, fmt="%.3g")
         axes.plot([0], [0], "+", color="white", markersize=8)
@@ -139,7 +141,7 @@ def training_figure(runs: Mapping[str, Sequence[Epoch]]) -> "Figure":
         axes.set_xlim(losses.get_xlim())
         axes.locator_params(axis="x", integer=True)
         if not axes.has_data():
-            axes.text(0.5, 0.5, "not in these logs", transform=axes.transAxes, ha="center", color=_INK)
+            axes.text(0.5, 0.5, "not in these logs", transform=axes.transAxes, ha="center", color=INK)
     return figure
 
 
@@ -162,7 +164,7 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
     axes.plot(radii, means, "-_", markersize=14, color=_COLOURS[0], label="mean")
     still = [point.top1 for point in points if point.rho is None]
     if still:
-        axes.axhline(fmean(still), color=_INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
+        axes.axhline(fmean(still), color=INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
     axes.set_xlabel("rho")
     axes.set_ylabel("deployed top-1 %" if all(point.deployed for point in points) else "top-1 %")
     axes.legend()

@@ -20,6 +20,7 @@ from saq_qat.cli.init import init
 from saq_qat.cli.report import report
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
+from saq_qat.cli.study import measure, study
 from saq_qat.cli.train import train
 from saq_qat.cli.verify import verify
 from saq_qat.errors import SaqError
@@ -46,6 +47,8 @@ app.command()(verify)
 app.command()(bench)
 app.command()(analyze)
 app.command()(report)
+app.command()(study)
+app.command(hidden=True)(measure)
 app.command()(doctor)
 
 

@@ -1,7 +1,7 @@
 """From the recipe's `data` section to images that can be read by index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Never
 
@@ -14,7 +14,7 @@ from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImage
 from saq_qat.data.parquet import read_parquet
 from saq_qat.data.policy import Policy
 from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
-from saq_qat.data.subset import limited
+from saq_qat.data.subset import held_out, limited
 from saq_qat.data.transforms import ImageFile
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Parquet, Synthetic
@@ -73,6 +73,8 @@ def _unread(data: Never) -> RecipeError:
 
 
 def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
+    if data.held_out is not None:
+        arrays = _holding_out(arrays, data.held_out)
     train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
     val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
     preprocessing = _preprocessing(data, None, arrays.mean, arrays.std)
@@ -95,8 +97,10 @@ class _Files:
     labels: NDArray[np.int64]
 
     def limited(self, limit: int | None, seed: int, key: str) -> "_Files":
-        chosen = limited(self.labels, limit, seed, key)
-        return _Files([self.files[index] for index in chosen], self.labels[chosen])
+        return self.chosen(limited(self.labels, limit, seed, key))
+
+    def chosen(self, indices: NDArray[np.int64]) -> "_Files":
+        return _Files([self.files[index] for index in indices], self.labels[indices])
 
 
 def _open_folder(data: ImageFolder, seed: int) -> ImageData:
@@ -120,6 +124,9 @@ def _open_files(
     resize: int | None,
     seed: int,
 ) -> ImageData:
+    if data.held_out is not None:
+        kept, judged = held_out(train.labels, data.held_out)
+        train, val = train.chosen(kept), train.chosen(judged)
     train = train.limited(data.train_limit, seed, "train_limit")
     val = val.limited(data.val_limit, 0, "val_limit")
     preprocessing = _preprocessing(data, resize, _IMAGENET_MEAN, _IMAGENET_STD)
@@ -134,6 +141,17 @@ def _open_files(
         data.augmentation,
         data.workers,
         Policy.of(data, preprocessing.mean),
+    )
+
+
+def _holding_out(arrays: Arrays, count: int) -> Arrays:
+    kept, judged = held_out(arrays.train_labels, count)
+    return replace(
+        arrays,
+        train_pixels=arrays.train_pixels[kept],
+        train_labels=arrays.train_labels[kept],
+        val_pixels=arrays.train_pixels[judged],
+        val_labels=arrays.train_labels[judged],
     )
 
 

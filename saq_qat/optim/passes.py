@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saq_qat.optim.compilation import compiler_errors, wrong_gradients
+from saq_qat.optim.compilation import compiler_errors, lost_gradients
 from saq_qat.optim.distillation import Distillation
 from saq_qat.optim.gradients import laid_out_as
 
@@ -55,7 +55,7 @@ class Objective:
         micro_batch_size: images that share one pass; the whole batch if None.
         distillation: a teacher and its part in the loss, if there is one.
         compiled: passes are compiled, network and loss as one function of images of one shape. Becomes false,
-            with a warning, where the compiler fails, or makes what has other gradients.
+            with a warning, where the compiler fails, or loses gradients.
     """
 
     network: nn.Module
@@ -123,7 +123,8 @@ class Objective:
     def _compile(self, part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool) -> None:
         """Try one pass, which leaves no trace: with it, both of its directions are compiled, or refused.
 
-        They are refused too where their gradients are not the network's: compilers have lost some in silence.
+        They are refused too where gradients are missing that an eager pass has: compilers have lost some in
+        silence.
         """
         with undone_unless_kept(Snapshot(list(self.network.buffers())), part.images.device):
             try:
@@ -132,20 +133,12 @@ class Objective:
                 message = str(error).strip().split("\n", 1)[0]
                 wrong: str | None = f"{type(error).__name__}: {message}"
             else:
-                wrong = self._departure(found, part, inputs, in_float32)
+                _, expected = self._differentiate(self._loss_of, part, inputs, in_float32)
+                wrong = lost_gradients(found, expected)
         if wrong is None:
             self._works.add(in_float32)
         else:
             self._go_on_without_compiler(wrong)
-
-    def _departure(
-        self, found: Sequence[Tensor], part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
-    ) -> str | None:
-        """How gradients that were compiled depart from the network's own; None if they may be those."""
-        before = random_state(part.images.device)
-        _, expected = self._differentiate(self._loss_of, part, inputs, in_float32)
-        drawn = not _same(before, random_state(part.images.device))
-        return wrong_gradients(found, expected, random=drawn)
 
     def _differentiate(
         self, function: Callable[..., Tensor], part: MicroBatch, inputs: Sequence[Tensor], in_float32: bool
@@ -228,9 +221,3 @@ def same_randomness(state: tuple[Tensor, Tensor | None], device: torch.device) -
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-def _same(a: tuple[Tensor, Tensor | None], b: tuple[Tensor, Tensor | None]) -> bool:
-    """Whether no random number was drawn between two ``random_state``."""
-    pairs = zip(a, b, strict=True)
-    return all(x is None or y is None or torch.equal(x, y) for x, y in pairs)

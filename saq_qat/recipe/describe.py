@@ -50,25 +50,29 @@ class _Spot:
 
     path: Path
     section: type[Section] | None = None
-    annotation: Any = Recipe
+    annotation: Any = None
     in_plain_union: bool = False
 
 
-def describe(error: ValidationError, tree: Tree) -> list[str]:
-    """One line for each thing wrong, as ``place: dotted.path: rule (got value)``, in the recipe's order."""
+def describe(error: ValidationError, tree: Tree, root: type[Section] = Recipe) -> list[str]:
+    """One line for each thing wrong, as ``place: dotted.path: rule (got value)``, in the file's order.
+
+    Args:
+        root: what the file as a whole should have been.
+    """
     found: dict[str, int] = {}
     order = {path: index for index, path in enumerate(tree.places)}
     for details in error.errors(include_url=False):
-        for path, message in _messages(details):
+        for path, message in _messages(details, root):
             known = tree.nearest(path)
             parts = (tree.places[known], ".".join(map(str, path)), message)
             found.setdefault(": ".join(filter(None, parts)), order[known])
     return sorted(found, key=lambda line: found[line])
 
 
-def _messages(details: ErrorDetails) -> Iterator[tuple[Path, str]]:
+def _messages(details: ErrorDetails, root: type[Section]) -> Iterator[tuple[Path, str]]:
     kind, context, got = details["type"], details.get("ctx", {}), details["input"]
-    spot = _spot(details["loc"])
+    spot = _spot(details["loc"], root)
     path = spot.path
     if kind == "broken_rules":
         for field, message in context["broken"]:
@@ -90,8 +94,8 @@ def _messages(details: ErrorDetails) -> Iterator[tuple[Path, str]]:
         yield path, f"{rule} (got {_shown(got)})"
 
 
-def _spot(location: tuple[str | int, ...]) -> _Spot:
-    spot = _Spot(())
+def _spot(location: tuple[str | int, ...], root: type[Section]) -> _Spot:
+    spot = _Spot((), None, root)
     for part in location:
         members = _members(spot.annotation)
         if len(members) > 1:

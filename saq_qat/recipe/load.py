@@ -15,7 +15,7 @@ from saq_qat.recipe.overrides import apply_overrides
 from saq_qat.recipe.schema import Recipe
 from saq_qat.recipe.yaml_tree import Tree, Value, read_yaml
 
-__all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
+__all__ = ["as_tuples", "dump_recipe", "load_recipe", "parse_recipe", "read_text"]
 
 VERSION = 1
 
@@ -27,12 +27,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: Naming everything that is wrong, one line each, with file, line and column.
     """
     try:
-        content = path.read_bytes()
+        text = read_text(path)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; 'saq-qat init' writes one to start from") from None
+    return parse_recipe(text, str(path), overrides)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecipeError: it cannot be read, or is in another encoding, with line and column.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}") from None
-    return parse_recipe(_decode(content, str(path)), str(path), overrides)
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    return _decode(content, str(path))
 
 
 def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -40,7 +54,7 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     tree = apply_overrides(_sections(read_yaml(text, name)), overrides)
     _check_version(tree)
     try:
-        return Recipe.model_validate(_as_tuples(tree.value))
+        return Recipe.model_validate(as_tuples(tree.value))
     except ValidationError as error:
         raise RecipeError("\n".join(describe(error, tree))) from None
 
@@ -83,10 +97,11 @@ def _check_version(tree: Tree) -> None:
         )
 
 
-def _as_tuples(value: Value) -> Any:
+def as_tuples(value: Value) -> Any:
+    """Plain data as strict sections take it: lists are tuples."""
     if isinstance(value, dict):
-        return {key: _as_tuples(item) for key, item in value.items()}
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+        return {key: as_tuples(item) for key, item in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def _as_lists(value: Any) -> Any:

@@ -5,9 +5,9 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from saq_qat.errors import RecipeError
+from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import dump_recipe, load_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.distributed import Processes
@@ -46,7 +46,7 @@ def prepare_folder(recipe: Recipe, folder: Path, processes: Processes, *, resume
 
 
 def _check_same_recipe(resolved: Path, recipe: Recipe) -> None:
-    before, now = _flat(load_recipe(resolved).model_dump()), _flat(recipe.model_dump())
+    before, now = flat(load_recipe(resolved).model_dump()), flat(recipe.model_dump())
     changed = [
         f"  {key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in dict.fromkeys([*before, *now])
@@ -58,18 +58,3 @@ def _check_same_recipe(resolved: Path, recipe: Recipe) -> None:
             + "\n".join(changed)
             + "\nStart a new run, or undo the changes."
         )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, (list, tuple))
-        else None
-    )
-    if items is None:
-        return {path: value}
-    return {
-        k: v for key, part in items for k, v in _flat(part, f"{path}.{key}" if path else str(key)).items()
-    }

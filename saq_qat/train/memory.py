@@ -32,7 +32,7 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
         function()
         return int(torch.cuda.max_memory_allocated(device)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would report its own start and end
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as measured:
         function()
     events = measured.profiler.kineto_results.events()
     taken = peak = 0

@@ -67,6 +67,7 @@ def report_epoch(training: Training, stage: Stage) -> None:
         epoch=training.position.epoch + 1,
         loss=loss,
         waited=round(training.epoch_waited, 3),
+        step_seconds=training.step_seconds or None,
         **training.accuracy,
         **clip_levels(training.judged),
     )

@@ -139,13 +139,14 @@ def _enter_form(training: Training, form: Form) -> None:
 
 def _train_epoch(training: Training, descent: Descent) -> None:
     recipe, processes = training.recipe, training.processes
+    start_batch = training.position.batch
     batches = Waiting(
         train_batches(
             training.images,
             batch_size=recipe.train.batch_size,
             seed=recipe.seed,
             epoch=training.epochs_before + training.position.epoch,
-            start_batch=training.position.batch,
+            start_batch=start_batch,
             rank=processes.rank,
             world_size=processes.world_size,
             device=processes.device,
@@ -153,7 +154,7 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         )
     )
     training.network.train()
-    clock = time.monotonic()
+    started = clock = time.monotonic()
     for images, labels in batches:
         at = training.position
         rate = descent.rate(at)
@@ -169,6 +170,7 @@ def _train_epoch(training: Training, descent: Descent) -> None:
         angle = descent.turn(training.position.batch, finite=result.finite)
         report_step(training, descent.stage, result, rate, recipe.train.batch_size / seconds, angle)
         _save_if_due(training, descent)
+    training.step_seconds = (clock - started) / max(1, training.batches - start_batch)
     training.epoch_waited = batches.seconds
     training.waited += batches.seconds
 
@@ -201,7 +203,7 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
     training.average_statistics()
     better = _is_judged(training, stage) and _judge(training)
     report_epoch(training, stage)
-    training.loss_sum = training.epoch_waited = 0.0
+    training.loss_sum = training.epoch_waited = training.step_seconds = 0.0
     training.move(epoch=training.position.epoch + 1, batch=0)
     if better:
         training.save("best", {})

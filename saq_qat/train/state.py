@@ -42,6 +42,7 @@ class Training:
         best: top-1 of the checkpoint ``best``, of this stage's epochs alone; None before the first.
         accuracy: what the last evaluation found; None for a loss that is not finite.
         waited: seconds that this process has waited for batches; ``epoch_waited`` of them in this epoch.
+        step_seconds: of a step of this epoch, the mean of those this process made; 0 before its end.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
         behind: weights from the checkpoint whose average its model is, until their stage takes them.
     """
@@ -65,6 +66,7 @@ class Training:
     accuracy: dict[str, float | None] = field(default_factory=dict)
     waited: float = 0.0
     epoch_waited: float = 0.0
+    step_seconds: float = 0.0
     unloaded: dict[str, Tensor] | None = None
     behind: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)

@@ -1,16 +1,19 @@
-"""Every shipped recipe is valid, says how to run it, and satisfies the schema that editors use."""
+"""Every shipped recipe and study is valid and says how to run it; recipes satisfy the schema of editors."""
 
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft7Validator
 
+from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.analysis.study.schema import load_study
 from saq_qat.recipe.json_schema import recipe_json_schema
 from saq_qat.recipe.load import dump_recipe, load_recipe, parse_recipe
 from saq_qat.recipe.yaml_tree import read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
+RECIPES = sorted(set(CONFIGS.rglob("*.yaml")) - set(STUDIES))
 VALIDATOR = Draft7Validator(recipe_json_schema())
 
 
@@ -29,5 +32,18 @@ def test_names_of_runs_do_not_collide() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_only_recipes_stand_in_configs() -> None:
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_a_shipped_study_is_valid_and_documented_and_its_arms_differ_in_what_they_name(path: Path) -> None:
+    study = load_study(path)
+    assert resolve_arms(study, path.parent).keys() == study.arms.keys()
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#"), "a study starts with a comment: what it asks and how to run it"
+    assert f"saq-qat study configs/studies/{path.name}" in text
+
+
+def test_names_of_studies_are_those_of_their_files() -> None:
+    assert [load_study(path).name for path in STUDIES] == [path.stem for path in STUDIES]
+
+
+def test_only_recipes_and_studies_stand_in_configs() -> None:
     assert list(CONFIGS.rglob("*.yml")) == []

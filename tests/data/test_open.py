@@ -42,6 +42,26 @@ def test_digits_are_split_evenly_and_normalised(size: int) -> None:
     assert torch.equal(images[:, 0], images[:, 2])
 
 
+def test_what_is_held_out_is_judged_and_nothing_else_is() -> None:
+    whole = opened(kind="digits")
+    first, second = opened(0, kind="digits", held_out=200), opened(7, kind="digits", held_out=200)
+    assert torch.equal(all_val(first)[0], all_val(second)[0])
+    assert (len(first.train), len(first.val)) == (1237, 200)
+    images = {image.numpy().tobytes() for image, _ in (whole.train[i] for i in range(1437))}
+    kept = [first.train[i][0].numpy().tobytes() for i in range(1237)]
+    judged = [first.val[i][0].numpy().tobytes() for i in range(200)]
+    assert {*kept, *judged} == images
+
+
+def test_images_of_a_folder_are_held_out_from_every_class(make_folder: MakeFolder) -> None:
+    root = make_folder(train=4, val=2)
+    data = opened(kind="imagefolder", root=str(root), image_size=16, held_out=3)
+    assert np.bincount(data.val.labels).tolist() == [1, 1, 1]
+    assert np.bincount(data.train.labels).tolist() == [3, 3, 3]
+    with pytest.raises(DataError, match="held_out is 12"):
+        opened(kind="imagefolder", root=str(root), image_size=16, held_out=12)
+
+
 def test_the_digits_split_does_not_depend_on_the_seed() -> None:
     first, second = opened(0, kind="digits"), opened(7, kind="digits")
     assert torch.equal(all_val(first)[0], all_val(second)[0])

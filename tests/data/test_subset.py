@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saq_qat.data.subset import limited, stratified_order
+from saq_qat.data.subset import held_out, limited, stratified_order
 from saq_qat.errors import DataError
 
 
@@ -36,3 +36,15 @@ def test_no_limit_takes_everything() -> None:
 def test_more_than_there_is_is_refused() -> None:
     with pytest.raises(DataError, match=r"data\.val_limit is 6.*only 5"):
         limited(np.zeros(5, np.int64), 6, 0, "val_limit")
+
+
+def test_what_is_held_out_is_stratified_and_never_trained_on() -> None:
+    labels = np.repeat(np.arange(10), 100)
+    kept, judged = held_out(labels, 50)
+    assert sorted([*kept, *judged]) == list(range(1000))
+    assert np.bincount(labels[judged]).tolist() == [5] * 10
+
+
+def test_something_is_left_to_train_on() -> None:
+    with pytest.raises(DataError, match=r"data\.held_out is 5"):
+        held_out(np.zeros(5, np.int64), 5)

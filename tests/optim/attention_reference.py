@@ -89,6 +89,7 @@ class Reference:
             g_s = flat + self.beta * flat.norm() * self.g_v / self.g_v.norm()
         parts = torch.split(g_s + flat, [x.numel() for x in g.values()])
         self._adamw(dict(zip(g, parts, strict=True)))
+        self._raise_steps()
         self.t += 1
         return found
 

@@ -1,6 +1,5 @@
 """Compiled steps: the same gradients as eager ones, one program for both passes, and what happens without."""
 
-import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
-from saq_qat.optim.compilation import missing_compiler, wrong_gradients
+from saq_qat.optim.compilation import lost_gradients, missing_compiler
 from saq_qat.optim.passes import Objective
 from saq_qat.quant.network import calibrate, quantize
 from saq_qat.quant.numerics.layers import quant_layers
@@ -152,7 +151,7 @@ class Losing(Network):
 
 
 @needs_compiler
-def test_a_program_with_other_gradients_than_the_network_is_refused() -> None:
+def test_a_program_that_lost_gradients_of_the_network_is_refused() -> None:
     torch.manual_seed(0)
     network = Losing()
     objective = Objective(network, F.cross_entropy, compiled=True)
@@ -169,26 +168,21 @@ def gradient(*sizes: float) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("found", "random", "said"),
+    ("found", "said"),
     [
-        (gradient(1.0, 2.0), False, None),
-        (gradient(1.1, 1.9), False, None),
-        (gradient(0.0, 2.0), False, "1 of 2 gradients are zero"),
-        (gradient(0.0, 2.0), True, "1 of 2 gradients are zero"),
-        (gradient(-1.0, -2.0), False, "cosine .* -1.00"),
-        (gradient(-1.0, -2.0), True, None),
+        (gradient(1.0, 2.0), None),
+        (gradient(-1.0, 20.0), None),
+        (gradient(0.0, 2.0), "1 of 2 gradients are zero and should not be"),
+        (gradient(0.0, 0.0), "2 of 2 gradients are zero and should not be"),
     ],
 )
-def test_gradients_are_wrong_where_a_part_is_lost_or_they_point_elsewhere(
-    found: list[Tensor], random: bool, said: str | None
-) -> None:
-    wrong = wrong_gradients(found, gradient(1.0, 2.0), random=random)
-    assert (wrong is None) if said is None else re.search(said, wrong or "")
+def test_gradients_are_lost_where_they_are_zero_compiled_alone(found: list[Tensor], said: str | None) -> None:
+    assert lost_gradients(found, gradient(1.0, 2.0)) == said
 
 
 def test_what_rounding_leaves_of_a_zero_gradient_may_be_zero_compiled() -> None:
-    assert wrong_gradients(gradient(0.0, 2.0), gradient(1e-7, 2.0), random=False) is None
-    assert wrong_gradients(gradient(0.0, 0.0), gradient(0.0, 0.0), random=False) is None
+    assert lost_gradients(gradient(0.0, 2.0), gradient(1e-7, 2.0)) is None
+    assert lost_gradients(gradient(0.0, 0.0), gradient(0.0, 0.0)) is None
 
 
 def test_a_machine_without_a_compiler_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

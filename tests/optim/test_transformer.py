@@ -145,4 +145,4 @@ def test_adamw_steps_are_no_longer_with_the_sum_of_both_gradients_than_with_thei
         for images, labels in zip(IMAGES, LABELS, strict=True):
             step.step(images, labels)
     for (name, a), b in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=partial("{}: {}".format, name))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6, msg=partial("{}: {}".format, name))

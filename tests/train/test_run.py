@@ -73,7 +73,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-NOT_REPEATED = ("images_per_second", "seconds", "waited", "step_cosine")
+NOT_REPEATED = ("images_per_second", "seconds", "step_seconds", "waited", "step_cosine")
 """Speed; and the angle to a gradient that no checkpoint holds."""
 
 

@@ -153,7 +153,7 @@ def assert_same(run: Path, other: Path) -> None:
             {
                 key: value
                 for key, value in line.items()
-                if key not in ("images_per_second", "seconds", "waited")
+                if key not in ("images_per_second", "seconds", "step_seconds", "waited")
             }
             for line in read_log(each / "log.jsonl")
         ]

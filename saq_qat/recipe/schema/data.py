@@ -48,6 +48,11 @@ class _Images(Section):
     workers: int = Field(
         default=0, ge=0, description="Loader processes; the batches are the same for any number."
     )
+    held_out: Count | None = Field(
+        default=None,
+        description="Judge on this many training images, a fixed choice that is never trained on, in place "
+        "of the validation images: for searches, which these must not decide. They are left alone if null.",
+    )
     train_limit: Count | None = Field(
         default=None, description="Use only this many training images, a fixed choice; all if null."
     )

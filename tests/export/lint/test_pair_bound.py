@@ -17,7 +17,8 @@ from saq_qat_export.graph.onnx_graph import OnnxGraph, export_onnx
 from saq_qat_export.lint.pair_bound import integer_products, is_for_tensorrt, pair_findings
 from tests.export.networks import built_in, disturb, small, smooth_images
 
-RECIPES = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
+CONFIGS = Path(__file__).parents[3] / "configs"
+RECIPES = sorted(set(CONFIGS.rglob("*.yaml")) - set((CONFIGS / "studies").glob("*.yaml")))
 INT16_MAX = 32767
 
 

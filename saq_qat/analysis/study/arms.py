@@ -1,0 +1,191 @@
+"""Arms resolved to recipes, and whether they differ in more than they say."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from saq_qat.analysis.study.schema import Study, set_by_the_study
+from saq_qat.errors import RecipeError
+from saq_qat.recipe.flat import flat
+from saq_qat.recipe.load import load_recipe
+from saq_qat.recipe.schema import Recipe, Sam, Saq, StatisticsStage
+
+__all__ = ["Kind", "ResolvedArm", "comparison_kind", "image_passes", "passes_per_step", "resolve_arms"]
+
+Kind = Literal["equal epochs", "equal compute", "neither"]
+
+_SHOWN = 12
+_COMPUTE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """Keys in which arms must not differ, overrides or not, unless one of them declares it by this name."""
+
+    name: str
+    what: str
+    patterns: tuple[str, ...]
+
+
+_GUARDS = (
+    _Guard("data", "data, its order and augmentation", ("data", "train.batch_size", "train.mixing")),
+    _Guard("weights", "initial weights", ("model",)),
+    _Guard(
+        "schedule",
+        "length of the schedule in steps",
+        ("train.stages.*.kind", "train.stages.*.*epochs", "train.stages.*.batches"),
+    ),
+    _Guard(
+        "calibration",
+        "calibration of the quantizers",
+        ("quant.calibration_batches", "quant.weight.initialise", "quant.activation.initialise"),
+    ),
+)
+_OF_NO_EFFECT = ("name", "seed", "data.workers")
+"""Keys that the study sets, and those that change no number."""
+
+
+@dataclass(frozen=True)
+class ResolvedArm:
+    """An arm with all that `train` needs to hear.
+
+    Attributes:
+        path: of its recipe.
+        overrides: all of them, in order, but for name and seed.
+        recipe: what these resolve to, with the base recipe's seed.
+        overridden: keys that its own overrides set.
+        declared: what it declares to differ in: names of guards, and keys.
+    """
+
+    name: str
+    path: Path
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    overridden: tuple[str, ...]
+    declared: tuple[str, ...]
+
+
+def resolve_arms(study: Study, folder: Path, overrides: tuple[str, ...] = ()) -> dict[str, ResolvedArm]:
+    """Every arm of a study whose file lies in ``folder``, checked against all others.
+
+    Args:
+        overrides: for all arms, before their own.
+
+    Raises:
+        RecipeError: a recipe is wrong; arms differ in more than they name; or an arm is not given the
+            compute it claims. Names every such key and how to declare it.
+    """
+    problem = set_by_the_study(overrides)
+    if problem is not None:
+        raise RecipeError(f"override of all arms: {problem}")
+    arms = {name: _resolved(study, name, folder, overrides) for name in study.arms}
+    problems = list(dict.fromkeys(_undeclared(arms)))
+    if problems:
+        shown = problems[:_SHOWN]
+        more = f"\n  and {len(problems) - _SHOWN} more" * (len(problems) > _SHOWN)
+        raise RecipeError(
+            "Arms may differ only in what they name, or their difference is no evidence:\n"
+            + "\n".join(f"  {problem}" for problem in shown)
+            + more
+        )
+    unequal = list(_unequal_compute(study, arms))
+    if unequal:
+        raise RecipeError("\n".join(unequal))
+    return arms
+
+
+def _resolved(study: Study, name: str, folder: Path, overrides: tuple[str, ...]) -> ResolvedArm:
+    arm = study.arms[name]
+    texts = (*study.overrides, *overrides, *arm.overrides)
+    path = folder / (arm.recipe or study.recipe)
+    return ResolvedArm(
+        name=name,
+        path=path,
+        overrides=texts,
+        recipe=load_recipe(path, texts),
+        overridden=tuple(text.partition("=")[0].strip() for text in arm.overrides),
+        declared=(*arm.differs_in, *(["schedule"] if arm.equal_compute is not None else [])),
+    )
+
+
+def _undeclared(arms: Mapping[str, ResolvedArm]) -> Iterator[str]:
+    flattened = {name: flat(arm.recipe.model_dump()) for name, arm in arms.items()}
+    for a, b in combinations(arms.values(), 2):
+        one, other = flattened[a.name], flattened[b.name]
+        for key in dict.fromkeys([*one, *other]):
+            if one.get(key) == other.get(key) or key in _OF_NO_EFFECT:
+                continue
+            problem = _problem(key, a, b)
+            if problem is not None:
+                values = f"{one.get(key, 'absent')} in {a.name!r}, {other.get(key, 'absent')} in {b.name!r}"
+                yield f"{key} is {values}{problem}"
+
+
+def _problem(key: str, a: ResolvedArm, b: ResolvedArm) -> str | None:
+    """Why two arms must not differ in ``key``, and what to declare; None if they may."""
+    declared = (*a.declared, *b.declared)
+    guard = next((g for g in _GUARDS if any(_stands_below(key, p) for p in g.patterns)), None)
+    named = declared if guard is not None else (*declared, *a.overridden, *b.overridden)
+    if any(_stands_below(key, name) for name in named) or (guard is not None and guard.name in declared):
+        return None
+    changed = a if any(_stands_below(key, name) for name in a.overridden) else b
+    at = f"If it is meant: arms.{changed.name}.differs_in:"
+    if guard is None:
+        return f", and neither names it. {at} [{key}]"
+    return f": another {guard.what}. {at} [{guard.name}]"
+
+
+def _stands_below(key: str, pattern: str) -> bool:
+    """Whether ``key`` is what a dotted pattern names, or a part of it."""
+    parts, wanted = key.split("."), pattern.split(".")
+    return len(parts) >= len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def passes_per_step(method: object) -> float:
+    """Forward and backward passes of a step: 1, or 2 for SAM and SAQ, on average less if it is efficient."""
+    if isinstance(method, Sam):
+        return 2.0
+    if not isinstance(method, Saq) or method.objective == "vql":
+        return 1.0
+    return 2.0 if method.efficient is None else 1.0 + 1.0 / method.efficient.tau
+
+
+def image_passes(recipe: Recipe) -> float:
+    """How often all stages of a recipe pass each training image through the network, forward and back."""
+    return math.fsum(
+        stage.epochs * passes_per_step(stage.method)
+        for stage in recipe.train.stages
+        if not isinstance(stage, StatisticsStage)
+    )
+
+
+def comparison_kind(of: Recipe, against: Recipe) -> Kind:
+    """Whether two recipes have the same schedule, or else the same number of passes over images."""
+    if _epochs(of) == _epochs(against):
+        return "equal epochs"
+    return "equal compute" if _equal(image_passes(of), image_passes(against)) else "neither"
+
+
+def _epochs(recipe: Recipe) -> int:
+    return sum(s.epochs for s in recipe.train.stages if not isinstance(s, StatisticsStage))
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_COMPUTE_TOLERANCE)
+
+
+def _unequal_compute(study: Study, arms: Mapping[str, ResolvedArm]) -> Iterator[str]:
+    for name, arm in study.arms.items():
+        if arm.equal_compute is None:
+            continue
+        own, claimed = (image_passes(arms[arm_name].recipe) for arm_name in (name, arm.equal_compute))
+        if not _equal(own, claimed):
+            yield (
+                f"arms.{name}.equal_compute: passes each image {own:g} times, and {arm.equal_compute!r} "
+                f"{claimed:g} times, which is not within {_COMPUTE_TOLERANCE:.0%}. Change its epochs, or "
+                "declare differs_in: [schedule] and claim nothing."
+            )

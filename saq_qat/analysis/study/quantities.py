@@ -1,0 +1,168 @@
+"""What is known of one trained run, and the table of quantities that studies show."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = [
+    "LAMBDA_MAX",
+    "QUANTITIES",
+    "Answers",
+    "Measured",
+    "Quantity",
+    "RunResult",
+    "Sharpness",
+    "StepCost",
+    "value_of",
+]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How one form of a network answers the validation images.
+
+    Attributes:
+        top1: percent. loss: mean cross entropy.
+        calibration_error: expected calibration error, from 0 to 1 (Guo et al., 2017).
+        images: how many there were.
+    """
+
+    top1: float
+    loss: float
+    calibration_error: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """How much the loss rises in the ball of SAQ, through the slots, in evaluation mode.
+
+    Attributes:
+        loss: at the quantized weights. increase: at Q(w) + epsilon minus ``loss`` (paper Eq. 6 to 9, Case 3).
+        rho: length of epsilon. weight_norm: ||Q(w)|| over all quantized weights, to hold rho against.
+        images: training images, without augmentation.
+    """
+
+    loss: float
+    increase: float
+    rho: float
+    weight_norm: float
+    images: int
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step of the last stage but deploy costs.
+
+    Attributes:
+        passes: forward and backward passes, on average.
+        seconds: median over epochs of an epoch's mean, with all that goes on beside it on that machine; None
+            where the log has none.
+    """
+
+    passes: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One trained network, measured.
+
+    Attributes:
+        created: UTC, ISO 8601.
+        checkpoint_sha256: of the model.safetensors that was measured. checkpoint: its name.
+        bundle_sha256: None, for no bundle takes part.
+        settings: what was asked for, as the study says it.
+        form: of that network. step: optimizer steps it was trained for.
+        fake_quant: the network as it trains (in full precision, the network itself).
+        deployed: the integers, by ONNX Runtime's kernels; None for a network that is not deployed.
+        integer_kernels, products: how many products run on integer kernels, of how many; None likewise.
+        flips: validation images that the integers classify otherwise than the fake-quant network.
+        train_loss, train_top1: in evaluation mode on ``train_images`` training images without augmentation.
+        sharpness: None in full precision.
+        image_passes: how often all stages together pass each training image through the network.
+    """
+
+    schema_version: int
+    created: str
+    checkpoint_sha256: str
+    bundle_sha256: str | None
+    checkpoint: str
+    settings: dict[str, str | int | float | None]
+    form: str
+    step: int
+    fake_quant: Answers
+    deployed: Answers | None
+    integer_kernels: int | None
+    products: int | None
+    flips: int | None
+    train_loss: float
+    train_top1: float
+    train_images: int
+    sharpness: Sharpness | None
+    step_cost: StepCost
+    image_passes: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of a study.
+
+    Attributes:
+        run: its folder, relative to the study's; None if it diverged before it had one.
+        measured: None where training diverged.
+        lambda_max: largest eigenvalue of the Hessian, from the analysis of this very checkpoint that lies in
+            the run; None where there is none.
+    """
+
+    arm: str
+    seed: int
+    run: str | None
+    measured: Measured | None
+    lambda_max: float | None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a run that tables and pictures show.
+
+    Attributes:
+        key: in study.json. label, unit: for people; an empty unit is a pure number.
+        digits: behind the point.
+        of: None where a network has no such number.
+    """
+
+    key: str
+    label: str
+    unit: str
+    digits: int
+    of: Callable[[Measured], float | None]
+
+
+QUANTITIES = (
+    Quantity(
+        "deployed_top1", "deployed top-1", "%", 2, lambda m: None if m.deployed is None else m.deployed.top1
+    ),
+    Quantity("fake_quant_top1", "fake-quant top-1", "%", 2, lambda m: m.fake_quant.top1),
+    Quantity("val_loss", "validation loss", "", 4, lambda m: m.fake_quant.loss),
+    Quantity("train_loss", "train loss", "", 4, lambda m: m.train_loss),
+    Quantity("calibration_error", "calibration error", "", 4, lambda m: m.fake_quant.calibration_error),
+    Quantity("flips", "flips", "", 1, lambda m: m.flips),
+    Quantity(
+        "sharpness", "sharpness", "", 4, lambda m: None if m.sharpness is None else m.sharpness.increase
+    ),
+    Quantity("step_seconds", "step", "s", 4, lambda m: m.step_cost.seconds),
+    Quantity("passes", "passes a step", "", 2, lambda m: m.step_cost.passes),
+    Quantity("image_passes", "passes over images", "", 1, lambda m: m.image_passes),
+)
+"""One row a quantity, in the order of the tables; ``LAMBDA_MAX`` stands behind them where a run has it."""
+
+LAMBDA_MAX = "lambda_max"
+
+
+def value_of(result: RunResult, key: str) -> float | None:
+    """A quantity of a run by its key; None where it has none, or diverged."""
+    if key == LAMBDA_MAX:
+        return result.lambda_max
+    if result.measured is None:
+        return None
+    return next(quantity for quantity in QUANTITIES if quantity.key == key).of(result.measured)

@@ -1,0 +1,232 @@
+"""study.json: every run's numbers, and the statistics of arms and comparisons."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from saq_qat import __version__
+from saq_qat.analysis.study.arms import Kind, ResolvedArm, comparison_kind, image_passes
+from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
+from saq_qat.analysis.study.measure import read_measured
+from saq_qat.analysis.study.quantities import LAMBDA_MAX, QUANTITIES, RunResult, value_of
+from saq_qat.analysis.study.schema import Study
+from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
+from saq_qat.errors import ArtifactError
+from saq_qat.train.choose import standing_of
+from saq_qat_runtime.bundle.result_files import decode_result, read_result, short_digest, write_result
+from saq_qat_runtime.errors import ModelError
+
+__all__ = [
+    "RESULT_FILE",
+    "ArmResult",
+    "ComparisonResult",
+    "StudyResult",
+    "collect",
+    "read_study_result",
+    "refreshed",
+    "write_study_result",
+]
+
+RESULT_FILE = "study.json"
+SCHEMA_VERSION = 1
+_FIX = "Run 'saq-qat study' again with the study's file."
+_KEYS = (*(quantity.key for quantity in QUANTITIES), LAMBDA_MAX)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm over its seeds.
+
+    Attributes:
+        recipe: file of its recipe. overrides: all that were set in it, but for name and seed.
+        image_passes: how often its stages pass each training image through the network.
+        diverged: seeds without numbers, because their training diverged.
+        quantities: by key; those that no run of the arm has are absent.
+    """
+
+    name: str
+    recipe: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    diverged: tuple[int, ...]
+    image_passes: float
+    quantities: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Two arms, ``of`` minus ``against``.
+
+    Attributes:
+        kind: whether both passed the training images as often in epochs, or else in forward and backward
+            passes, or neither.
+        quantities: by key; those that no seed of both arms has are absent.
+    """
+
+    of: str
+    against: str
+    kind: Kind
+    quantities: dict[str, PairedDifference]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study that was run to its end.
+
+    Attributes:
+        created: UTC, ISO 8601. created_by: the version that wrote it.
+        statistics: how intervals and tests were computed.
+        checkpoint: which one of each run; its digest stands with each run.
+    """
+
+    schema_version: int
+    created: str
+    created_by: str
+    name: str
+    statistics: str
+    checkpoint: str
+    arms: tuple[ArmResult, ...]
+    runs: tuple[RunResult, ...]
+    comparisons: tuple[ComparisonResult, ...]
+
+
+def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], folder: Path) -> StudyResult:
+    """The result of a study whose jobs are all done, in ``folder``.
+
+    Raises:
+        ArtifactError, ModelError: the files of a run are missing or damaged.
+    """
+    runs = tuple(_run_result(job, folder) for job in jobs)
+    return StudyResult(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=f"saq-qat {__version__}",
+        name=study.name,
+        statistics=METHOD,
+        checkpoint=study.measure.checkpoint,
+        arms=tuple(_arm_result(arm, runs) for arm in arms.values()),
+        runs=runs,
+        comparisons=tuple(
+            _comparison(
+                pair.of, pair.against, comparison_kind(arms[pair.of].recipe, arms[pair.against].recipe), runs
+            )
+            for pair in study.comparisons
+        ),
+    )
+
+
+def _run_result(job: Job, folder: Path) -> RunResult:
+    run = find_run(job)
+    if run is None:
+        raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
+    place = str(run.relative_to(folder))
+    if (run / DIVERGED_FILE).is_file():
+        return RunResult(job.arm.name, job.seed, place, None, None)
+    measured = read_measured(run)
+    return RunResult(job.arm.name, job.seed, place, measured, _lambda_max(run, measured.checkpoint_sha256))
+
+
+def _lambda_max(run: Path, checkpoint_sha256: str) -> float | None:
+    """Largest eigenvalue that an analysis of this checkpoint found and that converged; None without one.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    path = run / "analysis" / "analysis.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        converged = (found.get("lanczos") or {}).get("converged", True)
+        if found["checkpoint_sha256"] != checkpoint_sha256 or not found.get("eigenvalues") or not converged:
+            return None
+        return float(max(found["eigenvalues"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error}. Run 'saq-qat analyze {run}' again.") from error
+
+
+def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
+    found = {run.seed: value_of(run, key) for run in runs if run.arm == arm}
+    return {seed: float(value) for seed, value in found.items() if value is not None}
+
+
+def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
+    own = [run for run in runs if run.arm == arm.name]
+    spreads = {key: spread_of(list(_values(runs, arm.name, key).values())) for key in _KEYS}
+    return ArmResult(
+        name=arm.name,
+        recipe=str(arm.path),
+        overrides=arm.overrides,
+        seeds=tuple(run.seed for run in own),
+        diverged=tuple(run.seed for run in own if run.measured is None),
+        image_passes=image_passes(arm.recipe),
+        quantities={key: spread for key, spread in spreads.items() if spread is not None},
+    )
+
+
+def _comparison(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) -> ComparisonResult:
+    pairs = {key: paired_difference(_values(runs, of, key), _values(runs, against, key)) for key in _KEYS}
+    return ComparisonResult(of, against, kind, {key: pair for key, pair in pairs.items() if pair.seeds})
+
+
+def refreshed(result: StudyResult, folder: Path) -> StudyResult:
+    """The same study with the eigenvalues that its runs have by now.
+
+    Raises:
+        ArtifactError: a run holds another checkpoint than the one that was measured.
+    """
+    runs = tuple(_looked_at_again(run, folder, result.checkpoint) for run in result.runs)
+    if runs == result.runs:
+        return result
+    return replace(
+        result,
+        runs=runs,
+        arms=tuple(_with_eigenvalues(arm, runs) for arm in result.arms),
+        comparisons=tuple(_comparison(c.of, c.against, c.kind, runs) for c in result.comparisons),
+    )
+
+
+def _looked_at_again(run: RunResult, folder: Path, checkpoint: str) -> RunResult:
+    if run.measured is None or run.run is None or not (folder / run.run).is_dir():
+        return run
+    place, measured = folder / run.run, run.measured.checkpoint_sha256
+    standing = standing_of(place, "best" if checkpoint == "best" else "last")
+    if standing is None or standing.sha256 != measured:
+        now = "none" if standing is None else short_digest(standing.sha256)
+        raise ArtifactError(
+            f"{place}: {RESULT_FILE} is about its checkpoint {short_digest(measured)}, and it has {now} now. "
+            f"{_FIX}"
+        )
+    return replace(run, lambda_max=_lambda_max(place, measured))
+
+
+def _with_eigenvalues(arm: ArmResult, runs: Sequence[RunResult]) -> ArmResult:
+    others = {key: spread for key, spread in arm.quantities.items() if key != LAMBDA_MAX}
+    spread = spread_of(list(_values(runs, arm.name, LAMBDA_MAX).values()))
+    return replace(arm, quantities=others if spread is None else {**others, LAMBDA_MAX: spread})
+
+
+def write_study_result(result: StudyResult, folder: Path) -> None:
+    """Write it whole or not at all.
+
+    Raises:
+        ResultError: a number is not finite, or the file cannot be written.
+    """
+    write_result(folder / RESULT_FILE, asdict(result))
+
+
+def read_study_result(folder: Path) -> StudyResult:
+    """Read it.
+
+    Raises:
+        ArtifactError: the folder has none.
+        VersionError: it is of another version. ModelError: it is damaged.
+    """
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path}: no such file, so the study is not complete, or this is not its folder. {_FIX}"
+        )
+    return decode_result(StudyResult, read_result(path, SCHEMA_VERSION, _FIX), path, _FIX)

@@ -1,0 +1,107 @@
+"""Arms differ only in what they name: every kind of difference is refused, and permitted once declared."""
+
+from pathlib import Path
+
+import pytest
+
+from saq_qat.analysis.study.arms import comparison_kind, image_passes, passes_per_step, resolve_arms
+from saq_qat.analysis.study.schema import Arm, Study
+from saq_qat.errors import RecipeError
+from saq_qat.recipe.load import load_recipe
+from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq
+
+ROOT = Path(__file__).parents[3]
+PLAIN = 'train.stages.1.method={"kind": "plain"}'
+
+
+def resolve(**arms: Arm) -> None:
+    study = Study(version=1, name="small", recipe="quickstart.yaml", seeds=(0,), arms=arms)
+    resolve_arms(study, ROOT / "configs")
+
+
+def refusal(**arms: Arm) -> str:
+    with pytest.raises(RecipeError) as error:
+        resolve(**arms)
+    return str(error.value)
+
+
+GUARDED = [
+    ("data", "data.train_limit=500", "data.train_limit is None in 'a', 500 in 'b': another data"),
+    ("data", "data.augmentation=crop_flip", "data.augmentation"),
+    ("data", "train.batch_size=32", "train.batch_size is 64 in 'a', 32 in 'b'"),
+    ("data", "train.mixing={mixup: 0.2}", "train.mixing"),
+    ("weights", "model.name=preresnet20", "model.name is resnet20 in 'a', preresnet20 in 'b'"),
+    ("weights", "model.pretrained=weights.pth", "another initial weights"),
+    ("schedule", "train.stages.1.epochs=5", "another length of the schedule in steps"),
+    ("schedule", "train.stages.0.warmup_epochs=2", "train.stages.0.warmup_epochs"),
+    ("calibration", "quant.calibration_batches=9", "another calibration of the quantizers"),
+    ("calibration", "quant.activation.initialise=max", "quant.activation.initialise"),
+]
+
+
+@pytest.mark.parametrize(("guard", "override", "told"), GUARDED, ids=[text for _, text, _ in GUARDED])
+def test_an_override_alone_does_not_permit_another_experiment(guard: str, override: str, told: str) -> None:
+    message = refusal(a=Arm(), b=Arm(overrides=(override,)))
+    assert told in message
+    assert f"arms.b.differs_in: [{guard}]" in message
+    resolve(a=Arm(), b=Arm(overrides=(override,), differs_in=(guard,)))
+    resolve(a=Arm(differs_in=(override.partition("=")[0],)), b=Arm(overrides=(override,)))
+
+
+def test_the_arm_that_changes_the_key_is_told_to_declare_it() -> None:
+    message = refusal(a=Arm(overrides=("data.train_limit=500",)), b=Arm())
+    assert "If it is meant: arms.a.differs_in: [data]" in message
+
+
+def test_another_guard_does_not_permit_it() -> None:
+    assert "data.train_limit" in refusal(
+        a=Arm(), b=Arm(overrides=("data.train_limit=500",), differs_in=("schedule", "weights", "calibration"))
+    )
+
+
+def test_what_an_override_names_may_differ_without_more() -> None:
+    resolve(
+        a=Arm(),
+        b=Arm(overrides=(PLAIN,)),
+        c=Arm(overrides=("train.stages.1.lr=0.1", "train.optimizer.nesterov=true", "quant.weight.bits=2")),
+    )
+
+
+def test_recipes_of_their_own_may_differ_only_in_what_is_declared() -> None:
+    saq, sgd = (f"cifar10/resnet20-w4a4-{name}.yaml" for name in ("saq", "sgd"))
+    assert "train.stages.0.method.kind is saq in 'a', plain in 'b', and neither names it" in refusal(
+        a=Arm(recipe=saq), b=Arm(recipe=sgd)
+    )
+    resolve(a=Arm(recipe=saq), b=Arm(recipe=sgd, differs_in=("train.stages.0.method",)))
+
+
+def test_workers_change_no_number() -> None:
+    resolve(a=Arm(), b=Arm(recipe="quickstart.yaml", overrides=("data.workers=2",)))
+
+
+def test_equal_compute_permits_another_schedule_and_is_held_against_the_recipes() -> None:
+    saq = Arm(overrides=('train.stages.1.method={"kind": "saq", "rho": 0.1}',))
+    resolve(saq=saq, twice=Arm(overrides=(PLAIN, "train.stages.1.epochs=8"), equal_compute="saq"))
+    message = refusal(saq=saq, more=Arm(overrides=(PLAIN, "train.stages.1.epochs=7"), equal_compute="saq"))
+    assert "passes each image 14 times, and 'saq' 15 times" in message
+
+
+def test_passes_are_counted_as_the_methods_make_them() -> None:
+    assert passes_per_step(Plain(kind="plain")) == 1
+    assert passes_per_step(Sam(kind="sam")) == 2
+    assert passes_per_step(Saq(kind="saq", rho=0.1)) == 2
+    assert passes_per_step(Saq(kind="saq", rho=0.1, objective="vql")) == 1
+    assert passes_per_step(Saq(kind="saq", rho=0.1, efficient=EfficientTraining(tau=4))) == 1.25
+    # 6 epochs in full precision, 4 of 1.25 passes, 1 of the deploy stage.
+    assert image_passes(load_recipe(ROOT / "configs/quickstart.yaml")) == 12
+
+
+def test_a_comparison_is_at_equal_epochs_or_equal_compute_or_neither() -> None:
+    saq = load_recipe(ROOT / "configs/quickstart.yaml", ['train.stages.1.method={"kind": "saq", "rho": 0.1}'])
+    kinds = {
+        epochs: comparison_kind(
+            saq, load_recipe(ROOT / "configs/quickstart.yaml", [PLAIN, f"train.stages.1.epochs={epochs}"])
+        )
+        for epochs in (4, 8, 6)
+    }
+    assert kinds == {4: "equal epochs", 8: "equal compute", 6: "neither"}

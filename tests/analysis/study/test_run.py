@@ -1,0 +1,152 @@
+"""study.json is complete or absent, says what it is about, and is not believed of anything else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saq_qat.analysis.study.result import StudyResult, read_study_result, write_study_result
+from saq_qat.analysis.study.run import StudyFailedError, report_study, run_study
+from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.train.files import locked
+from saq_qat_runtime.errors import ModelError, ResultError, VersionError
+from tests.analysis.study.conftest import STUDY, Stub
+
+
+@pytest.fixture(autouse=True)
+def short_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of the page, which test_page.py reads: the last quantity of its arms."""
+    monkeypatch.setattr(
+        "saq_qat.analysis.study.run.page", lambda result: list(result.arms[-1].quantities)[-1]
+    )
+
+
+def study(stub: Stub) -> StudyResult:
+    return run_study(stub.prepared, stub.command, lambda _: None)
+
+
+def test_a_complete_study_has_every_number_with_the_digest_of_its_checkpoint(stub: Stub) -> None:
+    result = study(stub)
+    folder = stub.prepared.folder
+    written = json.loads((folder / "study.json").read_text())
+    assert written["schema_version"] == 1
+    assert read_study_result(folder) == result
+    runs = {(run["arm"], run["seed"]): run for run in written["runs"]}
+    assert sorted(runs) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    for run in runs.values():
+        hashes = json.loads((folder / run["run"] / "checkpoints/last/sha256.json").read_text())
+        assert run["measured"]["checkpoint_sha256"] == hashes["model.safetensors"]
+    (comparison,) = written["comparisons"]
+    top1 = {key: run["measured"]["deployed"]["top1"] for key, run in runs.items()}
+    differences = [top1["b", seed] - top1["a", seed] for seed in (0, 1)]
+    assert comparison["quantities"]["deployed_top1"]["differences"] == differences
+    assert comparison["kind"] == "equal epochs"
+    assert "b - a" in (folder / "table.txt").read_text()
+    assert (folder / "study.yaml").read_text() == STUDY
+
+
+def test_a_study_with_a_failed_run_has_no_result_until_that_is_done(stub: Stub) -> None:
+    stub.order("b-seed1", fail=4)
+    with pytest.raises(StudyFailedError, match=r"b-seed1 \(exit code 4, .*b-seed1.log\)") as error:
+        study(stub)
+    assert error.value.exit_code == 4
+    assert not (stub.prepared.folder / "study.json").exists()
+    stub.forget_orders()
+    study(stub)
+    assert (stub.prepared.folder / "study.json").is_file()
+
+
+def test_an_older_result_does_not_stand_beside_runs_that_are_still_to_do(stub: Stub) -> None:
+    study(stub)
+    stub.prepared = stub.prepare(STUDY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    stub.lay_out()
+    stub.order("a-seed2", fail=1)
+    with pytest.raises(StudyFailedError):
+        study(stub)
+    assert not (stub.prepared.folder / "study.json").exists()
+
+
+def test_a_run_that_diverged_has_no_numbers_and_is_named(stub: Stub) -> None:
+    stub.order("b-seed1", fail=5)
+    result = study(stub)
+    assert [arm.diverged for arm in result.arms] == [(), (1,)]
+    assert result.comparisons[0].quantities["deployed_top1"].missing == (1,)
+
+
+def test_two_processes_do_not_run_one_study(stub: Stub) -> None:
+    stub.prepared.folder.mkdir(parents=True)
+    with locked(stub.prepared.folder), pytest.raises(SaqError, match="another process"):
+        study(stub)
+
+
+def test_a_number_that_is_not_finite_writes_nothing(stub: Stub, tmp_path: Path) -> None:
+    result = study(stub)
+    with pytest.raises(ResultError, match="image_passes"):
+        write_study_result(
+            replace(result, arms=(replace(result.arms[0], image_passes=float("nan")),)), tmp_path
+        )
+    assert not (tmp_path / "study.json").exists()
+
+
+def test_the_report_reads_what_was_found_of_the_same_checkpoints_since(stub: Stub) -> None:
+    result = study(stub)
+    folder = stub.prepared.folder
+    assert all(run.lambda_max is None for run in result.runs)
+    for number, run in enumerate(result.runs):
+        assert run.run is not None and run.measured is not None
+        digest = run.measured.checkpoint_sha256 if number else "of another checkpoint"
+        analysis = {
+            "schema_version": 1,
+            "checkpoint_sha256": digest,
+            "eigenvalues": [3.0 + number, 9.5 + number],
+        }
+        (folder / run.run / "analysis/analysis.json").write_text(json.dumps(analysis))
+    found = report_study(folder)
+    assert [run.lambda_max for run in found.runs] == [None, 10.5, 11.5, 12.5]
+    assert found.comparisons[0].quantities["lambda_max"].differences == (1.0,)
+    assert read_study_result(folder) == found
+    assert "lambda max" in (folder / "table.txt").read_text()
+    assert (folder / "study.html").read_text() == "lambda_max"
+
+
+def test_the_report_refuses_runs_that_were_trained_on_since(stub: Stub) -> None:
+    result = study(stub)
+    folder = stub.prepared.folder
+    write_study_result(
+        replace(
+            result,
+            runs=tuple(
+                replace(run, measured=replace(run.measured, checkpoint_sha256="f" * 64))
+                for run in result.runs
+                if run.measured is not None
+            ),
+        ),
+        folder,
+    )
+    with pytest.raises(ArtifactError, match=r"is about its checkpoint ffffffffffff\.\.\., and it has"):
+        report_study(folder)
+
+
+def test_the_report_needs_no_runs(stub: Stub, tmp_path: Path) -> None:
+    result = study(stub)
+    write_study_result(result, tmp_path / "copied")
+    assert report_study(tmp_path / "copied") == result
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, ArtifactError),
+        ("{", ModelError),
+        ('{"schema_version": 99}', VersionError),
+        ('{"schema_version": 1}', ModelError),
+    ],
+)
+def test_a_result_that_is_missing_or_damaged_is_said_so(
+    tmp_path: Path, content: str | None, error: type[Exception]
+) -> None:
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    with pytest.raises(error, match="saq-qat study"):
+        read_study_result(tmp_path)
