@@ -128,7 +128,7 @@ def test_a_float_networks_weights_are_moved_themselves() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # its imports script functions with torch.jit
 def test_an_independent_library_finds_the_same() -> None:
-    curvlinops = pytest.importorskip("curvlinops")
+    curvlinops = pytest.importorskip("curvlinops", reason="needs the extra dev: compares with its Hessian")
     network, _ = quantized(NoNorm())
     network.double()
     with loss_surface(network, BATCHES) as surface:

@@ -85,7 +85,7 @@ def test_mistakes_are_named_before_anything_is_written(
     assert not (folder / "studies").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # trains 40 epochs twice over for each signal
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_study_that_ends_in_the_middle_leaves_no_process_and_goes_on(folder: Path, number: int) -> None:
     recipe = RECIPE.replace("epochs: 1", "epochs: 40")

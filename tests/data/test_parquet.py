@@ -16,8 +16,8 @@ from saq_qat.data import ImageData, open_data, val_batches
 from saq_qat.errors import DataError, SetupError
 from saq_qat.recipe.schema import Data
 
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
+pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
 
 CLASSES = ["ant", "bee", "cat"]
 

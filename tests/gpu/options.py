@@ -117,7 +117,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     )
 
 
-class _words:  # noqa: N801 (reads as a function in the table above)
+class _words:  # noqa: N801  # reads as a function in the table above
     def __init__(self, known: tuple[str, ...]) -> None:
         self._known = known
 

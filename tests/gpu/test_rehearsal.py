@@ -39,7 +39,7 @@ def test_integers_and_fake_quant_codes_are_compared(tmp_path: Path) -> None:
     assert all(row["different_codes"] == 0 and row["same_scale"] for row in network["fake_quant"]["eager"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # calibrates and trains a run of every arm
 def test_training_is_searched_run_and_judged_as_integers(tmp_path: Path) -> None:
     output = ["--output", str(tmp_path), "--work", str(tmp_path / "work")]
     arms = ["--arms", "plain2x,saq_sum,sam"]
@@ -57,14 +57,14 @@ def test_training_is_searched_run_and_judged_as_integers(tmp_path: Path) -> None
     assert (tmp_path / "training.json").stat().st_mtime_ns == done
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # times four kinds of steps
 def test_steps_are_timed(tmp_path: Path) -> None:
     assert kit.main(["--parts", "steps", *PART, "--output", str(tmp_path)]) == 0
     (measured,) = part(tmp_path, "steps")["measured"].values()
     assert set(measured["images_per_second"]) == {"full_precision", "plain", "saq", "saq_tau_4"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole training and export with its proof
 def test_the_products_commands_train_and_export(tmp_path: Path) -> None:
     output = ["--output", str(tmp_path), "--work", str(tmp_path / "work")]
     assert kit.main(["--parts", "product", *PART, *output]) == 0
