@@ -101,10 +101,14 @@ def plane_figure(planes: Mapping[str, Plane]) -> "Figure":
         drawn = axes.contour(
             plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5
         )
-        axes.clabel(drawn, fontsize=6.0, fmt="%.3g")
+        for text in axes.clabel(drawn, fontsize=6.0, fmt="%.3g"):
+            if max(map(abs, text.get_position())) > 0.85 * max(plane.steps):
+                text.remove()  # the frame would cut it
         axes.plot([0], [0], "+", color="white", markersize=8)
         axes.set_aspect("equal")
         axes.set_title(label, loc="left")
+        axes.set_xlabel("step along the first direction")
+        axes.set_ylabel("along the second")
     if shown is not None:
         figure.colorbar(shown, ax=list(all_axes), label="loss, training images", format="%.3g", shrink=0.8)
     return figure
@@ -164,6 +168,7 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
     axes.plot(radii, means, "-_", markersize=14, color=_COLOURS[0], label="mean")
     still = [point.top1 for point in points if point.rho is None]
     if still:
+        axes.plot([0.0] * len(still), still, "o", color=INK, alpha=0.6)
         axes.axhline(fmean(still), color=INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
     axes.set_xlabel("rho")
     axes.set_ylabel("deployed top-1 %" if all(point.deployed for point in points) else "top-1 %")

@@ -100,6 +100,12 @@ def test_runs_that_differ_in_more_than_rho_are_refused(make_run: Any, override: 
         radius_points([make_run(), make_run(override)])
 
 
+def test_runs_that_a_plain_one_stands_between_are_held_against_each_other(make_run: Any) -> None:
+    plain = make_run(f"{METHOD}={{kind: plain}}")
+    with pytest.raises(RecipeError, match=r"method\.objective: sum and mean"):
+        radius_points([plain, make_run(), make_run(f"{METHOD}.objective=mean")])
+
+
 def test_a_run_that_was_never_judged_is_refused(make_run: Any) -> None:
     with pytest.raises(RecipeError, match="not judged"):
         radius_points([make_run(top1=None, deployed=None)])

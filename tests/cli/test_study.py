@@ -27,7 +27,7 @@ arms:
   twice: {overrides: {train.stages.0.epochs: 2}, equal_compute: saq}
   saq: {overrides: {"train.stages.0.method": {kind: saq, rho: 0.1}}}
 comparisons: [{of: saq, against: twice}]
-measure: {sharpness_images: 8}
+measure: {sharpness_images: 8, lambda_max_images: 8}
 """
 
 
@@ -57,7 +57,8 @@ def test_a_study_is_trained_measured_compared_and_reported(
         assert measured["fake_quant"]["top1"] == end["top1"]
         assert measured["integer_kernels"] == measured["products"] == 22
         assert measured["deployed"]["images"] == 8
-        assert measured["sharpness"]["images"] == 8
+        assert measured["sharpness"]["images"] == measured["curvature"]["images"] == 8
+        assert measured["curvature"]["residual"] <= 1e-2 * abs(measured["curvature"]["lambda_max"])
         assert measured["step_cost"]["passes"] == (2 if run["arm"] == "saq" else 1)
         assert measured["step_cost"]["seconds"] > 0
 

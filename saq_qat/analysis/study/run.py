@@ -11,9 +11,9 @@ from saq_qat.analysis.study.pictures import require_packages, write_pictures
 from saq_qat.analysis.study.result import (
     RESULT_FILE,
     StudyResult,
+    checked,
     collect,
     read_study_result,
-    refreshed,
     write_study_result,
 )
 from saq_qat.analysis.study.runner import Failure, OnStates, run_jobs
@@ -111,13 +111,14 @@ def run_study(
 
 
 def report_study(folder: Path) -> StudyResult:
-    """Read a study that is complete, look up what was found of its runs since, and write its page.
+    """Read a study that is complete, and write its page, table and pictures.
 
     Raises:
-        ArtifactError: it is not complete, or a run holds another checkpoint than the one that was measured.
+        ArtifactError: it is not complete, a run holds another checkpoint than the one that was measured, or
+            the file was changed since.
     """
     require_packages()
-    result = refreshed(read_study_result(folder), folder)
+    result = checked(read_study_result(folder), folder)
     _write(result, folder)
     write_whole(folder / PAGE_FILE, page(result).encode())
     return result
