@@ -98,12 +98,7 @@ def plane_figure(planes: Mapping[str, Plane]) -> "Figure":
         shown = axes.contourf(
             plane.steps, plane.steps, plane.losses, levels=levels, norm="log", cmap="viridis"
         )
-        drawn = axes.contour(
-            plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5
-        )
-        for text in axes.clabel(drawn, fontsize=6.0, fmt="%.3g"):
-            if max(map(abs, text.get_position())) > 0.85 * max(plane.steps):
-                text.remove()  # the frame would cut it
+        axes.contour(plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5)
         axes.plot([0], [0], "+", color="white", markersize=8)
         axes.set_aspect("equal")
         axes.set_title(label, loc="left")
