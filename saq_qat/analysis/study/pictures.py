@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 _ACCENT = "#3f8fdc"
-_WIDTH, _ROW, _MARGIN = 3.6, 0.3, 0.85  # inches
+_WIDTH, _ROW, _MARGIN, _LETTER = 3.6, 0.3, 0.85, 0.08  # inches
+_SHORT = 14  # characters of a name that leave the plot its room
 _KINDS: tuple[Kind, ...] = ("equal epochs", "equal compute", "neither")
 _TITLES = {"equal epochs": "equal epochs", "equal compute": "equal compute", "neither": "neither equal"}
 
@@ -42,10 +43,15 @@ DIFFERENCES_LEGEND = "points: seeds; diamond: their mean; bar: 95 % bootstrap in
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot, ``rows`` rows high, that can stand alone or beside others."""
+    """One plot, ``rows`` rows high, that can stand alone or beside others.
+
+    Attributes:
+        longest: characters of the longest name before a row.
+    """
 
     title: str
     rows: int
+    longest: int
     draw: Callable[["Axes"], None]
 
 
@@ -61,8 +67,9 @@ def require_packages() -> None:
 def arm_panels(result: StudyResult, quantities: Sequence[Quantity] | None = None) -> list[Panel]:
     """A panel for each quantity that seeds decide: all arms, each seed's point and the mean."""
     shown = shown_quantities(result) if quantities is None else quantities
+    longest = max(len(arm.name) for arm in result.arms)
     return [
-        Panel(_heading(quantity), len(result.arms), _drawn_arms(result, quantity))
+        Panel(_heading(quantity), len(result.arms), longest, _drawn_arms(result, quantity))
         for quantity in shown
         if quantity.key not in ("passes", "image_passes")
     ]
@@ -75,6 +82,7 @@ def difference_panels(result: StudyResult) -> list[Panel]:
         Panel(
             f"{_heading(quantity)}: {_TITLES[kind]}",
             len(chosen),
+            max(max(len(c.of), len(c.against) + 2) for c in chosen),
             _drawn_differences(result, chosen, quantity),
         )
         for kind in _KINDS
@@ -138,7 +146,8 @@ def _figure(panels: Sequence[Panel]) -> "Figure":
     columns = min(2, len(panels))
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [_MARGIN + _ROW * max(panel.rows for panel in line) for line in lines]
-    figure = Figure(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
+    width = _WIDTH + _LETTER * max(0, max(panel.longest for panel in panels) - _SHORT)
+    figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
     for row, line in enumerate(lines):
         for column, panel in enumerate(line):
@@ -184,18 +193,12 @@ def _drawn_differences(
         axes.set_xlim(low, high)
         for row, comparison in enumerate(comparisons):
             pair = comparison.quantities[quantity.key]
-            axes.plot(
-                pair.differences,
-                _around(row, len(pair.seeds)),
-                "o",
-                color=_ACCENT,
-                alpha=0.75,
-                markersize=4.5,
-            )
+            heights = _around(row, len(pair.seeds))
+            axes.plot(pair.differences, heights, "o", color=_ACCENT, alpha=0.75, markersize=4.5, zorder=3)
             if pair.bootstrap is not None:
                 axes.plot([pair.bootstrap.low, pair.bootstrap.high], [row, row], color=INK, linewidth=1.4)
             if pair.mean is not None:
-                axes.plot([pair.mean], [row], "D", color=INK, markersize=4.5)
+                axes.plot([pair.mean], [row], "D", color=INK, markersize=7, fillstyle="none")
 
     return draw
 

@@ -112,6 +112,32 @@ def test_an_eigenvalue_that_did_not_converge_is_no_number_and_the_mean_says_of_h
     assert "(1 of 2 seeds)" in (stub.prepared.folder / "table.txt").read_text()
 
 
+def test_weights_that_changed_under_their_name_are_refused(stub: Stub) -> None:
+    weights = stub.folder / "w.safetensors"
+    weights.write_bytes(b"first")
+    text = STUDY.replace(
+        "recipe: recipe.yaml", f"recipe: recipe.yaml\noverrides: {{model.pretrained: {weights}}}"
+    )
+    prepared = stub.prepare(text)
+    stub.lay_out(prepared)
+    run_study(prepared, stub.command, lambda _: None)
+    run_study(stub.prepare(text), stub.command, lambda _: None)
+    weights.write_bytes(b"second")
+    with pytest.raises(
+        ArtifactError, match=r"w\.safetensors: runs of this study began from weights .* another name"
+    ):
+        run_study(stub.prepare(text), stub.command, lambda _: None)
+    (prepared.folder / "inputs.json").write_text("[1]")
+    with pytest.raises(ArtifactError, match=r"inputs\.json is damaged"):
+        run_study(stub.prepare(text), stub.command, lambda _: None)
+
+
+def test_a_study_says_that_its_folder_is_of_another_file(stub: Stub) -> None:
+    study(stub)
+    assert not stub.prepare().changes_another
+    assert stub.prepare(STUDY.replace("[0, 1]", "[0, 1, 2]")).changes_another
+
+
 @pytest.mark.parametrize("where", ["arms", "comparisons", "runs"])
 def test_a_result_whose_numbers_were_changed_is_not_reported(stub: Stub, where: str) -> None:
     study(stub)
