@@ -31,7 +31,7 @@ RECIPE = """
 version: 1
 name: small
 seed: 3
-model: {name: resnet20}
+model: {name: "tests.train.small_network:SmallNetwork"}
 data: {kind: digits, image_size: 8, augmentation: crop_flip, train_limit: 80, val_limit: 40}
 quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
 train:

@@ -1,14 +1,14 @@
 """A study's pictures: every seed's point and the mean; paired differences with their interval."""
 
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saq_qat.analysis.figures import INK, STYLE
+from saq_qat.analysis.figures import INK, rendered
 from saq_qat.analysis.study.arms import Kind
 from saq_qat.analysis.study.quantities import Quantity, RunResult, value_of
 from saq_qat.analysis.study.result import ComparisonResult, StudyResult
@@ -102,16 +102,16 @@ def write_pictures(result: StudyResult, folder: Path) -> list[Path]:
         ("arms", arm_panels(result), ARMS_LEGEND),
         ("differences", difference_panels(result), DIFFERENCES_LEGEND),
     ):
-        for suffix in ("svg", "png") if panels else ():
-            path = folder / f"{name}.{suffix}"
-            write_whole(path, _rendered(panels, suffix, legend))
-            written.append(path)
+        files = rendered(partial(_figure, panels, legend), behind_svg="none") if panels else {}
+        for suffix, content in files.items():
+            written.append(folder / f"{name}.{suffix}")
+            write_whole(written[-1], content)
     return written
 
 
 def inline_svg(panel: Panel, number: int) -> str:
     """A panel as an element of an HTML page: its ink is the page's, its ids are its own."""
-    text = _rendered([panel], "svg").decode()
+    text = rendered(partial(_figure, [panel]), ["svg"], behind_svg="none")["svg"].decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
@@ -121,26 +121,7 @@ def inline_svg(panel: Panel, number: int) -> str:
     return text.replace(INK, "currentColor")
 
 
-def _rendered(panels: Sequence[Panel], suffix: str, legend: str = "") -> bytes:
-    import matplotlib
-
-    with matplotlib.rc_context(rc=STYLE):
-        figure = _figure(panels)
-        if legend:
-            figure.supxlabel(legend, fontsize=8.0, color=INK)
-        content = io.BytesIO()
-        plain = suffix == "png"
-        figure.savefig(
-            content,
-            format=suffix,
-            dpi=160,
-            facecolor="white" if plain else "none",
-            metadata=None if plain else {"Date": None, "Creator": None},
-        )
-    return content.getvalue()
-
-
-def _figure(panels: Sequence[Panel]) -> "Figure":
+def _figure(panels: Sequence[Panel], legend: str = "") -> "Figure":
     from matplotlib.figure import Figure
 
     columns = min(2, len(panels))
@@ -154,6 +135,8 @@ def _figure(panels: Sequence[Panel]) -> "Figure":
             axes = figure.add_subplot(grid[row, column])
             panel.draw(axes)
             _dress(axes, panel)
+    if legend:
+        figure.supxlabel(legend, fontsize=8.0, color=INK)
     return figure
 
 
