@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from saq_qat.analysis.figures import INK, rendered
@@ -33,6 +34,7 @@ __all__ = [
 
 _ACCENT = "#3f8fdc"
 _WIDTH, _ROW, _MARGIN, _LETTER = 3.6, 0.3, 0.85, 0.08  # inches
+_LEGEND_WIDTH = 48  # characters below one plot
 _SHORT = 14  # characters of a name that leave the plot its room
 _KINDS: tuple[Kind, ...] = ("equal epochs", "equal compute", "neither")
 _TITLES = {"equal epochs": "equal epochs", "equal compute": "equal compute", "neither": "neither equal"}
@@ -136,7 +138,7 @@ def _figure(panels: Sequence[Panel], legend: str = "") -> "Figure":
             panel.draw(axes)
             _dress(axes, panel)
     if legend:
-        figure.supxlabel(legend, fontsize=8.0, color=INK)
+        figure.supxlabel(fill(legend, _LEGEND_WIDTH * columns), fontsize=8.0, color=INK)
     return figure
 
 
