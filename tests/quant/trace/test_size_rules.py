@@ -79,6 +79,7 @@ IMAGE, TOKENS = torch.zeros(2, 4, 6, 5), torch.zeros(2, 7, 4)
         (nn.GELU(), TOKENS),
         (nn.ReLU6(), IMAGE),
         (nn.BatchNorm2d(4), IMAGE),
+        (nn.BatchNorm2d(4), IMAGE.to(memory_format=torch.channels_last)),
         (nn.Dropout(0.5), IMAGE),
         (nn.Flatten(), IMAGE),
         (nn.AdaptiveAvgPool2d(1), IMAGE),
