@@ -17,7 +17,7 @@ from saq_qat.data.batches import train_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.record import data_record
 from saq_qat.errors import ArtifactError, GateError, LegalityError, SaqError
-from saq_qat.quant.plan.plan import Finding
+from saq_qat.quant.plan.plan import Finding, Plan
 from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.recipe.schema import Recipe
@@ -68,12 +68,14 @@ def rehearse(
     recipe: Recipe,
     images: ImageData,
     *,
+    plan: Plan | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Rehearsal:
     """Deploy a float network as it is; its BatchNorms and clip levels are placed by the first images.
 
     Args:
         network: as ``build_model`` gives it; its parameters are shared with what is saved, and not trained.
+        plan: where ``network`` is what ``plan_network`` made of that, the plan it gave; quantized in place.
         on_step: told in words what is being done.
 
     Raises:
@@ -84,9 +86,9 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="saq-qat-") as folder:
         run = Path(folder)
         on_step("quantizing the untrained network, on the first images")
-        _write_run(network, recipe, images, run)
+        _write_run(network, plan, recipe, images, run)
         on_step("lowering it and writing its graphs")
-        lowered = lower_run(run, "last")
+        lowered = lower_run(run, "last", images=images)
         findings = _findings(lowered)
         on_step("loading and comparing its integers")
         kernels = OnnxRuntimeBackend(lowered.graph.content).integer_count()
@@ -103,6 +105,7 @@ def check_deployable(
     recipe: Recipe,
     images: ImageData,
     *,
+    plan: Plan | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Rehearsal:
     """As ``rehearse``, with every comparison passed; arguments as there.
@@ -111,7 +114,7 @@ def check_deployable(
         LegalityError: ``train`` or ``export`` would refuse the network later, whatever it learns.
     """
     try:
-        rehearsal = rehearse(network, recipe, images, on_step=on_step)
+        rehearsal = rehearse(network, recipe, images, plan=plan, on_step=on_step)
     except (LegalityError, BackendUnavailable):
         raise
     except (ArtifactError, GateError, SessionError) as error:
@@ -145,14 +148,14 @@ def check_deployable(
     return rehearsal
 
 
-def _write_run(network: nn.Module, recipe: Recipe, images: ImageData, run: Path) -> None:
+def _write_run(network: nn.Module, plan: Plan | None, recipe: Recipe, images: ImageData, run: Path) -> None:
     """The run's folder as training would leave it before its first step."""
     kinds = {stage.kind for stage in recipe.train.stages}
     form: Form = "deploy" if "deploy" in kinds else "quantized"
     size = min(_CALIBRATION_IMAGES, recipe.train.batch_size)
     batches = train_batches(images, batch_size=size, seed=recipe.seed, epoch=0)
     first, _ = next(iter(batches))
-    quantized, plan = next_form(network, None, recipe, "float", form, lambda: [first])
+    quantized, plan = next_form(network, plan, recipe, "float", form, lambda: [first])
     checkpoint = Checkpoint(
         Position(), form, 1, quantized.state_dict(), records=records_of(quantized, plan, recipe),
         data=data_record(images), computed=computed_of(quantized),

@@ -147,14 +147,14 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full
     from saq_qat.quant.network import plan_network
 
     deploy, side = recipe.deploy, recipe.data.image_size
-    _, plan = plan_network(
+    traced, plan = plan_network(
         model, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu, image=(CHANNELS, side, side)
     )
     integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in plan_lines(plan, integer_attention=integer_attention, fold=not full, width=width):
         typer.echo(line)
-    findings = [*plan.findings, *(() if plan.errors else deployable(model, recipe, images))]
+    findings = [*plan.findings, *(() if plan.errors else deployable(traced, recipe, images, plan))]
     print_findings(findings)
     biases = unlearned_biases(plan, [stage.kind for stage in recipe.train.stages])
     typer.echo(f"note {biases}\n" if biases and recipe.deploy.targets else "")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saq_qat.data.open import ImageData
-    from saq_qat.quant.plan.plan import Finding
+    from saq_qat.quant.plan.plan import Finding, Plan
     from saq_qat.recipe.schema import Recipe
 
 __all__ = ["deployable", "untrained"]
@@ -32,8 +32,13 @@ def untrained(recipe: "Recipe") -> "tuple[nn.Module, ImageData]":
     return model, images
 
 
-def deployable(model: "nn.Module", recipe: "Recipe", images: "ImageData") -> "tuple[Finding, ...]":
+def deployable(
+    model: "nn.Module", recipe: "Recipe", images: "ImageData", plan: "Plan | None" = None
+) -> "tuple[Finding, ...]":
     """What the rules say of the graphs of the untrained network; nothing where it is not deployed.
+
+    Args:
+        plan: where ``model`` was traced and planned by ``plan_network``; it is quantized in place.
 
     Raises:
         LegalityError: ``train`` or ``export`` would refuse it.
@@ -43,5 +48,7 @@ def deployable(model: "nn.Module", recipe: "Recipe", images: "ImageData") -> "tu
     from saq_qat_export.rehearsal import check_deployable
 
     with progress("check") as shown:
-        rehearsal = check_deployable(model, recipe, images, on_step=lambda step: shown.advance(note=step))
+        rehearsal = check_deployable(
+            model, recipe, images, plan=plan, on_step=lambda step: shown.advance(note=step)
+        )
     return rehearsal.findings

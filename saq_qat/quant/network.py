@@ -22,7 +22,14 @@ from saq_qat.quant.trace.sizes import ImageShape
 from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Cpu, Quant
 
-__all__ = ["WeightsTooLargeError", "calibrate", "insert_quantizers", "plan_network", "quantize"]
+__all__ = [
+    "WeightsTooLargeError",
+    "calibrate",
+    "insert_quantizers",
+    "plan_network",
+    "quantize",
+    "quantize_planned",
+]
 
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
@@ -67,13 +74,26 @@ def quantize(
         LegalityError: a target cannot run what the plan asks for; the message lists every error.
     """
     network, plan = plan_network(model, quant, targets, cpu=cpu, image=image)
+    quantize_planned(network, plan, initialise=initialise)
+    return network, plan
+
+
+def quantize_planned(network: fx.GraphModule, plan: Plan, *, initialise: bool = True) -> None:
+    """Turn a traced float network into what ``quantize`` gives, in place.
+
+    Args:
+        network, plan: as ``plan_network`` gives them.
+        initialise: as there.
+
+    Raises:
+        LegalityError: as there.
+    """
     if plan.errors:
         raise LegalityError("The targets cannot run this plan:\n" + "\n".join(f"  {e}" for e in plan.errors))
     insert_quantizers(network, plan)
     for name, layer in quant_layers(network).items() if initialise else ():
         layer.weight_quantizer.initialise(layer.quantizer_input().detach())
         _check_scale(name, layer)
-    return network, plan
 
 
 class WeightsTooLargeError(LegalityError):

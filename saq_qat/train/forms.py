@@ -10,7 +10,7 @@ from saq_qat.models.probe import CHANNELS
 from saq_qat.quant.deploy.computed import computed_values
 from saq_qat.quant.deploy.recorded import fill_records, plan_records
 from saq_qat.quant.deploy.view import fold_batch_norm
-from saq_qat.quant.network import calibrate, quantize
+from saq_qat.quant.network import calibrate, quantize, quantize_planned
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.quant.plan.records import NetworkRecords, differences
 from saq_qat.recipe.schema import Recipe
@@ -32,6 +32,7 @@ def next_form(
     """Take ``network`` from ``form`` to ``to``; the forms are passed in order and never go back.
 
     Args:
+        plan: of ``network``; of one in float None, or that with which ``plan_network`` gave it.
         images: gives float32 batches (N, C, H, W) for calibration, where that is due.
 
     Raises:
@@ -39,7 +40,12 @@ def next_form(
     """
     if form == "float" and to != "float":
         device = next(network.parameters()).device
-        quantized, plan = _quantized(network.cpu(), recipe)  # the trace compares with tensors of its own
+        network = network.cpu()  # the trace compares with tensors of its own
+        if isinstance(network, fx.GraphModule) and plan is not None:
+            quantized = network
+            quantize_planned(quantized, plan)
+        else:
+            quantized, plan = _quantized(network, recipe)
         network = quantized.to(device)
         calibrate(quantized, images())
     if isinstance(network, fx.GraphModule) and to == "deploy" and form != "deploy":

@@ -43,12 +43,13 @@ class Restored:
     checkpoint: Path
 
 
-def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
+def restore(run: Path, which: Literal["last", "best"] = "last", images: ImageData | None = None) -> Restored:
     """Rebuild the network of a run from its resolved recipe and a checkpoint.
 
     Args:
         which: ``last``, or ``best`` by the top-1 of the deploy view (of the network itself for a float
             recipe); ``choose_checkpoint`` says which of them a command takes.
+        images: those that the run's recipe names, where they are open already.
 
     Raises:
         ArtifactError: the folder is no run, its checkpoint is missing or damaged and so is the one before
@@ -70,7 +71,7 @@ def restore(run: Path, which: Literal["last", "best"] = "last") -> Restored:
             f"{folder}: {wrong} holds numbers that are not finite, so the network means nothing. Take "
             "another checkpoint, or train with a lower learning rate."
         )
-    images = open_data(recipe.data, recipe.seed)
+    images = open_data(recipe.data, recipe.seed) if images is None else images
     if checkpoint.data is not None:
         check_data_record(checkpoint.data, images, str(folder))
     network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)

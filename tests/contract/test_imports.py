@@ -47,7 +47,8 @@ def test_help_is_quick_because_it_reads_no_recipe_and_no_numpy() -> None:
 
 
 def test_a_network_of_our_own_is_checked_without_what_takes_seconds_to_import() -> None:
-    slow = ("torchvision", "sklearn.utils", "onnxscript.function_libs", "torch.onnx._internal.exporter._core")
+    exporter = ("onnxscript.function_libs", "torch.onnx._internal.exporter._core")
+    slow = ("torchvision", "sklearn.utils", *exporter, "torch._dynamo")
     program = f"import sys; sys.modules.update(dict.fromkeys({slow!r}))\n"
     done = subprocess.run(
         [sys.executable, "-c", program + "from saq_qat.cli.main import main; main()", "check", str(TEMPLATE)],

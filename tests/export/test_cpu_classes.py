@@ -1,5 +1,6 @@
 """A network for CPUs with VNNI alone: told what plain sessions elsewhere give, exact in sessions of ours."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from saq_qat_export.bundle.golden import golden_codes
 from saq_qat_export.bundle.records import cpu_record
 from saq_qat_export.proof.codes import PAIR_COMPARISON, pair_comparison
 from saq_qat_export.proof.probe import Probe
+from saq_qat_export.proof.teacher import Teacher
 from saq_qat_export.proof.tensors import compare_reference
 from saq_qat_export.reference.deploy_view import run_reference
 from saq_qat_export.run import _check_pairs
@@ -48,6 +50,42 @@ def test_the_proof_counts_what_plain_sessions_elsewhere_get_wrong() -> None:
     assert (told.hard, told.passed) == (False, True)
     assert (hard.hard, hard.passed) == (True, False)
     assert "without VNNI" in told.detail
+
+
+@pytest.mark.parametrize("network", [for_vnni, small])
+def test_a_reference_known_already_spares_the_emulation_and_changes_nothing(
+    network: Callable[[], Lowered],
+) -> None:
+    found = network()
+    teacher = Teacher(found.view, found.graph)
+    known = pair_comparison(found.view, [IMAGES], cpu="any", teacher=teacher)
+    assert known == pair_comparison(found.view, [IMAGES], cpu="any")
+    assert known.passed is (network is small)
+
+
+@pytest.mark.parametrize(("network", "runs"), [(small, 0), (for_vnni, 2)])
+def test_pairs_are_emulated_where_any_could_saturate(
+    network: Callable[[], Lowered], runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = network()
+    teacher, emulated = Teacher(found.view, found.graph), []
+    teacher.teach(IMAGES)
+
+    def noted(*arguments: Any, **settings: Any) -> Any:
+        emulated.append(settings)
+        return run_reference(*arguments, **settings)
+
+    monkeypatch.setattr("saq_qat_export.proof.tensors.run_reference", noted)
+    pair_comparison(found.view, [IMAGES], cpu="any", teacher=teacher)
+    assert len(emulated) == runs
+
+
+def test_a_reference_of_other_codes_than_its_own_spares_nothing() -> None:
+    taught = Teacher(small().view, small().graph).teach(IMAGES)
+    first = next(iter(taught.seen.codes))
+    other = taught.seen.codes | {first: taught.seen.codes[first] ^ 1}
+    assert taught.is_own
+    assert not replace(taught, seen=replace(taught.seen, codes=other)).is_own
 
 
 def test_the_engine_is_asked_for_exact_kernels() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.errors import DataError
-from saq_qat.quant.network import calibrate, plan_network, quantize
+from saq_qat.quant.network import calibrate, plan_network, quantize, quantize_planned
 from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.trace import graph
@@ -43,6 +43,17 @@ def test_every_consumer_reads_the_quantizer_it_was_promised(model: type[nn.Modul
         node = next(node for node in network.graph.nodes if node.target == layer.name)
         assert (layer.input or "x") in (*quantizers_read_by(network, node.name), "x")
     assert list(activation_quantizers(network)) == [tensor.name for tensor in plan.tensors]
+
+
+def test_a_network_that_was_planned_before_is_quantized_as_one_that_was_not() -> None:
+    model = Residual().eval()
+    at_once, plan = quantize(copy.deepcopy(model), policy(), TARGETS)
+    network, before = plan_network(model, policy(), TARGETS)
+    quantize_planned(network, before)
+    assert (before, network.code) == (plan, at_once.code)
+    own, other = network.state_dict(), at_once.state_dict()
+    assert own.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in own.items())
 
 
 def test_a_narrow_quantizer_reads_the_codes_of_the_common_one() -> None:

@@ -124,6 +124,7 @@ def test_last_holds_the_average_and_the_weights_behind_it_best_the_average_alone
 
 def test_what_is_judged_is_what_is_restored_and_exported(finished: Path) -> None:
     restored = restore(finished)
+    assert restore(finished, "last", restored.images).images is restored.images
     model = read_checkpoint(finished / "checkpoints" / "last").model
     state = restored.network.state_dict()
     assert all(torch.equal(state[name], model[name]) for name in model)

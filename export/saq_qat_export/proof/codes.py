@@ -23,6 +23,7 @@ from saq_qat_export.proof.tensors import (
     compare_view,
     merge,
 )
+from saq_qat_export.reference.deploy_view import Reference
 
 __all__ = ["PAIR_COMPARISON", "code_comparisons", "pair_comparison", "tie_images"]
 
@@ -98,7 +99,9 @@ def _compare_reference(view: fx.GraphModule, taught: Taught) -> list[TensorCompa
     return compare_computed(view, taught.images.numpy(), taught.reference, taught.seen)
 
 
-def pair_comparison(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu) -> Comparison:
+def pair_comparison(
+    view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu, teacher: Teacher | None = None
+) -> Comparison:
     """The codes of CPUs that add pairs of products in saturating int16, emulated, against the exact ones.
 
     Hard, and not one may differ; for a recipe for CPUs with VNNI alone, what differs is what plain sessions
@@ -106,8 +109,9 @@ def pair_comparison(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu
 
     Args:
         batches: float32 images (N, C, H, W).
+        teacher: of this view, where others ask it too.
     """
-    tensors = merge(compare_pairs(view, images.numpy()) for images in batches)
+    tensors = merge(compare_pairs(view, images.numpy(), _exact(teacher, images)) for images in batches)
     compared, differing = sum(t.compared for t in tensors), sum(t.mismatches for t in tensors)
     first = [f"first at {t.name}: {t.mismatches} of {t.compared}" for t in tensors if t.mismatches][:1]
     where = "on x86 CPUs without VNNI, plain sessions give other codes" if differing else ""
@@ -115,3 +119,9 @@ def pair_comparison(view: fx.GraphModule, batches: Iterable[Tensor], *, cpu: Cpu
     is_hard = cpu == "any"
     passed = differing == 0 or not is_hard
     return Comparison(PAIR_COMPARISON, is_hard, passed, compared, differing, detail, tuple(tensors))
+
+
+def _exact(teacher: Teacher | None, images: Tensor) -> Reference | None:
+    """The integer reference from its own codes, where the teacher's is that."""
+    taught = None if teacher is None else teacher.teach(images)
+    return taught.reference if taught is not None and taught.is_own else None

@@ -157,11 +157,13 @@ class _Comparing(fx.Interpreter):
         allowed = _SHARE_OF_RANGE * (module.maximum - module.minimum) + _CONSTANTS * size / float(scale)
         inside = (steps > module.minimum + 0.5) & (steps < module.maximum - 0.5)
         strays = inside & ~((steps - trained).abs() <= allowed)
-        beside = ((steps - steps.floor()) - 0.5).abs() <= allowed
         step = (own.double() - module.zero_point - code).abs()
-        wrong = strays | ((step > 0) & ~(beside & (step <= 1)))
-        ties = int(((step > 0) & ~wrong).sum())
-        self._add(name, own.numel(), int(wrong.sum()), ties, int(step.max()))
+        wrong, ties, largest = strays, 0, int(step.max())
+        if largest:
+            beside = ((steps - steps.floor()) - 0.5).abs() <= allowed
+            wrong = strays | ((step > 0) & ~(beside & (step <= 1)))
+            ties = int(((step > 0) & ~wrong).sum())
+        self._add(name, own.numel(), int(wrong.sum()), ties, largest)
         return (code + module.zero_point).to(own.dtype)
 
     def _note(self, name: str, own: Tensor, trained: Tensor | None, allowed: Tensor) -> None:

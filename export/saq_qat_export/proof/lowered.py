@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import fx
 
+from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, LegalityError
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.quant.plan.legality import judge
@@ -48,17 +49,24 @@ class Lowered:
         return {target: graphs[target] for target in self.targets}
 
 
-def lower_run(run: Path, checkpoint: Literal["last", "best"], *, tensorrt: bool = False) -> Lowered:
+def lower_run(
+    run: Path,
+    checkpoint: Literal["last", "best"],
+    *,
+    tensorrt: bool = False,
+    images: ImageData | None = None,
+) -> Lowered:
     """Restore a run and lower it for its targets.
 
     Args:
         tensorrt: for TensorRT too, although the recipe may not name it.
+        images: those that the run's recipe names, where they are open already.
 
     Raises:
         ArtifactError: the run is in full precision, or cannot be restored.
         LegalityError: TensorRT cannot run what was trained.
     """
-    restored = restore(run, checkpoint)
+    restored = restore(run, checkpoint, images)
     if restored.plan is None or not isinstance(restored.network, fx.GraphModule):
         raise ArtifactError(
             f"{run}: export needs a quantized network, and this run was trained in full precision. "

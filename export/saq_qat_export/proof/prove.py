@@ -126,7 +126,8 @@ def prove_integers(
     if "onnxruntime" in lowered.targets and not (brief and not graph.over_pair_bound):
         on_step("codes of CPUs that add products in saturating pairs")
         cpu = lowered.restored.recipe.deploy.onnxruntime.cpu
-        comparisons.append(pair_comparison(view, [*code_batches, adversarial], cpu=cpu))
+        batches = [*code_batches, adversarial]
+        comparisons.append(pair_comparison(view, batches, cpu=cpu, teacher=teacher))
     on_step("what every layer of the trained network computes, beside its integers")
     comparisons.append(function_comparison(lowered.network, view, code_batches))
     thresholds = lowered.restored.recipe.deploy.thresholds

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, fx
 
 from saq_qat_export.graph.onnx_graph import OnnxGraph
@@ -24,6 +25,14 @@ class Taught:
     images: Tensor
     seen: Observation
     reference: Reference
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the reference gives the engine's codes: those it would compute without them."""
+        own, seen = self.reference.codes, self.seen.codes
+        return own.keys() == seen.keys() and all(
+            np.array_equal(own[name], codes.reshape(own[name].shape)) for name, codes in seen.items()
+        )
 
 
 class Teacher:

@@ -19,8 +19,8 @@ from saq_qat.quant.deploy.integer_modules import ChannelAffine, IntegerConv2d, I
 from saq_qat.quant.deploy.kernels import float_results, is_integer_product, quantizer_behind
 from saq_qat.quant.trace import graph
 from saq_qat_export.reference import integer_math as math
-from saq_qat_export.reference.integer_math import CodeRange, Codes, Float32
-from saq_qat_export.reference.saturating_pairs import conv_saturation, saturation
+from saq_qat_export.reference.integer_math import CodeRange, Codes, Float32, Weights
+from saq_qat_export.reference.saturating_pairs import can_saturate, conv_saturation, saturation
 from saq_qat_export.reference.values import (
     Accumulator,
     Array,
@@ -48,12 +48,14 @@ class Reference:
         values: float32 results of integer products that no quantizer follows, by layer or graph node; logits
             among them if such a product writes them.
         is_saturated: whether saturation changed any sum.
+        may_saturate: whether these codes could leave int16 in some pair of products, in the worst order.
     """
 
     codes: dict[str, Stored]
     values: dict[str, Float32]
     logits: Float32
     is_saturated: bool = False
+    may_saturate: bool = True
 
 
 def tensor_name(quantizer: str) -> str:
@@ -86,7 +88,8 @@ class _Interpreter:
         self.codes: dict[str, Stored] = {}
         self.named = float_results(view)
         self.floats: dict[str, Float32] = {}
-        self.is_saturated = False
+        self.is_saturated = self.may_saturate = False
+        self.caller = fx.Interpreter(view, garbage_collect_values=False)
 
     def run(self, images: Float32) -> Reference:
         for node in self.view.graph.nodes:
@@ -95,7 +98,7 @@ class _Interpreter:
             elif node.op == "output":
                 (result,) = node.all_input_nodes
                 logits = self._value(result).floats()
-                return Reference(self.codes, self.floats, logits, self.is_saturated)
+                return Reference(self.codes, self.floats, logits, self.is_saturated, self.may_saturate)
             else:
                 self.values[node] = self._evaluate(node)
         raise ArtifactError("A deploy view needs an output node; this graph has none.")
@@ -134,6 +137,7 @@ class _Interpreter:
             sums = self._sums(module, codes[0])
         else:
             sums = Accumulator.of_product(*codes)
+            self._note_pairs(codes[0], codes[1].codes)
             if self.saturating and codes[1].dtype == "int8":
                 sums = self._saturated(sums, saturation(codes[0].codes + codes[0].zero_point, codes[1].codes))
         if quantizer_behind(self.view, node) is not None:
@@ -163,6 +167,7 @@ class _Interpreter:
     def _sums(self, module: IntegerLayer, x: CodeTensor) -> Accumulator:
         """What a layer's kernel holds before it writes codes or floats."""
         weight, bias, scale = module.weight.numpy(), module.bias.numpy(), module.weight_scale.numpy()
+        self._note_pairs(x, weight)
         if isinstance(module, IntegerConv2d):
             window = math.Window(module.stride, module.padding, module.dilation, module.groups)
             sums = math.accumulate_conv(x.codes, weight, bias, window)
@@ -180,6 +185,11 @@ class _Interpreter:
         stored = x.codes + x.zero_point
         rows = saturation(stored.reshape(-1, stored.shape[-1]), weight.T)
         return self._saturated(exact, rows.reshape(exact.values.shape))
+
+    def _note_pairs(self, x: CodeTensor, weight: Weights) -> None:
+        """Padding is stored as the zero point."""
+        largest = np.array([x.codes.max(initial=0) + x.zero_point, x.zero_point])
+        self.may_saturate |= can_saturate(largest, weight)
 
     def _saturated(self, exact: Accumulator, added: Codes) -> Accumulator:
         """The sums with what saturation adds to them."""
@@ -212,12 +222,11 @@ class _Interpreter:
         return Opaque(result)
 
     def _torch_call(self, node: fx.Node, known: Mapping[fx.Node, Tensor]) -> Any:
-        tracer = fx.Interpreter(self.view)
         arguments, keywords = fx.node.map_arg(
             (node.args, node.kwargs), lambda parent: known[parent] if parent in known else self._plain(parent)
         )
         with torch.no_grad():
-            return getattr(tracer, node.op)(node.target, arguments, keywords)
+            return getattr(self.caller, node.op)(node.target, arguments, keywords)
 
     def _plain(self, node: fx.Node) -> Any:
         value = self.values[node]

@@ -53,7 +53,8 @@ class CodeRange:
     maximum: int
 
     def clip(self, code: npt.NDArray[np.float32]) -> Codes:
-        return np.clip(np.rint(code), self.minimum, self.maximum).astype(np.int32)
+        rounded = np.asarray(np.rint(code))
+        return np.clip(rounded, self.minimum, self.maximum, out=rounded).astype(np.int32)
 
     def narrow(self, low: float, high: float) -> "CodeRange":
         """Those of these codes that lie within ``low`` and ``high``; never none."""
@@ -130,13 +131,18 @@ def accumulate_product(a: Codes, b: Weights, bias: Codes | None = None) -> Codes
 
 def _bound(x: Codes, weight: Weights, bias: Codes, depth: int) -> int:
     """Largest magnitude that a partial sum of ``depth`` products can reach, bias apart."""
-    bound = depth * int(np.abs(x).max(initial=0)) * int(np.abs(weight.astype(np.int32)).max(initial=0))
+    bound = depth * _largest(x) * _largest(weight)
     if bound + int(np.abs(bias.astype(np.int64)).max(initial=0)) > _INT32_MAX:
         raise ArtifactError(
             f"An accumulator may reach {bound} plus its bias, beyond int32. "
             "Use fewer bits or deploy.refine_bias: false."
         )
     return bound
+
+
+def _largest(integers: Weights) -> int:
+    """Magnitude."""
+    return max(int(integers.max(initial=0)), -int(integers.min(initial=0)))
 
 
 def max_pool(x: Codes, kernel: tuple[int, int], window: Window, round_up: bool = False) -> Codes:

@@ -6,18 +6,17 @@ something that depends on the batch, or on the images themselves.
 """
 
 import functools
-import logging
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.quant.trace.assignment import with_part
+from saq_qat.quant.trace.fakes import Fakes, without_values
+from saq_qat.quant.trace.size_rules import META, size_rule
 
 __all__ = [
     "OVERWRITES",
@@ -39,7 +38,6 @@ OVERWRITES = "saq_qat.overwrites"
 WRITTEN_BACK = "saq_qat.written_back"
 """Of such a node for a part of another tensor, which has been assigned to in its turn."""
 _BATCHES = (2, 3)
-_LOGGER = logging.getLogger("torch._subclasses.fake_tensor")
 _MANY = 10**9
 _MAKERS = ("empty", "ones", "rand", "randn", "zeros")
 _NOTED = "saq_qat.shapes"
@@ -70,7 +68,10 @@ class ShapeFollower:
     def __init__(self, root: nn.Module, image: ImageShape) -> None:
         self.root, self.image = root, image
         self.busy = False
-        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    @functools.cached_property
+    def _fakes(self) -> Fakes:
+        return Fakes()
 
     def note(self, node: fx.Node) -> tuple[Any, Any] | None:
         """The node's value for both batches, kept with it; None where it cannot be told."""
@@ -82,13 +83,10 @@ class ShapeFollower:
     @contextmanager
     def _inside(self) -> Iterator[None]:
         self.busy, before = True, self.busy
-        _LOGGER.disabled = True
         try:
-            with self._mode, torch.no_grad():
-                yield
+            yield
         finally:
             self.busy = before
-            _LOGGER.disabled = before
 
     def _value(self, node: fx.Node, index: int) -> Any:
         """NotImplemented if an input is not known, or the operation does not run on shapes alone."""
@@ -99,27 +97,32 @@ class ShapeFollower:
             return (shapes_of(term) or _BATCHES)[index]
 
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), argument)
-        try:
-            with self._inside():
-                return self._run(node, args, kwargs, _BATCHES[index])
         # The user's own layers may do anything with a tensor that has no values.
-        except Exception:
-            return NotImplemented
+        with self._inside(), suppress(Exception):
+            ruled = self._by_rule(node, args, kwargs, _BATCHES[index])
+            return self._fakes.run(self._called(node), args, kwargs) if ruled is NotImplemented else ruled
+        return NotImplemented
 
-    def _run(self, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> Any:
+    def _by_rule(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int) -> Any:
+        """NotImplemented where no rule tells the result, or it refuses the arguments."""
         if node.op == "placeholder":
-            return torch.empty(batch, *self.image)
+            return torch.empty(batch, *self.image, device=META)
         if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(self.root)
+            return without_values(operator.attrgetter(str(node.target))(self.root))
+        # A rule may be handed anything.
+        with suppress(Exception):
+            return size_rule(self.root, node)(*args, **kwargs)
+        return NotImplemented
+
+    def _called(self, node: fx.Node) -> Callable[..., Any]:
+        """What a node does with its arguments."""
+        name = str(node.target)
         if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            return lambda tensor, *rest, **named: getattr(tensor, name)(*rest, **named)
         if node.op == "call_module":
-            module = self.root.get_submodule(str(node.target))
-            if isinstance(module, _BatchNorm):
-                return torch.empty_like(args[0])  # torch takes it apart: half the time of a trace
-            return module.forward(*args, **kwargs)
+            return self.root.get_submodule(name).forward
         function: Callable[..., Any] = node.target  # type: ignore[assignment]  # of a call_function
-        return function(*args, **kwargs)
+        return function
 
 
 @contextmanager
