@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from saq_qat.analysis.study.arms import resolve_arms
 from saq_qat.analysis.study.schema import load_study
 from saq_qat.models.build import build_model
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Model, Recipe, StatisticsStage
+from saq_qat.recipe.schema.base import Scalar
+from saq_qat.train.forms import network_in_form
 from saq_qat.train.log import read_log
 
 SaqQat = Callable[..., int]
@@ -22,7 +25,7 @@ SaqQat = Callable[..., int]
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 5
 SIDE = 32
-NARROW: dict[str, dict[str, bool | int | float | str]] = {
+NARROW: dict[str, dict[str, Scalar]] = {
     "vit": {"img_size": SIDE, "depth": 1, "embed_dim": 48, "num_heads": 3},
     "mobilenet_v2": {"width_mult": 0.25},
     "resnet50": {"width_per_group": 16},
@@ -84,12 +87,20 @@ def ten_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def weights_of(name: str, arguments: dict[str, bool | int | float | str], classes: int, folder: Path) -> Path:
+def weights_of(name: str, arguments: dict[str, Scalar], folder: Path) -> Path:
     """Random weights of a network as a file that `model.pretrained` takes."""
-    path = folder / f"{name.rpartition(':')[2]}-{classes}.pth"
+    path = folder / f"{name.rpartition(':')[2]}.pth"
     torch.manual_seed(0)
-    network = build_model(Model(name=name, arguments=arguments), classes)
+    network = build_model(Model(name=name, arguments=arguments), CLASSES)
     torch.save(network.state_dict(), path)
+    return path
+
+
+def quantized_weights(recipe: Recipe, folder: Path) -> Path:
+    """Random weights of a quantized network of other classes, as its checkpoint holds them."""
+    path = folder / "quantized.safetensors"
+    network, _ = network_in_form(recipe, 2 * CLASSES, "quantized")
+    save_file(network.state_dict(), path)
     return path
 
 
@@ -103,14 +114,15 @@ def small(row: Row, images: Path, folder: Path) -> list[str]:
     arguments = next((given for name, given in NARROW.items() if recipe.model.name.startswith(name)), {})
     if arguments:
         values.append(f"model.arguments={json.dumps(arguments)}")
-    if recipe.model.pretrained is not None:
-        classes = CLASSES if recipe.model.pretrained_strict else 2 * CLASSES
-        values.append(f"model.pretrained={weights_of(recipe.model.name, arguments, classes, folder)}")
+    if recipe.model.pretrained is not None and recipe.model.pretrained_strict:
+        values.append(f"model.pretrained={weights_of(recipe.model.name, arguments, folder)}")
+    elif recipe.model.pretrained is not None:
+        values.append(f"model.pretrained={quantized_weights(load_recipe(row.path, values), folder)}")
     if recipe.train.teacher is not None:
         teacher = "torchvision.models:resnet18"
         values += [
             f"train.teacher.model.name={teacher}",
-            f"train.teacher.model.pretrained={weights_of(teacher, {}, CLASSES, folder)}",
+            f"train.teacher.model.pretrained={weights_of(teacher, {}, folder)}",
         ]
     return values
 

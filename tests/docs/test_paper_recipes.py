@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.analysis.study.jobs import Job
 from saq_qat.analysis.study.schema import load_study
 from saq_qat.models.build import build_model
 from saq_qat.recipe.load import load_recipe
@@ -147,6 +148,7 @@ def test_a_head_has_the_command_for_eight_gpus_and_the_same_estimate(path: Path)
     assert f"#   {command} configs/imagenet/{path.name} " in text
     share = recipe.train.batch_size // 8
     assert share == recipe.train.micro_batch_size or f"train.micro_batch_size={share}" in text
+    assert load_recipe(path, ["data.kind=parquet"]).data.kind == "parquet"
     found = estimate(recipe, TRAINING_IMAGES, 8, NETWORKS)
     assert f"{found.hours_text} hours and {found.gigabytes_text} GB each, on paper" in text
 
@@ -163,6 +165,9 @@ def test_the_command_of_an_arm_trains_what_the_study_does(row: dict[str, str]) -
     arm = resolve_arms(load_study(path), path.parent)[row["arm"]]
     overrides = shlex.split(row["in place of the base recipe's"].strip("`"))
     assert load_recipe(arm.path, overrides) == arm.recipe
+    # What the study takes for its own run: the example of the document names runs so.
+    job = Job(arm, 0, Path("runs"), load_study(path).measure, 1)
+    assert load_recipe(arm.path, [*overrides, f"name={row['arm']}-seed0"]) == job.recipe
     assert row["hours"] == estimate(arm.recipe, TRAINING_IMAGES, 8, NETWORKS).hours_text
 
 
@@ -201,8 +206,8 @@ def counted(name: str) -> Network:
 @pytest.mark.parametrize(
     "name",
     [
-        # Three hundred megabytes of random weights each.
-        pytest.param(name, marks=pytest.mark.slow) if name in ("vit_b32", "vit_b16") else name
+        # Seconds and up to three hundred megabytes of random weights each.
+        pytest.param(name, marks=pytest.mark.slow) if name in ("vit_s16", "vit_b32", "vit_b16") else name
         for name in NETWORKS
     ],
 )
