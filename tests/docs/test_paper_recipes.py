@@ -171,11 +171,11 @@ def test_the_command_of_an_arm_trains_what_the_study_does(row: dict[str, str]) -
     assert row["hours"] == estimate(arm.recipe, TRAINING_IMAGES, 8, NETWORKS).hours_text
 
 
-class Reads(TorchDispatchMode):
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch, which leaves it untyped
     """Counts the layers and products of a forward pass, and the elements that they read beside weights."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
         self.layers = self.inputs = 0
 
     def __torch_dispatch__(
