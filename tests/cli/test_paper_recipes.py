@@ -57,8 +57,14 @@ ARMS = [
     for path in sorted((CONFIGS / "studies").glob("imagenet-*.yaml"))
     for arm in resolve_arms(load_study(path), path.parent).values()
 ]
+# The paper's own network, as README.md beside the recipes says how to get it.
+PAPERS_OWN = Row(
+    "papers-own-network",
+    CONFIGS / "imagenet" / "resnet18-w4a4-saq.yaml",
+    ("quant.placement=paper", "quant.grid=paper", "quant.quantize_image=false", "deploy.targets=[]"),
+)
 # One for each kind of network and training; others differ from them in sizes and bits.
-CHECKED = ("imagenet/resnet18-w2a2-saq", "imagenet/vit_s32-w4a4-saq")
+CHECKED = ("imagenet/resnet18-w2a2-saq", "imagenet/vit_s32-w4a4-saq", "papers-own-network")
 TRAINED = (
     *("imagenet/resnet18-w2a2-saq", "imagenet/mobilenetv2-w4a4-saq", "imagenet/vit_s32-w4a4-saq"),
     *("imagenet/resnet18-fp32-sam", "imagenet-resnet18-w4a4-objectives/pql"),
@@ -127,7 +133,7 @@ def small(row: Row, images: Path, folder: Path) -> list[str]:
     return values
 
 
-@pytest.mark.parametrize("row", with_slow(RECIPES, CHECKED))
+@pytest.mark.parametrize("row", with_slow([*RECIPES, PAPERS_OWN], CHECKED))
 def test_check_passes_on_ten_images(
     saq_qat: SaqQat, ten_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], row: Row
 ) -> None:
@@ -137,7 +143,7 @@ def test_check_passes_on_ten_images(
 
 
 @pytest.mark.filterwarnings("ignore:train.teacher")  # of random weights, it is right by guessing
-@pytest.mark.parametrize("row", with_slow([*RECIPES, *ARMS], TRAINED))
+@pytest.mark.parametrize("row", with_slow([*RECIPES, PAPERS_OWN, *ARMS], TRAINED))
 def test_a_step_of_every_stage_runs(
     saq_qat: SaqQat, ten_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Row
 ) -> None:
