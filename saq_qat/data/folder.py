@@ -19,6 +19,11 @@ _EXTENSIONS = (
 _LAYOUT = (
     "Expected layout: {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg, with the same classes in both."
 )
+_SORT_FIRST = (
+    " Its images lie side by side, as in ImageNet's archive of validation images: move each into the folder "
+    "of its class. The numbers of ILSVRC2012_validation_ground_truth.txt are not places among the sorted "
+    "folders: meta.mat of the same kit has their names (n01440764, ...)."
+)
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,13 @@ def _class_names(root: Path, split: str) -> list[str]:
         raise DataError(
             f"data.root has no folder '{folder}' (from {Path.cwd()}). {_LAYOUT.format(root=root)}{other}"
         )
-    names = sorted(
-        entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
-        raise DataError(f"'{folder}' has no class folders. {_LAYOUT.format(root=root)}")
+        flat = any(Path(entry.name).suffix.lower() in _EXTENSIONS for entry in entries)
+        raise DataError(
+            f"'{folder}' has no class folders. {_LAYOUT.format(root=root)}{_SORT_FIRST if flat else ''}"
+        )
     return names
 
 

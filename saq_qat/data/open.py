@@ -13,7 +13,7 @@ from saq_qat.data.folder import find_images
 from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
 from saq_qat.data.parquet import read_parquet
 from saq_qat.data.policy import Policy
-from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, synthetic_arrays
+from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, squares, synthetic_arrays
 from saq_qat.data.subset import held_out, limited
 from saq_qat.data.transforms import ImageFile
 from saq_qat.errors import RecipeError
@@ -78,9 +78,11 @@ def _open_arrays(data: Data, arrays: Arrays, seed: int) -> ImageData:
     train = limited(arrays.train_labels, data.train_limit, seed, "train_limit")
     val = limited(arrays.val_labels, data.val_limit, 0, "val_limit")
     preprocessing = _preprocessing(data, None, arrays.mean, arrays.std)
+    whole = data.augmentation == "resized_crop_flip"
+    pixels = arrays.train_pixels[train]
     return ImageData(
-        MemoryImages(arrays.train_pixels[train], arrays.train_labels[train]),
-        MemoryImages(arrays.val_pixels[val], arrays.val_labels[val]),
+        MemoryImages(pixels if whole else squares(pixels, data.image_size), arrays.train_labels[train]),
+        MemoryImages(squares(arrays.val_pixels[val], data.image_size), arrays.val_labels[val]),
         arrays.classes,
         preprocessing,
         data.augmentation,

@@ -15,7 +15,7 @@ from saq_qat.data.transforms import Pixels, fit
 from saq_qat.errors import DataError, SetupError
 from saq_qat.recipe.schema import Cifar, Digits, Synthetic
 
-__all__ = ["Arrays", "cifar_arrays", "digits_arrays", "synthetic_arrays"]
+__all__ = ["Arrays", "cifar_arrays", "digits_arrays", "squares", "synthetic_arrays"]
 
 _DIGITS_FOR_VALIDATION = 360
 _CIFAR = {
@@ -26,7 +26,8 @@ _CIFAR = {
 
 @dataclass(frozen=True)
 class Arrays:
-    """Pixels uint8 [N, image_size, image_size, 3] and labels int64 [N]; mean and std of pixels in 0..1."""
+    """Pixels uint8 [N, S, S, 3], of CIFAR with S = 32, of the others with S = image_size; labels int64 [N];
+    mean and std of pixels in 0..1."""
 
     train_pixels: Pixels
     train_labels: NDArray[np.int64]
@@ -37,8 +38,10 @@ class Arrays:
     std: tuple[float, ...]
 
 
-def _squares(images: Pixels, image_size: int) -> Pixels:
+def squares(images: Pixels, image_size: int) -> Pixels:
     """uint8 [N, H, W] or [N, H, W, 3] -> [N, image_size, image_size, 3], resized as evaluation does."""
+    if images.shape[1:] == (image_size, image_size, 3):
+        return images
     return np.stack([fit(Image.fromarray(image).convert("RGB"), image_size, None) for image in images])
 
 
@@ -47,7 +50,7 @@ def digits_arrays(data: Digits) -> Arrays:
     table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.int64)
     scans = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     labels = table[:, -1]
-    pixels = _squares(scans, data.image_size)
+    pixels = squares(scans, data.image_size)
     order = stratified_order(labels, seed=0)
     val, train = np.sort(order[:_DIGITS_FOR_VALIDATION]), np.sort(order[_DIGITS_FOR_VALIDATION:])
     classes = tuple(str(digit) for digit in range(10))
@@ -86,9 +89,9 @@ def cifar_arrays(data: Cifar) -> Arrays:
     train, val, classes = read_binary(folder, form)
     _, mean, std = _CIFAR[data.kind]
     return Arrays(
-        _squares(train.pixels, data.image_size),
+        train.pixels,
         train.labels,
-        _squares(val.pixels, data.image_size),
+        val.pixels,
         val.labels,
         classes,
         mean,
@@ -116,9 +119,9 @@ def _cifar_of_python(data: Cifar) -> Arrays:
             f"Nothing is downloaded by itself: get {dataset.url} and extract it into '{data.root}'."
         ) from error
     return Arrays(
-        _squares(train.data, data.image_size),
+        train.data,
         np.asarray(train.targets, np.int64),
-        _squares(val.data, data.image_size),
+        val.data,
         np.asarray(val.targets, np.int64),
         tuple(train.classes),
         mean,
@@ -131,7 +134,7 @@ def synthetic_arrays(data: Synthetic) -> Arrays:
     total = data.train_size + data.val_size
     labels = np.arange(total, dtype=np.int64) % data.classes
     patterns = uniforms(Stream.SYNTHETIC, 0, 0, np.arange(data.classes), 4 * 4 * 3).reshape(-1, 4, 4, 3)
-    coarse = _squares(np.rint(patterns * 255).astype(np.uint8), data.image_size).astype(np.float64)
+    coarse = squares(np.rint(patterns * 255).astype(np.uint8), data.image_size).astype(np.float64)
     noise = uniforms(Stream.SYNTHETIC, 0, 1, np.arange(total), data.image_size**2 * 3)
     brightness = uniforms(Stream.SYNTHETIC, 0, 2, np.arange(total), 1)[:, :, None, None]
     noise = noise.reshape(total, data.image_size, data.image_size, 3)

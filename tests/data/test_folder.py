@@ -58,6 +58,15 @@ def test_a_split_without_classes_is_refused(tmp_path: Path) -> None:
         find_images(tmp_path)
 
 
+def test_images_side_by_side_are_refused_with_what_their_numbers_mean(make_folder: MakeFolder) -> None:
+    root = make_folder(train=1, val=1)
+    for number, folder in enumerate(sorted((root / "val").iterdir())):
+        (folder / "0.png").rename(root / "val" / f"ILSVRC2012_val_{number:08d}.png")
+        folder.rmdir()
+    with pytest.raises(DataError, match=r"val' has no class folders.*side by side.*not places among the sor"):
+        find_images(root)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_empty_class_is_refused_by_name(split: str, make_folder: MakeFolder) -> None:
     root = make_folder(train=1, val=1)

@@ -1,5 +1,6 @@
 """Opening every kind of data: splits, sizes, defaults, limits, and sizes that contradict each other."""
 
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from torchvision import datasets
 
 from saq_qat.data import ImageData, open_data, val_batches
+from saq_qat.data.batches import train_batches
 from saq_qat.data.images import FileImages, MemoryImages
 from saq_qat.errors import DataError, RecipeError
 from saq_qat.recipe.schema import Data
@@ -199,3 +201,16 @@ def test_cifar_is_read_with_its_classes_and_its_own_mean(
     assert torch.equal(data.train[49][0], torch.full((3, 32, 32), 4, dtype=torch.uint8))
     assert data.preprocessing.mean == (0.4914, 0.4822, 0.4465)
     assert opened(kind="cifar10", root=str(tmp_path), image_size=16).train[0][0].shape == (3, 16, 16)
+
+
+def test_crops_of_cifar_come_from_its_own_pixels_and_only_what_is_judged_is_enlarged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10(tmp_path, 10)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    crops = {"augmentation": "resized_crop_flip", "image_size": 64}
+    for held_out in (None, 5):
+        data = opened(kind="cifar10", root=str(tmp_path), held_out=held_out, **crops)
+        assert data.train[0][0].shape == (3, 32, 32) and data.val[0][0].shape == (3, 64, 64)
+        ((pixels, _),) = itertools.islice(train_batches(data, batch_size=4, seed=0, epoch=0), 1)
+        assert pixels.shape == (4, 3, 64, 64)

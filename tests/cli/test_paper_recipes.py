@@ -1,0 +1,166 @@
+"""The paper's tables as recipes: each passes `check`, and a step of each of its stages runs, in small."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.analysis.study.schema import load_study
+from saq_qat.models.build import build_model
+from saq_qat.recipe.load import load_recipe
+from saq_qat.recipe.schema import Model, Recipe, StatisticsStage
+from saq_qat.recipe.schema.base import Scalar
+from saq_qat.train.forms import network_in_form
+from saq_qat.train.log import read_log
+
+SaqQat = Callable[..., int]
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CLASSES = 5
+SIDE = 32
+NARROW: dict[str, dict[str, Scalar]] = {
+    "vit": {"img_size": SIDE, "depth": 1, "embed_dim": 48, "num_heads": 3},
+    "mobilenet_v2": {"width_mult": 0.25},
+    "resnet50": {"width_per_group": 16},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a recipe, and what an arm of a study sets in it."""
+
+    name: str
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.path, self.overrides)
+
+
+RECIPES = [
+    Row(f"{path.parent.name}/{path.stem}", path)
+    for path in [
+        *sorted((CONFIGS / "imagenet").glob("*.yaml")),
+        *sorted((CONFIGS / "transfer").glob("resnet50-*.yaml")),
+    ]
+]
+ARMS = [
+    Row(f"{path.stem}/{arm.name}", arm.path, arm.overrides)
+    for path in sorted((CONFIGS / "studies").glob("imagenet-*.yaml"))
+    for arm in resolve_arms(load_study(path), path.parent).values()
+]
+# The paper's own network, as README.md beside the recipes says how to get it.
+PAPERS_OWN = Row(
+    "papers-own-network",
+    CONFIGS / "imagenet" / "resnet18-w4a4-saq.yaml",
+    ("quant.placement=paper", "quant.grid=paper", "quant.quantize_image=false", "deploy.targets=[]"),
+)
+# One for each kind of network and training; others differ from them in sizes and bits.
+CHECKED = ("imagenet/resnet18-w2a2-saq", "papers-own-network")
+TRAINED = (
+    *("imagenet/resnet18-w2a2-saq", "imagenet/mobilenetv2-w4a4-saq", "imagenet/vit_s32-w4a4-saq"),
+    "imagenet/resnet18-fp32-sam",
+)
+
+
+def with_slow(rows: list[Row], quick: tuple[str, ...]) -> list[object]:
+    """Quarters of a minute each: all rows but the quick ones are slow."""
+    assert {row.name for row in rows} >= set(quick)
+    return [
+        pytest.param(row, id=row.name, marks=() if row.name in quick else pytest.mark.slow) for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def ten_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five classes with one photo-like image each to train and to judge on."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in range(CLASSES):
+            folder = root / split / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            coarse = random.integers(0, 256, (6, 8, 3), np.uint8)
+            Image.fromarray(coarse).resize((60, 45), Image.Resampling.BICUBIC).save(folder / f"{label}.JPEG")
+    return root
+
+
+def weights_of(name: str, arguments: dict[str, Scalar], folder: Path) -> Path:
+    """Random weights of a network as a file that `model.pretrained` takes."""
+    path = folder / f"{name.rpartition(':')[2]}.pth"
+    torch.manual_seed(0)
+    network = build_model(Model(name=name, arguments=arguments), CLASSES)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def quantized_weights(recipe: Recipe, folder: Path) -> Path:
+    """Random weights of a quantized network of other classes, as its checkpoint holds them."""
+    path = folder / "quantized.safetensors"
+    network, _ = network_in_form(recipe, 2 * CLASSES, "quantized")
+    save_file(network.state_dict(), path)
+    return path
+
+
+def small(row: Row, images: Path, folder: Path) -> list[str]:
+    """The row's recipe on ten images at 32 pixels, narrow where the network can be, from files of weights."""
+    recipe = row.recipe
+    values = [*row.overrides, "data.kind=imagefolder", f"data.root={images}", f"data.image_size={SIDE}"]
+    values += ["data.resize=36", "data.workers=0"]
+    if recipe.quant is not None:
+        values.append("quant.calibration_batches=1")
+    arguments = next((given for name, given in NARROW.items() if recipe.model.name.startswith(name)), {})
+    if arguments:
+        values.append(f"model.arguments={json.dumps(arguments)}")
+    if recipe.model.pretrained is not None and recipe.model.pretrained_strict:
+        values.append(f"model.pretrained={weights_of(recipe.model.name, arguments, folder)}")
+    elif recipe.model.pretrained is not None:
+        values.append(f"model.pretrained={quantized_weights(load_recipe(row.path, values), folder)}")
+    if recipe.train.teacher is not None:
+        teacher = "torchvision.models:resnet18"
+        values += [
+            f"train.teacher.model.name={teacher}",
+            f"train.teacher.model.pretrained={weights_of(teacher, {}, folder)}",
+        ]
+    return values
+
+
+@pytest.mark.parametrize("row", with_slow([*RECIPES, PAPERS_OWN], CHECKED))
+def test_check_passes_on_ten_images(
+    saq_qat: SaqQat, ten_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], row: Row
+) -> None:
+    if "vit" in row.name:
+        pytest.importorskip("timm", reason="needs the extra vit")
+    assert saq_qat("check", str(row.path), *small(row, ten_images, tmp_path)) == 0, capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:train.teacher")  # of random weights, it is right by guessing
+@pytest.mark.parametrize("row", with_slow([*RECIPES, PAPERS_OWN, *ARMS], TRAINED))
+def test_a_step_of_every_stage_runs(
+    saq_qat: SaqQat, ten_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Row
+) -> None:
+    """The rehearsal that training begins with is what the test above runs."""
+    if "vit" in row.name:
+        pytest.importorskip("timm", reason="needs the extra vit")
+    monkeypatch.setattr("saq_qat.cli.train.deployable", lambda *_: ())
+    values = [*small(row, ten_images, tmp_path), "data.train_limit=2", "train.batch_size=2"]
+    values.append("train.micro_batch_size=2")
+    stages = row.recipe.train.stages
+    for index, stage in enumerate(stages):
+        if isinstance(stage, StatisticsStage):
+            values.append(f"train.stages.{index}.batches=1")
+        else:
+            values += [f"train.stages.{index}.epochs=1", f"train.stages.{index}.warmup_epochs=0"]
+    runs = tmp_path / "runs"
+    assert saq_qat("train", str(row.path), *values, "--runs", str(runs)) == 0
+    (log,) = runs.glob("*/*/log.jsonl")
+    epochs = [event for event in read_log(log) if event["event"] == "epoch"]
+    assert [event["stage"] for event in epochs] == [stage.kind for stage in stages]
