@@ -15,7 +15,7 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault, one_line
 from saq_qat_runtime.kernels import FLOAT_KERNELS, IntegerCount
 
-__all__ = ["OpenVinoBackend"]
+__all__ = ["OpenVinoBackend", "compile_model", "count_integer"]
 
 _DEVICE = "CPU"
 _PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
@@ -84,17 +84,7 @@ class OpenVinoBackend:
 
         What it fuses with other operations and shows no more counts as float.
         """
-        kinds: Counter[str] = Counter()
-        integer = 0
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            facts = node.get_rt_info()
-            kind = str(facts["layerType"].astype(str)) if "layerType" in facts else ""
-            if kind in _PRODUCTS:
-                kinds[kind] += 1
-                integer += facts["runtimePrecision"].astype(str) in _INTEGER
-        hidden = max(self._products - kinds.total(), 0)
-        by_op = dict(sorted(kinds.items())) | ({_FUSED: hidden} if hidden else {})
-        return IntegerCount(integer, kinds.total() + hidden, by_op)
+        return count_integer(self._compiled, self._products)
 
     def kernels(self) -> tuple[tuple[str, ...], ...]:
         """Of each kernel that OpenVINO runs, names of the model's nodes that it computes, in their order."""
@@ -108,13 +98,38 @@ class OpenVinoBackend:
         self._compiled = None
 
     def _compile(self, content: bytes, threads: int | None) -> Any:
-        core = _core(self._openvino)
-        settings = _SETTINGS if threads is None else {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         try:
-            return core.compile_model(core.read_model(content), _DEVICE, settings)
+            return compile_model(_core(self._openvino).read_model(content), threads=threads)
         except (MemoryError, RuntimeError, TypeError, ValueError) as error:
             rule = f"OpenVINO {self.version} cannot load the model: {one_line(error)}"
             raise ModelError(f"{rule} Export the bundle again, or update openvino.") from error
+
+
+def compile_model(model: Any, *, threads: int | None) -> Any:
+    """An ``openvino.Model`` compiled for the CPU as the backend compiles a bundle's.
+
+    Raises what OpenVINO raises; BackendUnavailable where it is missing.
+    """
+    settings = _SETTINGS if threads is None else {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
+    return _core(_import_openvino()).compile_model(model, _DEVICE, settings)
+
+
+def count_integer(compiled: Any, products: int = 0) -> IntegerCount:
+    """Count integer kernels in the graph that a compiled model runs.
+
+    products: how many the model was written with; those that no kernel shows count as float.
+    """
+    kinds: Counter[str] = Counter()
+    integer = 0
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = node.get_rt_info()
+        kind = str(facts["layerType"].astype(str)) if "layerType" in facts else ""
+        if kind in _PRODUCTS:
+            kinds[kind] += 1
+            integer += facts["runtimePrecision"].astype(str) in _INTEGER
+    hidden = max(products - kinds.total(), 0)
+    by_op = dict(sorted(kinds.items())) | ({_FUSED: hidden} if hidden else {})
+    return IntegerCount(integer, kinds.total() + hidden, by_op)
 
 
 @cache

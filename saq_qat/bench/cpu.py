@@ -11,7 +11,7 @@ import torch
 
 from saq_qat.bench.engines import Runner
 from saq_qat.bench.paired import Ratio, paired_ratio
-from saq_qat.bench.record import FLOAT, STATIC_INT8, Timing
+from saq_qat.bench.record import FLOAT, NNCF_INT8, STATIC_INT8, Timing
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.interleave import Latency, LatencyComparison, cautions, interleave
 
@@ -101,6 +101,7 @@ def _timings(
             images_per_second=batch * 1000.0 / summary.median_ms,
             over_float=_ratio(comparison, FLOAT, latency),
             over_int8=_ratio(comparison, STATIC_INT8, latency),
+            over_nncf=_ratio(comparison, NNCF_INT8, latency),
             cautions=cautions(latency, environment, threads=size.threads, integer=quantized),
         )
 

@@ -16,6 +16,8 @@ __all__ = [
     "BUNDLE",
     "BUNDLE_OPENVINO",
     "FLOAT",
+    "FLOAT_OPENVINO",
+    "NNCF_INT8",
     "STATIC_INT8",
     "Bench",
     "Candidate",
@@ -29,8 +31,9 @@ __all__ = [
 BUNDLE, BUNDLE_OPENVINO = "bundle, ONNX Runtime", "bundle, OpenVINO"
 FLOAT = "float32, ONNX Runtime"
 STATIC_INT8 = "static int8, ONNX Runtime"
+FLOAT_OPENVINO, NNCF_INT8 = "float32, OpenVINO", "NNCF int8, OpenVINO"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _FIX = "Run 'saq-qat bench' again."
 
 Samples = Mapping[int, Mapping[str, Latency]]
@@ -61,8 +64,8 @@ class Timing:
     """Latency of one candidate at one batch size.
 
     Attributes:
-        over_float, over_int8: speed relative to float32 and static int8 on ONNX Runtime; None where these did
-        not take turns with it.
+        over_float, over_int8: speed relative to float32 and static int8 on ONNX Runtime; over_nncf: to NNCF's
+        int8 on OpenVINO. None where these did not take turns with it.
         cautions: what to know before quoting it.
     """
 
@@ -72,6 +75,7 @@ class Timing:
     images_per_second: float
     over_float: Ratio | None
     over_int8: Ratio | None
+    over_nncf: Ratio | None
     cautions: tuple[str, ...]
 
 

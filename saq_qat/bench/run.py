@@ -21,7 +21,8 @@ from saq_qat.bench.gpu import golden_difference, measure_engines, too_large
 from saq_qat.bench.gpu_engines import GpuBundle, GpuRunner, float_engines, open_gpu_bundle
 from saq_qat.bench.gpu_machine import read_gpu_machine
 from saq_qat.bench.gpu_record import GpuBench
-from saq_qat.bench.record import SCHEMA_VERSION, Bench, Samples, Timing
+from saq_qat.bench.openvino_baselines import openvino_baselines
+from saq_qat.bench.record import BUNDLE_OPENVINO, SCHEMA_VERSION, Bench, Samples, Timing
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import ArtifactError, SetupError
@@ -183,6 +184,9 @@ def _with_baselines(subject: _Subject, restored: Restored, size: BenchSize) -> _
     runners, gpu_runners, reasons = [*subject.runners], [*subject.gpu_runners], subject.not_run
     if runners:
         runners += baseline_runners(restored, network, size.threads)
+    if any(runner.candidate.name == BUNDLE_OPENVINO for runner in runners):
+        found_there, missing_there = openvino_baselines(network, size.threads)
+        runners, reasons = [*runners, *found_there], (*reasons, *missing_there)
     if subject.gpu is not None:
         found, missing = float_engines(network.onnx, subject.gpu)
         gpu_runners, reasons = [*gpu_runners, *found], (*reasons, *missing)

@@ -86,16 +86,17 @@ def binary_form(kind: Literal["cifar10", "cifar100"], labels: Literal["fine", "c
 
 
 def find_binary(root: Path, form: BinaryForm) -> Path | None:
-    """The folder with the files: in ``root``, or ``root`` itself; None if there is neither."""
+    """The folder with any of the files: in ``root``, or ``root`` itself; None if there is neither."""
     candidates = (root / form.folder, root)
-    return next((folder for folder in candidates if (folder / form.val).is_file()), None)
+    files = (*form.train, form.val)
+    return next((folder for folder in candidates if any((folder / name).is_file() for name in files)), None)
 
 
 def read_binary(folder: Path, form: BinaryForm) -> tuple[CifarSplit, CifarSplit, tuple[str, ...]]:
     """Training split, validation split (the official test images) and class names in the order of labels.
 
     Raises:
-        DataError: a file is missing, cut short, or has a label that no class has.
+        DataError: a file is missing, cut short within a record, or has a label that no class has.
     """
     names = _names(folder / form.names, form)
     train = _stacked([_read(folder / name, form) for name in form.train])
@@ -103,7 +104,10 @@ def read_binary(folder: Path, form: BinaryForm) -> tuple[CifarSplit, CifarSplit,
 
 
 def _names(path: Path, form: BinaryForm) -> tuple[str, ...]:
-    names = tuple(line.strip() for line in _bytes(path).decode("utf-8").splitlines() if line.strip())
+    text = _bytes(path).decode("utf-8", errors="replace")
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if "\ufffd" in text:
+        raise DataError(f"'{path}' is no text in UTF-8, so it is damaged. Extract the archive again.")
     if len(names) != form.classes:
         raise DataError(
             f"'{path}' must name {form.classes} classes, one a line; it names {len(names)}. "

@@ -40,7 +40,9 @@ def read_parquet(data: Parquet) -> tuple[ParquetSplit, ParquetSplit, tuple[str, 
     root = Path(data.root)
     train_files = _files(root, "train")
     val_files = _val_files(root, data.val_split)
-    (train, names), (val, _) = (_read(files, data) for files in (train_files, val_files))
+    (train, names), (val, val_names) = (_read(files, data) for files in (train_files, val_files))
+    if names is not None and val_names is not None:
+        _check_same(names, val_names, val_files[0])
     largest = int(max(train.labels.max(), val.labels.max()))
     classes = names or tuple(str(label) for label in range(largest + 1))
     smallest = int(min(train.labels.min(), val.labels.min()))
@@ -66,7 +68,18 @@ def _files(root: Path, split: str) -> list[Path]:
             f"{split}/*.parquet in '{root}' or below (from {Path.cwd()}). Splits that are there: "
             f"{', '.join(sorted({_split_of(path) for path in root.rglob('*.parquet')})) or 'none'}."
         )
+    homes = sorted({str(_home(path).relative_to(root)) for path in found})
+    if len(homes) > 1:
+        raise DataError(
+            f"'{root}' holds the split {split!r} in several folders, which are several data sets or several "
+            f"forms of one: {', '.join(homes)}. Name one of them as data.root."
+        )
     return found
+
+
+def _home(path: Path) -> Path:
+    """The folder of a data set: that of the file, or the one above a folder named after the split."""
+    return path.parent.parent if _split_of(path) == path.parent.name else path.parent
 
 
 def _found(root: Path, split: str) -> list[Path]:
@@ -82,16 +95,40 @@ def _split_of(path: Path) -> str:
 def _read(files: Sequence[Path], data: Parquet) -> tuple[ParquetSplit, tuple[str, ...] | None]:
     images: list[EncodedImage] = []
     labels: list[NDArray[np.int64]] = []
-    names = None
+    names: tuple[str, ...] | None = None
     for path in files:
         file = _opened(path)
         schema = file.schema_arrow
         image, label = _image_column(schema, path, data), _label_column(schema, path, data)
-        table = file.read(columns=[image, label])
-        names = _names(schema, label)
+        table = _table(file, [image, label], path)
+        own = _names(schema, label)
+        if names is not None and own is not None:
+            _check_same(names, own, path)
+        names = names or own
         images += _encoded(table.column(image), path)
         labels.append(table.column(label).to_numpy().astype(np.int64))
+    if not images:
+        raise DataError(f"'{files[0]}' has no rows, and its split needs images. Copy it again.")
     return ParquetSplit(tuple(images), np.concatenate(labels)), names
+
+
+def _check_same(names: tuple[str, ...], own: tuple[str, ...], path: Path) -> None:
+    """Labels are numbers: files that name them otherwise would be judged by each other's classes."""
+    if names != own:
+        pairs = enumerate(zip(names, own, strict=False))
+        other = (f"{a} and {b} for label {label}" for label, (a, b) in pairs if a != b)
+        found = next(other, f"{len(names)} and {len(own)} classes")
+        raise DataError(
+            f"'{path}' names the labels otherwise than the training files before it: {found}. Files of one "
+            "data set have one list of classes."
+        )
+
+
+def _table(file: Any, columns: list[str], path: Path) -> Any:
+    try:
+        return file.read(columns=columns)
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{path}' cannot be read as Parquet: {error}. Copy it again.") from error
 
 
 def _pyarrow() -> Any:

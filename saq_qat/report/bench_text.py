@@ -30,8 +30,10 @@ _HEADER = (
     "images/s",
     "over fp32",
     "over int8",
+    "over NNCF",
     "calls",
 )
+_NNCF_COLUMN = _HEADER.index("over NNCF")
 
 
 def bench_text(bench: Bench) -> list[str]:
@@ -75,16 +77,22 @@ def pace(timing: Timing) -> str:
 
 
 def _beside_int8(timing: Timing) -> str:
-    ratio = timing.over_int8
-    return "" if ratio is None else f", {times(ratio.median)} that of its static int8"
+    int8 = "" if timing.over_int8 is None else f", {times(timing.over_int8.median)} that of its static int8"
+    if timing.over_nncf is None:
+        return int8
+    return f"{int8}, {times(timing.over_nncf.median)} that of NNCF's int8 on OpenVINO"
 
 
 def latency_tables(bench: Bench) -> list[str]:
     """A table for each batch size."""
     lines: list[str] = []
+    beside_nncf = any(timing.over_nncf is not None for timing in bench.timings)
     for batch in bench.batches:
-        rows = [_row(timing) for timing in bench.timings if timing.batch == batch]
-        lines += section(f"Latency at batch {batch}, {bench.threads} thread(s)", aligned(_HEADER, rows))
+        rows = [_HEADER, *(_row(timing) for timing in bench.timings if timing.batch == batch)]
+        if not beside_nncf:
+            rows = [(*row[:_NNCF_COLUMN], *row[_NNCF_COLUMN + 1 :]) for row in rows]
+        table = aligned(rows[0], rows[1:])
+        lines += section(f"Latency at batch {batch}, {bench.threads} thread(s)", table)
     return lines
 
 
@@ -102,6 +110,7 @@ def _row(timing: Timing) -> tuple[str, ...]:
         rate(timing.images_per_second),
         times(_median(timing.over_float)),
         times(_median(timing.over_int8)),
+        times(_median(timing.over_nncf)),
         str(latency.count),
     )
 

@@ -39,7 +39,6 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SaqError(
-                f"{folder}: another process is training in this run folder. Wait until it ends, or start "
-                "another run."
+                f"{folder}: another process is at work in this folder. Wait until it ends, or name another."
             ) from error
         yield

@@ -107,6 +107,7 @@ def test_coarse_labels_are_refused_where_there_are_none(tmp_path: Path) -> None:
         ("data_batch_3.bin", bytes([10]) + bytes(3072), "labels must be below 10; there is a 10"),
         ("data_batch_3.bin", None, "data_batch_3.bin' cannot be read"),
         ("batches.meta.txt", b"cat\ndog\n", "must name 10 classes, one a line; it names 2"),
+        ("batches.meta.txt", b"\xff\xfe\n" * 10, "is no text in UTF-8"),
     ],
 )
 def test_files_that_are_something_else_are_refused_by_name(

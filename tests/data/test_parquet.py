@@ -144,3 +144,40 @@ def test_damaged_files_and_a_missing_library_are_told(root: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(SetupError, match=r"saq-qat\[parquet\]"):
         opened(kind="parquet", root=str(root))
+
+
+def test_several_forms_of_a_data_set_are_not_read_as_one(root: Path) -> None:
+    write(root / "320px" / "train-00000-of-00001.parquet", range(4), names=CLASSES)
+    with pytest.raises(DataError, match=r"'train' in several folders.*320px, data\. Name one"):
+        opened(kind="parquet", root=str(root), image_size=8)
+    write(root / "plain" / "train" / "0000.parquet", range(4))
+    write(root / "plain" / "train" / "0001.parquet", range(4))
+    write(root / "plain" / "test" / "0000.parquet", range(4))
+    assert len(opened(kind="parquet", root=str(root / "plain"), image_size=8).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "told"),
+    [
+        ("test-00000-of-00001", ["ant", "cat", "bee"], "bee and cat for label 1"),
+        ("train-00001-of-00002", ["bee", "ant", "cat"], "ant and bee for label 0"),
+        ("train-00001-of-00002", [*CLASSES, "dog"], "3 and 4 classes"),
+    ],
+)
+def test_files_that_name_the_labels_otherwise_are_refused(
+    root: Path, file: str, names: list[str], told: str
+) -> None:
+    write(root / "data" / f"{file}.parquet", range(6, 9), names=names)
+    with pytest.raises(DataError, match=f"{file}.*otherwise than the training files.*{told}"):
+        opened(kind="parquet", root=str(root), image_size=8)
+
+
+def test_a_split_without_rows_and_a_damaged_page_are_told(root: Path) -> None:
+    val = root / "data" / "test-00000-of-00001.parquet"
+    whole = val.read_bytes()
+    parquet.write_table(parquet.read_table(val).slice(0, 0), val)
+    with pytest.raises(DataError, match=r"test-0.*has no rows"):
+        opened(kind="parquet", root=str(root), image_size=8)
+    val.write_bytes(whole[:8] + bytes(200) + whole[208:])
+    with pytest.raises(DataError, match=r"test-0.*cannot be read as Parquet"):
+        opened(kind="parquet", root=str(root), image_size=8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saq_qat.bench.record import BUNDLE_OPENVINO, FLOAT
+from saq_qat.bench.record import BUNDLE_OPENVINO, FLOAT, FLOAT_OPENVINO
 from saq_qat.bench.run import BenchSize, bench_run
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
@@ -85,7 +85,8 @@ def test_it_is_measured_beside_float_and_static_int8(exported: Exported) -> None
     timing, candidate = bench.timing(BUNDLE_OPENVINO, 1), bench.candidate(BUNDLE_OPENVINO)
     assert timing is not None and timing.over_float is not None
     assert candidate is not None and candidate.integer is not None and candidate.integer.integer == 3
-    assert candidate.top1 is not None and bench.candidate(FLOAT) is not None
+    assert candidate.top1 is not None
+    assert bench.candidate(FLOAT) is not None and bench.candidate(FLOAT_OPENVINO) is not None
     alone, _ = bench_run(exported.folder.parent, exported.folder, QUICK, engine="openvino", baselines=False)
     assert [found.name for found in alone.candidates] == [BUNDLE_OPENVINO]
 

@@ -47,7 +47,7 @@ def timing(name: str, batch: int, milliseconds: float) -> Timing:
     over_float, over_int8 = (
         Ratio(other / milliseconds, 0.9 * other / milliseconds, None) for other in (30, 9)
     )
-    return Timing(name, batch, summary, 1000 * batch / milliseconds, over_float, over_int8, ())
+    return Timing(name, batch, summary, 1000 * batch / milliseconds, over_float, over_int8, None, ())
 
 
 def measured(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from saq_qat.bench.record import BUNDLE, FLOAT, Bench
+from saq_qat.bench.record import BUNDLE, FLOAT, Bench, Ratio
 from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
 
 
@@ -40,6 +40,17 @@ def test_without_float32_no_ratio_is_claimed(bench: Bench) -> None:
     (line,) = speed_verdicts(alone)
     assert "float32 was not measured beside it" in line
     assert "x the speed" not in line
+
+
+def test_what_nncf_makes_on_openvino_has_a_column_where_it_was_measured(bench: Bench) -> None:
+    assert "over NNCF" not in "\n".join(bench_text(bench))
+    beside = dataclasses.replace(bench.timings[0], over_nncf=Ratio(0.891, None, None))
+    found = dataclasses.replace(bench, timings=(beside, *bench.timings[1:]))
+    assert "0.90x that of its static int8, 0.89x that of NNCF's int8 on OpenVINO" in speed_verdicts(found)[0]
+    header, own, other, *_ = (line for line in bench_text(found) if "calls" in line or " .. " in line)
+    assert header.split()[-3:] == ["over", "NNCF", "calls"]
+    assert own.split()[-2:] == ["0.89x", "120"]
+    assert other.split()[-2:] == ["-", "120"]
 
 
 def test_cautions_name_their_candidate_and_the_machine_only_once(bench: Bench) -> None:

@@ -240,7 +240,7 @@ def test_another_number_of_processes_is_refused(tmp_path: Path, finished: Finish
 
 
 def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(SaqError, match="another process is training"):
+    with locked(tmp_path), pytest.raises(SaqError, match="another process is at work"):
         run_training(recipe(), tmp_path)
 
 

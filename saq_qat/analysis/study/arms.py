@@ -45,6 +45,18 @@ _GUARDS = (
         ("quant.calibration_batches", "quant.weight.initialise", "quant.activation.initialise"),
     ),
 )
+_COST_OF_A_PASS = (
+    "model",
+    "train.teacher",
+    "data.kind",
+    "data.root",
+    "data.*folder",
+    "data.*split",
+    "data.image_size",
+    "data.train_limit",
+    "data.held_out",
+)
+"""Keys that decide what one pass over the training images costs: arms that differ there share no compute."""
 _OF_NO_EFFECT = ("name", "seed", "data.workers")
 """Keys that the study sets, and those that change no number."""
 
@@ -83,6 +95,9 @@ def resolve_arms(study: Study, folder: Path, overrides: tuple[str, ...] = ()) ->
     if problem is not None:
         raise RecipeError(f"override of all arms: {problem}")
     arms = {name: _resolved(study, name, folder, overrides) for name in study.arms}
+    unknown = list(_unknown_declarations(study, arms))
+    if unknown:
+        raise RecipeError("\n".join(unknown))
     problems = list(dict.fromkeys(_undeclared(arms)))
     if problems:
         shown = problems[:_SHOWN]
@@ -110,6 +125,20 @@ def _resolved(study: Study, name: str, folder: Path, overrides: tuple[str, ...])
         overridden=tuple(text.partition("=")[0].strip() for text in arm.overrides),
         declared=(*arm.differs_in, *(["schedule"] if arm.equal_compute is not None else [])),
     )
+
+
+def _unknown_declarations(study: Study, arms: Mapping[str, ResolvedArm]) -> Iterator[str]:
+    """Declarations that name neither a guard nor a key, and would permit nothing or everything."""
+    guards = [guard.name for guard in _GUARDS]
+    keys = {key for arm in arms.values() for key in flat(arm.recipe.model_dump())}
+    for name, arm in study.arms.items():
+        for declared in arm.differs_in:
+            parts = declared.split(".")
+            if declared not in guards and not any(key.split(".")[: len(parts)] == parts for key in keys):
+                yield (
+                    f"arms.{name}.differs_in: {declared!r} is no key of the recipe, and none of "
+                    f"{', '.join(guards)}. Name the key that differs, as train.stages.0.lr."
+                )
 
 
 def _undeclared(arms: Mapping[str, ResolvedArm]) -> Iterator[str]:
@@ -164,10 +193,25 @@ def image_passes(recipe: Recipe) -> float:
 
 
 def comparison_kind(of: Recipe, against: Recipe) -> Kind:
-    """Whether two recipes have the same schedule, or else the same number of passes over images."""
+    """Whether two recipes have the same schedule, or else the same number of passes over images.
+
+    Neither where a pass of the one is not a pass of the other: another network, teacher, or set of images.
+    """
+    if _cost_differs(of, against):
+        return "neither"
     if _epochs(of) == _epochs(against):
         return "equal epochs"
     return "equal compute" if _equal(image_passes(of), image_passes(against)) else "neither"
+
+
+def _cost_differs(one: Recipe, other: Recipe) -> list[str]:
+    """Keys by which a pass of one recipe costs another amount than a pass of the other."""
+    own, theirs = flat(one.model_dump()), flat(other.model_dump())
+    return [
+        key
+        for key in dict.fromkeys([*own, *theirs])
+        if own.get(key) != theirs.get(key) and any(_stands_below(key, p) for p in _COST_OF_A_PASS)
+    ]
 
 
 def _epochs(recipe: Recipe) -> int:
@@ -182,7 +226,16 @@ def _unequal_compute(study: Study, arms: Mapping[str, ResolvedArm]) -> Iterator[
     for name, arm in study.arms.items():
         if arm.equal_compute is None:
             continue
-        own, claimed = (image_passes(arms[arm_name].recipe) for arm_name in (name, arm.equal_compute))
+        recipe, other = arms[name].recipe, arms[arm.equal_compute].recipe
+        differing = _cost_differs(recipe, other)
+        if differing:
+            yield (
+                f"arms.{name}.equal_compute: {', '.join(differing)} differ from those of "
+                f"{arm.equal_compute!r}, so that a pass over the images does not cost the same. Compare them "
+                "without that claim."
+            )
+            continue
+        own, claimed = image_passes(recipe), image_passes(other)
         if not _equal(own, claimed):
             yield (
                 f"arms.{name}.equal_compute: passes each image {own:g} times, and {arm.equal_compute!r} "

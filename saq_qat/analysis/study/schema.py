@@ -93,7 +93,7 @@ class Measure(Section):
         default=10_000, description="Training images, without augmentation, for the loss; all if null."
     )
     sharpness_images: Count = Field(
-        default=1000, description="Training images, the same in all runs, for the sharpness."
+        default=1000, description="Training images, the same in all arms of a seed, for the sharpness."
     )
     rho: Positive = Field(
         default=0.4, description="Radius of the ball around the quantized weights, for the sharpness."
@@ -126,8 +126,8 @@ class Study(Section):
         for name, arm in self.arms.items():
             if _NAME.fullmatch(name) is None:
                 yield "arms", f"{name!r} is no name: letters, digits, dots, dashes, underscores; at most 60"
-            if arm.equal_compute is not None and arm.equal_compute not in self.arms:
-                yield f"arms.{name}.equal_compute", self._no_arm(arm.equal_compute)
+            if arm.equal_compute is not None:
+                yield from self._broken_claim(name, arm.equal_compute)
         for index, pair in enumerate(self.comparisons):
             at = f"comparisons.{index}"
             for key, name in (("of", pair.of), ("against", pair.against)):
@@ -135,6 +135,23 @@ class Study(Section):
                     yield f"{at}.{key}", self._no_arm(name)
             if pair.of == pair.against:
                 yield at, f"compares {pair.of!r} with itself"
+            elif {pair.of, pair.against} <= self.arms.keys() and not self._shared_seeds(pair):
+                yield (
+                    at,
+                    f"{pair.of!r} and {pair.against!r} have no seed in common, and pairs are made by seed",
+                )
+
+    def _broken_claim(self, name: str, other: str) -> Iterator[BrokenRule]:
+        at = f"arms.{name}.equal_compute"
+        if other not in self.arms:
+            yield at, self._no_arm(other)
+        elif other == name:
+            yield at, "names the arm itself; name the arm whose compute it is given"
+        elif self.arms[other].equal_compute is not None:
+            yield at, f"{other!r} makes such a claim itself; name the arm that it is measured by"
+
+    def _shared_seeds(self, pair: Comparison) -> set[int]:
+        return set(self.seeds_of(pair.of)) & set(self.seeds_of(pair.against))
 
     def _no_arm(self, name: str) -> str:
         return f"{name!r} is no arm; the arms are {', '.join(self.arms)}"

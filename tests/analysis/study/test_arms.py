@@ -105,3 +105,25 @@ def test_a_comparison_is_at_equal_epochs_or_equal_compute_or_neither() -> None:
         for epochs in (4, 8, 6)
     }
     assert kinds == {4: "equal epochs", 8: "equal compute", 6: "neither"}
+
+
+def test_compute_is_not_equal_where_a_pass_costs_another_amount() -> None:
+    recipe = ROOT / "configs/quickstart.yaml"
+    saq = load_recipe(recipe, ['train.stages.1.method={"kind": "saq", "rho": 0.1}'])
+    for override in ("data.train_limit=40", "data.image_size=32", "model.name=preresnet20"):
+        for epochs in (4, 8):
+            other = load_recipe(recipe, [PLAIN, f"train.stages.1.epochs={epochs}", override])
+            assert comparison_kind(saq, other) == "neither"
+        key = override.partition("=")[0]
+        message = refusal(
+            a=Arm(),
+            b=Arm(overrides=(override,), differs_in=("data", "weights"), equal_compute="a"),
+        )
+        assert f"arms.b.equal_compute: {key} differ from those of 'a'" in message
+
+
+@pytest.mark.parametrize("declared", ["*", "nonsense", "train.stages.*", "data.", "train.stages.9.lr", "dat"])
+def test_what_is_declared_must_be_a_guard_or_a_key(declared: str) -> None:
+    message = refusal(a=Arm(), b=Arm(overrides=("data.train_limit=40",), differs_in=(declared,)))
+    assert f"arms.b.differs_in: {declared!r} is no key of the recipe" in message
+    assert "data, weights, schedule, calibration" in message

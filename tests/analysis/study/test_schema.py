@@ -64,6 +64,13 @@ def test_a_section_of_overrides_means_what_its_lines_on_the_command_line_mean(tm
         ("seeds: [0, 1]", "seeds: [0]\noverrides: {seed: 3}", "overrides: 'seed' is set by the study"),
         ("train.stages.1.lr=1e-5", "name=x", "'name' is set by the study"),
         ("seeds: [0]}", "equal_compute: it}", "'it' is no arm"),
+        ("seeds: [0]}", "equal_compute: saq}", "arms.saq.equal_compute: names the arm itself"),
+        ("seeds: [0]}", "seeds: [7]}", "'saq' and 'plain' have no seed in common"),
+        (
+            "arms:\n",
+            "arms:\n  half: {equal_compute: third}\n  third: {equal_compute: plain}\n",
+            "arms.half.equal_compute: 'third' makes such a claim itself",
+        ),
         ('["train.stages.1.lr=1e-5"]', "3", "arms.saq.overrides: must be a list (got 3)"),
     ],
 )
