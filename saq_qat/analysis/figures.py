@@ -1,16 +1,17 @@
 """Pictures of landscapes, trainings and radii, as SVG and PNG beside the numbers they show."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from saq_qat.analysis.curves import Epoch
 from saq_qat.analysis.landscape import Line, Plane
 from saq_qat.analysis.radius import RadiusPoint
 from saq_qat.errors import SetupError
-from saq_qat_runtime.bundle.result_files import write_result, write_whole
+from saq_qat.train.files import write_whole
+from saq_qat_runtime.bundle.result_files import write_result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INK",
-    "STYLE",
     "landscape_figure",
     "plane_figure",
     "radius_figure",
+    "rendered",
     "require_matplotlib",
     "training_figure",
     "write_figure",
@@ -30,7 +31,7 @@ __all__ = [
 INK = "#1a1a1f"
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-STYLE: Any = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "saq-qat",  # the same picture has the same ids
     "font.size": 9.0,
@@ -60,20 +61,40 @@ def write_figure(
     """Write name.json with what is shown, then name.svg and name.png; gives the files.
 
     Raises:
-        ResultError: a number is not finite, or a file cannot be written.
+        ResultError: a number is not finite, or the numbers cannot be written. SaqError: a picture cannot be.
+    """
+    written = [folder / f"{name}.json"]
+    write_result(written[0], values)
+    for suffix, content in rendered(draw).items():
+        written.append(folder / f"{name}.{suffix}")
+        write_whole(written[-1], content)
+    return written
+
+
+def rendered(
+    draw: Callable[[], "Figure"],
+    suffixes: Iterable[Literal["svg", "png"]] = ("svg", "png"),
+    *,
+    behind_svg: str = "white",
+) -> dict[str, bytes]:
+    """A picture in the house style, drawn once, as files of these kinds; it gives the same bytes each time.
+
+    Args:
+        behind_svg: colour of an SVG's background; ``none`` leaves that of the page. A PNG's is white.
     """
     import matplotlib
 
-    written = [folder / f"{name}.json"]
-    write_result(written[0], values)
-    with matplotlib.rc_context(rc=STYLE):
+    files: dict[str, bytes] = {}
+    with matplotlib.rc_context(rc=_STYLE):
         figure = draw()
-        for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", None)):
+        for suffix in suffixes:
             content = io.BytesIO()
-            figure.savefig(content, format=suffix, dpi=160, facecolor="white", metadata=metadata)
-            written.append(folder / f"{name}.{suffix}")
-            write_whole(written[-1], content.getvalue())
-    return written
+            colour, metadata = (
+                (behind_svg, {"Date": None, "Creator": None}) if suffix == "svg" else ("white", None)
+            )
+            figure.savefig(content, format=suffix, dpi=160, facecolor=colour, metadata=metadata)
+            files[suffix] = content.getvalue()
+    return files
 
 
 def landscape_figure(lines: Mapping[str, Line]) -> "Figure":
@@ -98,13 +119,12 @@ def plane_figure(planes: Mapping[str, Plane]) -> "Figure":
         shown = axes.contourf(
             plane.steps, plane.steps, plane.losses, levels=levels, norm="log", cmap="viridis"
         )
-        drawn = axes.contour(
-            plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5
-        )
-        axes.clabel(drawn, fontsize=6.0, fmt="%.3g")
+        axes.contour(plane.steps, plane.steps, plane.losses, levels=levels, colors=INK, linewidths=0.5)
         axes.plot([0], [0], "+", color="white", markersize=8)
         axes.set_aspect("equal")
         axes.set_title(label, loc="left")
+        axes.set_xlabel("step along the first direction")
+        axes.set_ylabel("along the second")
     if shown is not None:
         figure.colorbar(shown, ax=list(all_axes), label="loss, training images", format="%.3g", shrink=0.8)
     return figure
@@ -164,6 +184,7 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
     axes.plot(radii, means, "-_", markersize=14, color=_COLOURS[0], label="mean")
     still = [point.top1 for point in points if point.rho is None]
     if still:
+        axes.plot([0.0] * len(still), still, "o", color=INK, alpha=0.6)
         axes.axhline(fmean(still), color=INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
     axes.set_xlabel("rho")
     axes.set_ylabel("deployed top-1 %" if all(point.deployed for point in points) else "top-1 %")

@@ -18,11 +18,15 @@ from torch import Tensor
 from saq_qat.analysis.surface import LossSurface
 from saq_qat.errors import RecipeError, SaqError, SetupError
 
-__all__ = ["Spectrum", "TraceEstimate", "eigenvalues", "trace"]
+__all__ = ["NotConvergedError", "Spectrum", "TraceEstimate", "eigenvalues", "trace"]
 
 Vector = NDArray[np.float64]
 
 _LANCZOS_VECTORS = 20
+
+
+class NotConvergedError(SaqError):
+    """Lanczos gave up: not one eigenvalue converged within the restarts, or a product was zero."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,16 @@ def eigenvalues(
         on_product: told how many products were done.
 
     Raises:
-        RecipeError: fewer than two weights more than eigenvalues.
-        SaqError: not one converged, or as ``LossSurface.hessian_product``.
+        RecipeError: fewer than two weights more than eigenvalues, or a tolerance that nothing can meet.
+        NotConvergedError: not one converged. SaqError: as ``LossSurface.hessian_product``.
         SetupError: SciPy is missing.
     """
     if not 1 <= count < surface.size:
         raise RecipeError(
             f"Lanczos finds from 1 to all but one eigenvalue; asked for {count} of {surface.size} weights."
         )
+    if not 0.0 < tolerance < 1.0:
+        raise RecipeError(f"The tolerance of eigenvalues must lie between 0 and 1, as 1e-3; got {tolerance}.")
     product = _Product(surface, on_product)
     values, vectors = _lanczos(product, count, tolerance, seed, restarts)
     order = np.argsort(-values)
@@ -129,11 +135,11 @@ def _lanczos(
     except linalg.ArpackNoConvergence as error:
         values, vectors = error.eigenvalues, error.eigenvectors
     except linalg.ArpackError as error:
-        raise SaqError(
+        raise NotConvergedError(
             f"Lanczos ends where a Hessian-vector product is zero, as one was: {error}. Is the loss zero?"
         ) from error
     if not len(values):
-        raise SaqError(
+        raise NotConvergedError(
             f"No eigenvalue converged to {tolerance:g} of its magnitude within {restarts} restarts "
             f"({product.done} products). Raise --tolerance or --restarts, or use --float64."
         )

@@ -72,12 +72,14 @@ def opened_run(run: Path, settings: Settings) -> Iterator[Subject]:
     """Restore a run and open the loss surface of its training images, on a GPU if there is one.
 
     Raises:
-        ArtifactError, DataError: as ``restore``. RecipeError: as ``loss_surface``.
+        ArtifactError, DataError: as ``restore``. ModelError: as ``earlier``. RecipeError: as
+            ``loss_surface``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float64 if settings.float64 else torch.float32
     name = choose_checkpoint(run, settings.checkpoint).taken.name
     restored = restore(run, name)
+    begun = _begun(run, restored, name)
     images = fixed_training_images(restored.recipe, settings.images)
     size = settings.batch_size or restored.recipe.train.batch_size
     batches = FixedBatches(images, size, device, dtype)
@@ -86,7 +88,7 @@ def opened_run(run: Path, settings: Settings) -> Iterator[Subject]:
         loss = surface.loss_at([torch.zeros_like(slot) for slot in surface.slots])
         precision = str(dtype).removeprefix("torch.")
         conditions = Conditions(len(batches), loss, surface.size, precision, settings.seed)
-        yield Subject(run, restored, name, surface, conditions, _begun(run, restored, name))
+        yield Subject(run, restored, name, surface, conditions, begun)
 
 
 def _begun(run: Path, restored: Restored, name: CheckpointName) -> Analysis:

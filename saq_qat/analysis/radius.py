@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,14 @@ def _method(recipe: Recipe) -> Any:
 
 
 def _check_alike(runs: Sequence[Path], recipes: Sequence[Recipe]) -> None:
-    first = _compared(recipes[0])
-    for run, recipe in zip(runs[1:], recipes[1:], strict=True):
-        differing = list(_differences(first, _compared(recipe)))
+    """Each against each: a plain method has no fields in which two others could be seen to differ."""
+    compared = [(run, _compared(recipe)) for run, recipe in zip(runs, recipes, strict=True)]
+    for (first, one), (run, other) in combinations(compared, 2):
+        differing = list(_differences(one, other))
         if differing:
             raise RecipeError(
                 "Runs that show what rho does must be alike in all else but seed and name; "
-                f"{run} differs from {runs[0]} in:\n" + "\n".join(f"  {line}" for line in differing)
+                f"{run} differs from {first} in:\n" + "\n".join(f"  {line}" for line in differing)
             )
 
 

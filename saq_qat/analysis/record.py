@@ -5,7 +5,6 @@ from pathlib import Path
 
 from saq_qat.train.checkpoint import Form
 from saq_qat_runtime.bundle.result_files import decode_result, read_result, write_result
-from saq_qat_runtime.errors import ModelError, VersionError
 
 __all__ = ["ANALYSIS_FILE", "Analysis", "Conditions", "Hutchinson", "Lanczos", "earlier", "write_analysis"]
 
@@ -13,7 +12,7 @@ ANALYSIS_FILE = Path("analysis", "analysis.json")
 """Below a run's folder."""
 
 SCHEMA_VERSION = 1
-_FIX = "Run 'saq-qat analyze' again."
+_FIX = "Move it out of the run's folder and run 'saq-qat analyze' again."
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ def write_analysis(analysis: Analysis, run: Path) -> Path:
 def earlier(run: Path, checkpoint_sha256: str) -> Analysis | None:
     """What an earlier analysis of this very checkpoint found, to which more is added.
 
-    None if there is none, if it is about another checkpoint, or if this version cannot read it: it is then
-    written anew.
+    None if there is none, or if it is about another checkpoint: it is then written anew.
+
+    Raises:
+        ModelError: it is damaged; VersionError: this version cannot read it. It may hold hours of work, so it
+            is not replaced.
     """
     path = run / ANALYSIS_FILE
     if not path.is_file():
         return None
-    try:
-        found = decode_result(Analysis, read_result(path, SCHEMA_VERSION, _FIX), path, _FIX)
-    except (ModelError, VersionError):
-        return None
+    found = decode_result(Analysis, read_result(path, SCHEMA_VERSION, _FIX), path, _FIX)
     return found if found.checkpoint_sha256 == checkpoint_sha256 else None

@@ -51,6 +51,12 @@ def study(
         return
     prepared = prepare_study(study, overrides or (), studies, processes=processes, threads=threads)
     count = len(prepared.jobs)
+    if prepared.changes_another:
+        typer.echo(
+            f"{prepared.folder}: its study.yaml is not this file; runs of arms that are the same are taken, "
+            "and study.json is written anew",
+            err=True,
+        )
 
     def say_what_is_left(left: int) -> None:
         typer.echo(f"study {prepared.folder}: {count} runs, {count - left} done, {left} to do", err=True)

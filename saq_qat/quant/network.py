@@ -22,7 +22,7 @@ from saq_qat.quant.trace.sizes import ImageShape
 from saq_qat.quant.trace.tracer import trace
 from saq_qat.recipe.schema import Cpu, Quant
 
-__all__ = ["calibrate", "insert_quantizers", "plan_network", "quantize"]
+__all__ = ["WeightsTooLargeError", "calibrate", "insert_quantizers", "plan_network", "quantize"]
 
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
@@ -76,11 +76,14 @@ def quantize(
     return network, plan
 
 
+class WeightsTooLargeError(LegalityError):
+    """Weights whose scale float32 cannot hold."""
+
+
 def _check_scale(name: str, layer: QuantLayer) -> None:
-    """Refuse weights whose scale float32 cannot hold."""
     largest = float(layer.weight.detach().abs().max())
     if not bool(torch.isfinite(torch.stack([layer.weight_quantizer.alpha, layer.weight_deviation()])).all()):
-        raise LegalityError(
+        raise WeightsTooLargeError(
             f"A scale must be a finite float32; the weights of {name} reach {largest:.3g}, and their clip "
             "level or deviation overflows. Initialise the layer, or take pretrained weights, within 1e18."
         )

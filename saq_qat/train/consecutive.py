@@ -13,7 +13,8 @@ class ConsecutiveGradients:
     """Holds the gradient of a step while the next one is made, where that will be logged, and not otherwise.
 
     Gradients are those that the optimizer was given: of the method's objective, over all processes. None of
-    them is copied. After a resume the first one is not known, so the first line lacks its cosine.
+    them is copied, but an inner product needs both, so the older one takes its memory through the whole of
+    such a step. After a resume the first one is not known, so the first line lacks its cosine.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -48,7 +48,9 @@ class Descent:
             self.execution.compiled,
         )
         self.method = build_step(objective, self.optimizer, stage.method, max_norm=train.optimizer.max_norm)
-        self._consecutive = ConsecutiveGradients(self.parameters.values())
+        # The other processes write no line that a gradient would have to be held for.
+        watched = self.parameters.values() if training.processes.is_first else ()
+        self._consecutive = ConsecutiveGradients(watched)
 
     def rate(self, at: Position) -> float:
         """Learning rate of the batch at a position in this stage."""

@@ -16,6 +16,7 @@ from saq_qat.data.open import open_data
 from saq_qat.errors import DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
 from saq_qat.optim.update import StepResult
+from saq_qat.quant.network import WeightsTooLargeError
 from saq_qat.recipe.schema import DescentStage, Recipe, Stage, StatisticsStage
 from saq_qat.train.checkpoint import Form, Position
 from saq_qat.train.descent import Descent
@@ -132,7 +133,16 @@ def _enter_form(training: Training, form: Form) -> None:
         for _, (batch, _labels) in zip(range(count), batches, strict=False):
             yield batch
 
-    network, training.plan = next_form(training.network, training.plan, recipe, training.form, form, images)
+    try:
+        network, training.plan = next_form(
+            training.network, training.plan, recipe, training.form, form, images
+        )
+    except WeightsTooLargeError as error:
+        if not training.position.step:
+            raise
+        raise DivergedError(
+            f"Training diverged within {training.position.step} steps: {error} Or lower train.stages.*.lr."
+        ) from error
     training.network, training.form = network.to(device), form
     training.write_log("stage", kind=form)
 

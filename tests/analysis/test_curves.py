@@ -11,20 +11,9 @@ from saq_qat.analysis.labels import run_labels
 from saq_qat.analysis.radius import radius_points
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import dump_recipe, parse_recipe
+from tests.train.small_recipe import SMALL_RECIPE
 
-RECIPE = """
-version: 1
-name: small
-model: {name: resnet20}
-data: {kind: digits, image_size: 8}
-quant: {weight: {bits: 4}, activation: {bits: 4}}
-train:
-  batch_size: 16
-  optimizer: {kind: sgd}
-  stages:
-    - {kind: quantized, epochs: 2, lr: 0.02, method: {kind: saq, rho: 0.3}}
-    - {kind: deploy, epochs: 1, lr: 0.001}
-"""
+RECIPE = SMALL_RECIPE.replace("lr: 0.1}", "lr: 0.1, method: {kind: saq, rho: 0.3}}")
 
 
 def step(loss: float, **values: float) -> dict[str, Any]:
@@ -89,15 +78,21 @@ def test_runs_are_sorted_by_rho_and_those_without_one_come_first(make_run: Any) 
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("train.stages.0.lr=0.5", r"train\.stages\.0\.lr: 0\.02 and 0\.5"),
+        ("train.stages.0.lr=0.5", r"train\.stages\.0\.lr: 0\.1 and 0\.5"),
         (f"{METHOD}.objective=mean", r"method\.objective: sum and mean"),
         ("quant.weight.bits=2", r"quant\.weight\.bits: 4 and 2"),
-        ("train.stages.0.epochs=3", r"epochs: 2 and 3"),
+        ("train.stages.0.epochs=3", r"epochs: 1 and 3"),
     ],
 )
 def test_runs_that_differ_in_more_than_rho_are_refused(make_run: Any, override: str, named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         radius_points([make_run(), make_run(override)])
+
+
+def test_runs_that_a_plain_one_stands_between_are_held_against_each_other(make_run: Any) -> None:
+    plain = make_run(f"{METHOD}={{kind: plain}}")
+    with pytest.raises(RecipeError, match=r"method\.objective: sum and mean"):
+        radius_points([plain, make_run(), make_run(f"{METHOD}.objective=mean")])
 
 
 def test_a_run_that_was_never_judged_is_refused(make_run: Any) -> None:

@@ -220,6 +220,14 @@ def test_what_did_not_converge_is_told() -> None:
     assert eigenvalues(crowded, tolerance=1e-3).converged
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -1e-3, 1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_nothing_can_meet_is_refused_before_any_product(tolerance: float) -> None:
+    done: list[int] = []
+    with pytest.raises(RecipeError, match="tolerance of eigenvalues must lie between 0 and 1"):
+        eigenvalues(quadratic([1.0, 2.0, 3.0]), tolerance=tolerance, on_product=done.append)
+    assert not done
+
+
 def test_the_trace_of_a_diagonal_needs_one_probe_and_has_no_error() -> None:
     slots = (torch.zeros(5, dtype=torch.float64),)
     diagonal = torch.diag(torch.arange(5, dtype=torch.float64))

@@ -1,6 +1,7 @@
 """`saq-qat analyze` on small runs, as a user would call it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,20 @@ def test_what_is_known_of_another_checkpoint_goes(runs: tuple[Path, Path], saq_q
     file.write_text(json.dumps({**found(run), "checkpoint_sha256": "0" * 64}))
     assert saq_qat("analyze", str(run), "--what", "trace", *QUICK) == 0
     assert found(run)["eigenvalues"] is None and found(run)["trace"] is not None
-    file.write_text("{")
-    assert saq_qat("analyze", str(run), "--what", "trace", *QUICK) == 0
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 99}', '{"schema_version": 1}'])
+def test_an_analysis_that_cannot_be_read_is_kept_and_told(
+    runs: tuple[Path, Path], saq_qat: SaqQat, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    run = shutil.copytree(runs[1], tmp_path / "run")
+    file = run / "analysis" / "analysis.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    assert saq_qat("analyze", str(run), "--what", "trace", *QUICK) == 3
+    assert file.read_text() == text
+    told = " ".join(capsys.readouterr().err.split())
+    assert "analysis.json" in told and "Move it out" in told
 
 
 def test_runs_are_compared_in_one_picture_each(

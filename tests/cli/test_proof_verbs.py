@@ -39,7 +39,7 @@ def test_check_prints_the_plan_and_counts_integers(saq_qat: SaqQat, recipe: Path
 
 
 def test_check_needs_no_data_when_told_the_classes(saq_qat: SaqQat, recipe: Path) -> None:
-    folder = ("data={kind: imagefolder, root: nowhere}",)
+    folder = ("data={kind: imagefolder, root: nowhere, image_size: 8}",)
     assert saq_qat("check", str(recipe), *folder) == 3
     assert saq_qat("check", str(recipe), *folder, "--classes", "7") == 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from saq_qat.cli.supervised import COMMAND
-from tests.analysis.study.conftest import RECIPE
+from tests.train.small_recipe import SMALL_RECIPE
 
 SaqQat = Callable[..., int]
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ arms:
   twice: {overrides: {train.stages.0.epochs: 2}, equal_compute: saq}
   saq: {overrides: {"train.stages.0.method": {kind: saq, rho: 0.1}}}
 comparisons: [{of: saq, against: twice}]
-measure: {sharpness_images: 8}
+measure: {sharpness_images: 8, lambda_max_images: 8}
 """
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: a recipe, and a study of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(ROOT / part) for part in ("", "export", "runtime")))
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(SMALL_RECIPE)
     (tmp_path / "study.yaml").write_text(STUDY)
     return tmp_path
 
@@ -55,9 +55,10 @@ def test_a_study_is_trained_measured_compared_and_reported(
         log = (folder / "studies/small" / run["run"] / "log.jsonl").read_text().splitlines()
         end = json.loads(log[-1])
         assert measured["fake_quant"]["top1"] == end["top1"]
-        assert measured["integer_kernels"] == measured["products"] == 22
+        assert measured["integer_kernels"] == measured["products"] == 3
         assert measured["deployed"]["images"] == 8
-        assert measured["sharpness"]["images"] == 8
+        assert measured["sharpness"]["images"] == measured["curvature"]["images"] == 8
+        assert measured["curvature"]["residual"] <= 1e-2 * abs(measured["curvature"]["lambda_max"])
         assert measured["step_cost"]["passes"] == (2 if run["arm"] == "saq" else 1)
         assert measured["step_cost"]["seconds"] > 0
 
@@ -88,7 +89,7 @@ def test_mistakes_are_named_before_anything_is_written(
 @pytest.mark.slow  # trains 40 epochs twice over for each signal
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_study_that_ends_in_the_middle_leaves_no_process_and_goes_on(folder: Path, number: int) -> None:
-    recipe = RECIPE.replace("epochs: 1", "epochs: 40")
+    recipe = SMALL_RECIPE.replace("epochs: 1", "epochs: 40")
     (folder / "recipe.yaml").write_text(recipe)
     (folder / "study.yaml").write_text(STUDY.replace("epochs: 2", "epochs: 80"))
     program = "from saq_qat.cli.main import main; main()"
@@ -129,7 +130,7 @@ def others_in(folder: Path) -> list[int]:
 
 
 def test_a_command_whose_parent_is_gone_stops(folder: Path) -> None:
-    recipe = RECIPE.replace("epochs: 1", "epochs: 1000")
+    recipe = SMALL_RECIPE.replace("epochs: 1", "epochs: 1000")
     (folder / "recipe.yaml").write_text(recipe)
     with subprocess.Popen(
         [*COMMAND, "train", "recipe.yaml", "deploy.targets=[]"],

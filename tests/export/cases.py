@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
@@ -11,15 +12,16 @@ from torchvision.models import mobilenet_v2
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
 from saq_qat.quant.deploy.kernels import LOGITS, is_integer_product
+from saq_qat.quant.network import quantize
 from saq_qat.quant.plan.legality import judge
 from saq_qat.quant.plan.plan import Finding
-from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, TensorRt, WeightQuantizer
+from saq_qat.recipe.schema import ActivationQuantizer, Model, Override, Quant, TensorRt, WeightQuantizer
 from saq_qat_export.graph.attention import Attention
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_tensorrt
 from saq_qat_export.proof.codes import code_comparisons, tie_images
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
-from tests.export.networks import CLASSES, Lowered, lower, policy
+from tests.export.networks import CLASSES, Lowered, lower, policy, smooth_images
 from tests.export.proof.test_tensorrt_proof import in_float16
 
 
@@ -73,18 +75,29 @@ class Case:
 
     def lower(self, images: Tensor) -> Lowered:
         """On images to calibrate with."""
+        return lower(self.model(), self.policy(), images, targets=self.targets)
+
+    def model(self) -> nn.Module:
         if self.network.name.startswith("vit"):
             pytest.importorskip("timm", reason="needs the extra vit")
         torch.manual_seed(0)
+        return self.network.build()
+
+    def policy(self) -> Quant:
         activation = {"bits": self.bits, "kind": self.kind, "offset": self.offset}
-        quant = policy(
+        return policy(
             self.bits,
             self.bits,
             weight=WeightQuantizer.model_validate({"bits": self.bits, "kind": self.kind}),
             activation=ActivationQuantizer.model_validate(activation),
             **dict(self.settings),
         )
-        return lower(self.network.build(), quant, images, targets=self.targets)
+
+
+@cache
+def lowered(case: Case) -> Lowered:
+    """On smooth images; made once for all tests of a process."""
+    return case.lower(smooth_images(8, case.network.side))
 
 
 def fixed(case: Case) -> Case:
@@ -143,9 +156,10 @@ def _attentions(found: Lowered) -> tuple[Attention, ...]:
     return ("float", "int8") if products else ("float",)
 
 
-def refusals(found: Lowered) -> list[Finding]:
-    """Why TensorRT could not run what was trained."""
-    return list(judge(found.plan, found.network, ("onnxruntime", "tensorrt")).errors)
+def refusals(case: Case) -> list[Finding]:
+    """Why TensorRT could not run what would be trained."""
+    network, plan = quantize(case.model(), case.policy(), case.targets)
+    return list(judge(plan, network, ("onnxruntime", "tensorrt")).errors)
 
 
 def _show(case: Case, comparison: Comparison, where: str = "") -> None:

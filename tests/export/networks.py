@@ -1,7 +1,7 @@
 """Quantized networks with hard numbers: random statistics, gains of both signs, biases that matter."""
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import cast
 
 import torch
@@ -17,15 +17,25 @@ from saq_qat_export.graph.onnx_graph import OnnxGraph, export_onnx
 CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lowered:
-    """A quantized network at every stage of its way to ONNX."""
+    """A quantized network at every stage of its way to ONNX.
+
+    Attributes:
+        images: (N, C, H, W), of the size that the graph is for.
+    """
 
     network: fx.GraphModule
     plan: Plan
     view: fx.GraphModule
-    graph: OnnxGraph
     images: Tensor
+    deploy: Deploy = field(default_factory=Deploy)
+
+    @cached_property
+    def graph(self) -> OnnxGraph:
+        """For ONNX Runtime; exported when a test first asks for it, which takes most of the time."""
+        _, channels, height, width = self.images.shape
+        return export_onnx(self.view, (channels, height, width), self.deploy)
 
 
 def policy(weight_bits: int, activation_bits: int, **settings: object) -> Quant:
@@ -90,9 +100,7 @@ def lower(
     """The whole way from a float model to ONNX."""
     deploy = deploy or Deploy()
     network, plan = quantized(model, quant, images, targets=targets, seed=seed)
-    view = deploy_view(network, deploy)
-    _, channels, height, width = images.shape
-    return Lowered(network, plan, view, export_onnx(view, (channels, height, width), deploy), images)
+    return Lowered(network, plan, deploy_view(network, deploy), images, deploy)
 
 
 def conv_block(

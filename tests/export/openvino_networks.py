@@ -42,6 +42,7 @@ def lowered_for_openvino(
     return lower(model, quant or policy(bits, bits), smooth_images(16, side), targets=targets)
 
 
+@cache
 def openvino_graph(found: Lowered, side: int) -> OnnxGraph:
     """For OpenVINO, of images with three channels."""
     return export_graph(found.view, (3, side, side), "openvino", Deploy())

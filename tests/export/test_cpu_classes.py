@@ -14,7 +14,6 @@ from saq_qat.quant.network import calibrate, quantize
 from saq_qat.recipe.schema import Cpu, Deploy
 from saq_qat_export.bundle.golden import golden_codes
 from saq_qat_export.bundle.records import cpu_record
-from saq_qat_export.graph.onnx_graph import export_onnx
 from saq_qat_export.proof.codes import PAIR_COMPARISON, pair_comparison
 from saq_qat_export.proof.probe import Probe
 from saq_qat_export.proof.tensors import compare_reference
@@ -35,7 +34,7 @@ def for_vnni() -> Lowered:
     # The largest codes next to each other, as a trained stem may have them.
     network.get_parameter("stem.0.weight").data[0].fill_(1.0)
     view = deploy_view(network.eval(), Deploy())
-    return Lowered(network, plan, view, export_onnx(view, (3, SIDE, SIDE), Deploy()), IMAGES)
+    return Lowered(network, plan, view, IMAGES)
 
 
 def test_its_file_is_over_the_bound_where_its_plan_says_so() -> None:

@@ -5,7 +5,6 @@ The large networks, on photographs of your own, with every count printed:
 """
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from tests.export.cases import (
     assert_exact,
     assert_exact_for_tensorrt,
     fixed,
+    lowered,
     refusals,
 )
 from tests.export.networks import Lowered, smooth_images
@@ -56,11 +56,6 @@ QUICK_PARTLY_FLOAT = [
 ]
 
 
-@cache
-def tiny(case: Case) -> Lowered:
-    return case.lower(smooth_images(8, case.network.side))
-
-
 def batches(case: Case) -> list[torch.Tensor]:
     return [smooth_images(8, case.network.side, seed=1)]
 
@@ -77,31 +72,41 @@ def for_tensorrt(case: Case) -> bool:
     return (case.bits, case.kind) != (8, "lsq")
 
 
-@pytest.mark.parametrize("case", TINY_CASES, ids=str)
-def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
-    assert_exact(case, tiny(case), batches(case))
-    assert_integer(tiny(case))
-
-
+# Each kind and each number of bits once; in the other pairs of them, which are slow, nothing else happens.
 @pytest.mark.parametrize(
     "case",
     [
-        case if case.kind == "saq" else pytest.param(case, marks=pytest.mark.slow)
+        case
+        if (case.bits, case.kind) in ((4, "lsq"), (8, "saq"))
+        else pytest.param(case, marks=pytest.mark.slow)
+        for case in TINY_CASES
+    ],
+    ids=str,
+)
+def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
+    assert_exact(case, lowered(case), batches(case))
+    assert_integer(lowered(case))
+
+
+# At 4 bits, graphs of plans that are partly float are proved below.
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if (case.bits, case.kind) == (8, "saq") else pytest.param(case, marks=pytest.mark.slow)
         for case in TINY_CASES
         if for_tensorrt(case)
     ],
     ids=str,
 )
 def test_graphs_for_tensorrt_of_a_tiny_network_are_proved(case: Case) -> None:
-    found = tiny(fixed(case))
-    assert not refusals(found)
-    assert_exact_for_tensorrt(case, found, batches(case))
+    assert not refusals(fixed(case))
+    assert_exact_for_tensorrt(case, lowered(fixed(case)), batches(case))
 
 
 @pytest.mark.parametrize("case", QUICK_PARTLY_FLOAT, ids=str)
 def test_networks_with_layers_in_float_are_proved(case: Case) -> None:
     """Whole convolutions and sums between codes; what is left of integer operations is exact."""
-    found = tiny(case)
+    found = lowered(case)
     assert_exact(case, found, batches(case))
     assert_exact_for_tensorrt(case, found, batches(case))
 
@@ -111,7 +116,7 @@ def test_networks_with_layers_in_float_are_proved(case: Case) -> None:
 def test_unsigned_steps_of_8_bits_are_refused_for_tensorrt_with_a_fix(network: object, offset: str) -> None:
     """Before anything is trained: rules over the plan."""
     case = next(case for case in TINY_CASES if case.network == network and not for_tensorrt(case))
-    found = refusals(tiny(replace(case, offset=offset)))
+    found = refusals(replace(case, offset=offset))
     assert {finding.rule for finding in found} == {"TRT002"}
     assert all("0..255" in finding.message and "kind saq" in finding.fix for finding in found)
 
@@ -135,6 +140,6 @@ def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", [case for case in LARGE_CASES if for_tensorrt(case)], ids=str)
 def test_graphs_for_tensorrt_of_a_network_are_proved(case: Case) -> None:
+    assert not refusals(fixed(case))
     found = fixed(case).lower(photos(8, case.network.side))
-    assert not refusals(found)
     assert_exact_for_tensorrt(case, found, large_photos(case))

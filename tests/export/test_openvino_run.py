@@ -118,8 +118,8 @@ def test_check_takes_a_transformer_with_offsets_whose_biases_are_zeros_as_before
     rehearsed(
         small_recipe(
             "deploy.targets=[openvino]",
-            "data.image_size=32",
-            "model.name=vit_micro",
+            "data.image_size=16",
+            "model={name: vit_micro, arguments: {depth: 1, img_size: 16}}",
             "quant.weight={kind: lsq, bits: 4}",
             "quant.activation={kind: lsq, bits: 4, offset: bounded}",
         )

@@ -353,6 +353,26 @@ def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Mod
     assert sum(one.compared for one in found.comparisons) > 10_000
 
 
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """What a command says of a network, which it ends with exit code 2."""
+
+    def told(network: Callable[[int], nn.Module], command: str, *options: str) -> str:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(RECIPE.format(name=network.__name__))
+        monkeypatch.setattr("sys.argv", ["saq-qat", command, str(file), *options])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        return " ".join("".join(capsys.readouterr()).split())
+
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return told
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -367,23 +387,15 @@ def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Mod
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit.script, which one of them is made by
-def test_others_are_refused_by_check_and_by_train_with_the_place(
-    network: Callable[[int], nn.Module],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_others_are_refused_by_check_with_the_place(
+    network: Callable[[int], nn.Module], message: str, refusal: Refusal
 ) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE.format(name=network.__name__))
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    for command in (["check", str(file)], ["train", str(file), "--runs", str(tmp_path / "runs")]):
-        monkeypatch.setattr("sys.argv", ["saq-qat", *command])
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = " ".join("".join(capsys.readouterr()).split())
-        assert left.value.code == 2
-        assert re.search(message, told), told
+    assert re.search(message, told := refusal(network, "check")), told
+
+
+def test_train_begins_with_the_same_refusal_and_makes_no_folder(refusal: Refusal, tmp_path: Path) -> None:
+    told = refusal(BiasesAlone, "train", "--runs", str(tmp_path / "runs"))
+    assert "would ship as their biases alone" in told
     assert not (tmp_path / "runs").exists()
 
 

@@ -140,9 +140,13 @@ def test_adamw_steps_are_no_longer_with_the_sum_of_both_gradients_than_with_thei
     for network, objective in zip(networks, ("sum", "mean"), strict=True):
         optimizer = build_optimizer(network, AdamW(kind="adamw"))
         set_learning_rate(optimizer, 0.002)
+        for group in optimizer.param_groups:
+            # Beside gradients of 1e-6 its own 1e-8 shows. Whether this network has any is chance: versions of
+            # torch draw other weights from one seed.
+            group["eps"] = 1e-30
         method = Saq.model_validate({"kind": "saq", "rho": 0.3, "objective": objective})
         step = build_step(Objective(network, F.cross_entropy), optimizer, method)
         for images, labels in zip(IMAGES, LABELS, strict=True):
             step.step(images, labels)
     for (name, a), b in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6, msg=partial("{}: {}".format, name))
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=partial("{}: {}".format, name))

@@ -19,7 +19,8 @@ from saq_qat_export.proof.probe import with_code_outputs
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.reference.saturating_pairs import saturation
 from saq_qat_export.run import export_run
-from tests.export.networks import SIDE, built_in, small, smooth_images
+from tests.export.cases import TINY, Case, lowered
+from tests.export.networks import SIDE, small, smooth_images
 from tests.export.openvino_networks import openvino_graph, small_for_openvino
 from tests.gate.networks import RECIPES
 from tests.portability.older_cpu import OLDER_CPUS, build, environment, unavailable
@@ -120,8 +121,9 @@ def test_kernels_without_vnni_lose_exactly_what_is_emulated(run_on: Run, tmp_pat
 @pytest.mark.parametrize("cpu", OLDER_CPUS)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_no_code_differs_in_a_plain_session(run_on: Run, tmp_path: Path, cpu: str, bits: int) -> None:
-    for name, side in (("small", SIDE), ("vit_micro", 32)):
-        found = small(bits, bits) if name == "small" else built_in(name, bits, bits, side)
+    transformer = TINY[0]
+    for name, side in (("small", SIDE), (transformer.name, transformer.side)):
+        found = small(bits, bits) if name == "small" else lowered(Case(transformer, bits, "saq", "none"))
         images = smooth_images(2, side, seed=1).numpy()
         codes, logits = golden_codes(found.view, found.graph, images)
         folder = tmp_path / name

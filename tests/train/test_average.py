@@ -25,7 +25,7 @@ RECIPE = """
 version: 1
 name: averaged
 seed: 3
-model: {name: resnet20}
+model: {name: "tests.train.small_network:SmallNetwork"}
 data: {kind: digits, image_size: 8, augmentation: crop_flip, train_limit: 80, val_limit: 40}
 quant:
   weight: {kind: lsq, bits: 4}

@@ -15,18 +15,18 @@ from tests.train.stopping import sigterm_at
 TEACHER = """
 version: 1
 name: teacher
-model: {name: resnet20}
+model: {name: "tests.train.test_teacher:Linear"}
 data: {kind: digits, image_size: 8, train_limit: 80, val_limit: 20}
 train:
   batch_size: 16
   optimizer: {kind: sgd}
-  stages: [{kind: float, epochs: 1, lr: 0.05}]
+  stages: [{kind: float, epochs: 6, lr: 0.05}]
 """
 RECIPE = """
 version: 1
 name: mixed
 seed: 3
-model: {name: resnet20}
+model: {name: "tests.train.small_network:SmallNetwork"}
 data:
   kind: digits
   image_size: 8

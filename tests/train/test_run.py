@@ -31,7 +31,7 @@ RECIPE = """
 version: 1
 name: small
 seed: 3
-model: {name: resnet20}
+model: {name: "tests.train.small_network:SmallNetwork"}
 data: {kind: digits, image_size: 8, augmentation: crop_flip, train_limit: 80, val_limit: 40}
 quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
 train:
@@ -251,3 +251,10 @@ def test_images_that_make_the_loss_infinite_end_with_exit_code_5(tmp_path: Path)
     assert diverged.value.exit_code == 5
     assert re.match(r"Batch \d+ of epoch \d+ in stage 1, step 10: 10 steps in a row", str(diverged.value))
     assert sum(line["event"] == "skipped" for line in read_log(tmp_path / "log.jsonl")) == 9
+
+
+def test_weights_that_no_scale_can_hold_after_some_steps_have_diverged(tmp_path: Path) -> None:
+    hopeless = recipe("train.stages.0.lr=1e30", "train.stages.0.warmup_epochs=0")
+    told = r"Training diverged within 5 steps: A scale must be a finite float32"
+    with pytest.raises(DivergedError, match=told):
+        run_training(hopeless, tmp_path)

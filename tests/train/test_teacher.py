@@ -36,7 +36,7 @@ PRECISION = "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "
 STUDENT = f"""
 version: 1
 name: student
-model: {{name: resnet20}}
+model: {{name: "tests.train.small_network:SmallNetwork"}}
 data: {DATA}
 quant: {{weight: {{bits: 4}}, activation: {{bits: 4}}, calibration_batches: 1}}
 train:

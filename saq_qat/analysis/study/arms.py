@@ -37,7 +37,14 @@ _GUARDS = (
     _Guard(
         "schedule",
         "length of the schedule in steps",
-        ("train.stages.*.kind", "train.stages.*.*epochs", "train.stages.*.batches"),
+        (
+            "train.stages.*.kind",
+            "train.stages.*.*epochs",
+            "train.stages.*.batches",
+            "train.batch_size",
+            "data.train_limit",
+            "data.held_out",
+        ),
     ),
     _Guard(
         "calibration",
@@ -157,15 +164,19 @@ def _undeclared(arms: Mapping[str, ResolvedArm]) -> Iterator[str]:
 def _problem(key: str, a: ResolvedArm, b: ResolvedArm) -> str | None:
     """Why two arms must not differ in ``key``, and what to declare; None if they may."""
     declared = (*a.declared, *b.declared)
-    guard = next((g for g in _GUARDS if any(_stands_below(key, p) for p in g.patterns)), None)
-    named = declared if guard is not None else (*declared, *a.overridden, *b.overridden)
-    if any(_stands_below(key, name) for name in named) or (guard is not None and guard.name in declared):
+    guards = [g for g in _GUARDS if any(_stands_below(key, p) for p in g.patterns)]
+    own_names = {guard.name for guard in _GUARDS}  # one of which, data, is a section's name too
+    keys = [name for name in declared if name not in own_names]
+    named = keys if guards else [*keys, *a.overridden, *b.overridden]
+    missing = [guard for guard in guards if guard.name not in declared]
+    if any(_stands_below(key, name) for name in named) or (guards and not missing):
         return None
     changed = a if any(_stands_below(key, name) for name in a.overridden) else b
     at = f"If it is meant: arms.{changed.name}.differs_in:"
-    if guard is None:
+    if not missing:
         return f", and neither names it. {at} [{key}]"
-    return f": another {guard.what}. {at} [{guard.name}]"
+    what = " and another ".join(guard.what for guard in missing)
+    return f": another {what}. {at} [{', '.join(guard.name for guard in missing)}]"
 
 
 def _stands_below(key: str, pattern: str) -> bool:

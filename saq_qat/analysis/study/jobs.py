@@ -108,7 +108,7 @@ def next_step(job: Job) -> Step | None:
         return Step("train", ("train", str(job.arm.path), *texts, "--runs", str(job.runs)))
     if (run / DIVERGED_FILE).is_file():
         return None
-    if not _is_trained(run):
+    if not _is_trained(run, job.settings):
         return Step("resume", ("train", "--resume", str(run)))
     if not _is_measured(run, job.settings):
         settings = job.settings.model_dump_json()
@@ -121,10 +121,19 @@ def mark_diverged(run: Path, message: str) -> None:
     write_result(run / DIVERGED_FILE, {"message": message})
 
 
-def _is_trained(run: Path) -> bool:
+def _is_trained(run: Path, settings: Measure) -> bool:
+    """Whether the log has an end, and the checkpoint of that step is there, whole.
+
+    Where it was damaged or deleted, an earlier one stands in its place, from which the training goes on.
+    """
     log = run / "log.jsonl"
     lines = read_log(log) if log.is_file() else []
-    return bool(lines) and lines[-1].get("event") == "end"
+    if not lines or lines[-1].get("event") != "end":
+        return False
+    standing = standing_of(run, "last")
+    if standing is None or standing.step != lines[-1].get("step"):
+        return False
+    return settings.checkpoint == "last" or standing_of(run, settings.checkpoint) is not None
 
 
 def _is_measured(run: Path, settings: Measure) -> bool:

@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.analysis.images import fixed_training_images
+from saq_qat.analysis.hessian import NotConvergedError, eigenvalues
+from saq_qat.analysis.images import FixedBatches, fixed_training_images
 from saq_qat.analysis.study.answers import Labels, Logits, answers_of, cross_entropy, flips, top1
 from saq_qat.analysis.study.arms import image_passes, passes_per_step
-from saq_qat.analysis.study.quantities import Measured, StepCost
+from saq_qat.analysis.study.quantities import Curvature, Measured, StepCost
 from saq_qat.analysis.study.schema import Measure
 from saq_qat.analysis.study.sharpness import sharpness
+from saq_qat.analysis.surface import loss_surface
 from saq_qat.data.batches import val_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.quant.deploy.view import deploy_view
+from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.recipe.schema import DescentStage, Recipe, StatisticsStage
 from saq_qat.train.log import read_log
 from saq_qat.train.restore import Restored, restore
@@ -31,10 +34,11 @@ __all__ = ["MEASURED_FILE", "SCHEMA_VERSION", "measure_run", "read_measured", "w
 
 MEASURED_FILE = Path("analysis", "measured.json")
 """Below a run's folder."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_FIX = "Run 'saq-qat study' again."
+_FIX = "Delete the file: 'saq-qat study' then measures the run again."
 _BATCH = 100
+_TOLERANCE, _RESTARTS = 1e-2, 20  # of lambda_max
 
 
 def measure_run(run: Path, settings: Measure, threads: int) -> Measured:
@@ -73,6 +77,7 @@ def measure_run(run: Path, settings: Measure, threads: int) -> Measured:
         train_top1=top1(train_logits, train_labels),
         train_images=len(train_labels),
         sharpness=sharpness(restored.network, lambda: val_batches(some, batch_size=_BATCH), settings.rho),
+        curvature=_curvature(restored.network, train, settings.lambda_max_images),
         step_cost=_step_cost(restored.recipe, run),
         image_passes=image_passes(restored.recipe),
     )
@@ -111,6 +116,19 @@ def _stacked(
         logits.append(answer(batch).astype(np.float64))
         labels.append(truth.numpy())
     return np.concatenate(logits), np.concatenate(labels)
+
+
+def _curvature(network: nn.Module, train: ImageData, images: int | None) -> Curvature | None:
+    """As ``analyze`` finds it, by the same first vector for all runs."""
+    if images is None or not quant_layers(network):
+        return None
+    batches = FixedBatches(sample_validation(train, images), _BATCH, torch.device("cpu"))
+    with loss_surface(network, batches) as surface:
+        try:
+            found = eigenvalues(surface, tolerance=_TOLERANCE, restarts=_RESTARTS)
+        except NotConvergedError:
+            return Curvature(None, None, False, len(batches))
+    return Curvature(found.eigenvalues[0], found.residuals[0], found.converged, len(batches))
 
 
 def _step_cost(recipe: Recipe, run: Path) -> StepCost:

@@ -1,14 +1,15 @@
 """A study's pictures: every seed's point and the mean; paired differences with their interval."""
 
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
-from saq_qat.analysis.figures import INK, STYLE
+from saq_qat.analysis.figures import INK, rendered
 from saq_qat.analysis.study.arms import Kind
 from saq_qat.analysis.study.quantities import Quantity, RunResult, value_of
 from saq_qat.analysis.study.result import ComparisonResult, StudyResult
@@ -32,7 +33,9 @@ __all__ = [
 ]
 
 _ACCENT = "#3f8fdc"
-_WIDTH, _ROW, _MARGIN = 3.6, 0.3, 0.85  # inches
+_WIDTH, _ROW, _MARGIN, _LETTER = 3.6, 0.3, 0.85, 0.08  # inches
+_LEGEND_WIDTH = 48  # characters below one plot
+_SHORT = 14  # characters of a name that leave the plot its room
 _KINDS: tuple[Kind, ...] = ("equal epochs", "equal compute", "neither")
 _TITLES = {"equal epochs": "equal epochs", "equal compute": "equal compute", "neither": "neither equal"}
 
@@ -42,10 +45,15 @@ DIFFERENCES_LEGEND = "points: seeds; diamond: their mean; bar: 95 % bootstrap in
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot, ``rows`` rows high, that can stand alone or beside others."""
+    """One plot, ``rows`` rows high, that can stand alone or beside others.
+
+    Attributes:
+        longest: characters of the longest name before a row.
+    """
 
     title: str
     rows: int
+    longest: int
     draw: Callable[["Axes"], None]
 
 
@@ -61,8 +69,9 @@ def require_packages() -> None:
 def arm_panels(result: StudyResult, quantities: Sequence[Quantity] | None = None) -> list[Panel]:
     """A panel for each quantity that seeds decide: all arms, each seed's point and the mean."""
     shown = shown_quantities(result) if quantities is None else quantities
+    longest = max(len(arm.name) for arm in result.arms)
     return [
-        Panel(_heading(quantity), len(result.arms), _drawn_arms(result, quantity))
+        Panel(_heading(quantity), len(result.arms), longest, _drawn_arms(result, quantity))
         for quantity in shown
         if quantity.key not in ("passes", "image_passes")
     ]
@@ -75,6 +84,7 @@ def difference_panels(result: StudyResult) -> list[Panel]:
         Panel(
             f"{_heading(quantity)}: {_TITLES[kind]}",
             len(chosen),
+            max(max(len(c.of), len(c.against) + 2) for c in chosen),
             _drawn_differences(result, chosen, quantity),
         )
         for kind in _KINDS
@@ -94,16 +104,16 @@ def write_pictures(result: StudyResult, folder: Path) -> list[Path]:
         ("arms", arm_panels(result), ARMS_LEGEND),
         ("differences", difference_panels(result), DIFFERENCES_LEGEND),
     ):
-        for suffix in ("svg", "png") if panels else ():
-            path = folder / f"{name}.{suffix}"
-            write_whole(path, _rendered(panels, suffix, legend))
-            written.append(path)
+        files = rendered(partial(_figure, panels, legend), behind_svg="none") if panels else {}
+        for suffix, content in files.items():
+            written.append(folder / f"{name}.{suffix}")
+            write_whole(written[-1], content)
     return written
 
 
 def inline_svg(panel: Panel, number: int) -> str:
     """A panel as an element of an HTML page: its ink is the page's, its ids are its own."""
-    text = _rendered([panel], "svg").decode()
+    text = rendered(partial(_figure, [panel]), ["svg"], behind_svg="none")["svg"].decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
@@ -113,38 +123,22 @@ def inline_svg(panel: Panel, number: int) -> str:
     return text.replace(INK, "currentColor")
 
 
-def _rendered(panels: Sequence[Panel], suffix: str, legend: str = "") -> bytes:
-    import matplotlib
-
-    with matplotlib.rc_context(rc=STYLE):
-        figure = _figure(panels)
-        if legend:
-            figure.supxlabel(legend, fontsize=8.0, color=INK)
-        content = io.BytesIO()
-        plain = suffix == "png"
-        figure.savefig(
-            content,
-            format=suffix,
-            dpi=160,
-            facecolor="white" if plain else "none",
-            metadata=None if plain else {"Date": None, "Creator": None},
-        )
-    return content.getvalue()
-
-
-def _figure(panels: Sequence[Panel]) -> "Figure":
+def _figure(panels: Sequence[Panel], legend: str = "") -> "Figure":
     from matplotlib.figure import Figure
 
     columns = min(2, len(panels))
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [_MARGIN + _ROW * max(panel.rows for panel in line) for line in lines]
-    figure = Figure(figsize=(_WIDTH * columns, sum(heights)), layout="constrained")
+    width = _WIDTH + _LETTER * max(0, max(panel.longest for panel in panels) - _SHORT)
+    figure = Figure(figsize=(width * columns, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
     for row, line in enumerate(lines):
         for column, panel in enumerate(line):
             axes = figure.add_subplot(grid[row, column])
             panel.draw(axes)
             _dress(axes, panel)
+    if legend:
+        figure.supxlabel(fill(legend, _LEGEND_WIDTH * columns), fontsize=8.0, color=INK)
     return figure
 
 
@@ -184,18 +178,12 @@ def _drawn_differences(
         axes.set_xlim(low, high)
         for row, comparison in enumerate(comparisons):
             pair = comparison.quantities[quantity.key]
-            axes.plot(
-                pair.differences,
-                _around(row, len(pair.seeds)),
-                "o",
-                color=_ACCENT,
-                alpha=0.75,
-                markersize=4.5,
-            )
+            heights = _around(row, len(pair.seeds))
+            axes.plot(pair.differences, heights, "o", color=_ACCENT, alpha=0.75, markersize=4.5, zorder=3)
             if pair.bootstrap is not None:
                 axes.plot([pair.bootstrap.low, pair.bootstrap.high], [row, row], color=INK, linewidth=1.4)
             if pair.mean is not None:
-                axes.plot([pair.mean], [row], "D", color=INK, markersize=4.5)
+                axes.plot([pair.mean], [row], "D", color=INK, markersize=7, fillstyle="none")
 
     return draw
 

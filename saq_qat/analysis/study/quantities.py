@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = [
-    "LAMBDA_MAX",
     "QUANTITIES",
     "Answers",
+    "Curvature",
     "Measured",
     "Quantity",
     "RunResult",
@@ -50,6 +50,23 @@ class Sharpness:
 
 
 @dataclass(frozen=True)
+class Curvature:
+    """The largest eigenvalue of the Hessian with respect to the quantized weights, as ``analyze`` finds it.
+
+    Attributes:
+        residual: ||H v - lambda_max v||: an eigenvalue lies within that distance. Both are None if none was
+            found.
+        converged: whether the residual is within the tolerance; only then is it compared.
+        images: training images, without augmentation.
+    """
+
+    lambda_max: float | None
+    residual: float | None
+    converged: bool
+    images: int
+
+
+@dataclass(frozen=True)
 class StepCost:
     """What a training step of the last stage but deploy costs.
 
@@ -78,7 +95,7 @@ class Measured:
         integer_kernels, products: how many products run on integer kernels, of how many; None likewise.
         flips: validation images that the integers classify otherwise than the fake-quant network.
         train_loss, train_top1: in evaluation mode on ``train_images`` training images without augmentation.
-        sharpness: None in full precision.
+        sharpness: None in full precision. curvature: None in full precision, or where it was not asked for.
         image_passes: how often all stages together pass each training image through the network.
     """
 
@@ -99,6 +116,7 @@ class Measured:
     train_top1: float
     train_images: int
     sharpness: Sharpness | None
+    curvature: Curvature | None
     step_cost: StepCost
     image_passes: float
 
@@ -110,15 +128,12 @@ class RunResult:
     Attributes:
         run: its folder, relative to the study's; None if it diverged before it had one.
         measured: None where training diverged.
-        lambda_max: largest eigenvalue of the Hessian, from the analysis of this very checkpoint that lies in
-            the run; None where there is none.
     """
 
     arm: str
     seed: int
     run: str | None
     measured: Measured | None
-    lambda_max: float | None
 
 
 @dataclass(frozen=True)
@@ -146,23 +161,30 @@ QUANTITIES = (
     Quantity("val_loss", "validation loss", "", 4, lambda m: m.fake_quant.loss),
     Quantity("train_loss", "train loss", "", 4, lambda m: m.train_loss),
     Quantity("calibration_error", "calibration error", "", 4, lambda m: m.fake_quant.calibration_error),
-    Quantity("flips", "flips", "", 1, lambda m: m.flips),
+    Quantity("flip_rate", "flips", "%", 2, lambda m: _flip_rate(m)),
     Quantity(
         "sharpness", "sharpness", "", 4, lambda m: None if m.sharpness is None else m.sharpness.increase
     ),
+    Quantity("lambda_max", "lambda max", "", 3, lambda m: _lambda_max(m)),
     Quantity("step_seconds", "step", "s", 4, lambda m: m.step_cost.seconds),
     Quantity("passes", "passes a step", "", 2, lambda m: m.step_cost.passes),
     Quantity("image_passes", "passes over images", "", 1, lambda m: m.image_passes),
 )
-"""One row a quantity, in the order of the tables; ``LAMBDA_MAX`` stands behind them where a run has it."""
+"""One row a quantity, in the order of the tables."""
 
-LAMBDA_MAX = "lambda_max"
+
+def _flip_rate(measured: Measured) -> float | None:
+    """Validation images that the integers classify otherwise, in percent."""
+    return None if measured.flips is None else 100.0 * measured.flips / measured.fake_quant.images
+
+
+def _lambda_max(measured: Measured) -> float | None:
+    curvature = measured.curvature
+    return None if curvature is None or not curvature.converged else curvature.lambda_max
 
 
 def value_of(result: RunResult, key: str) -> float | None:
     """A quantity of a run by its key; None where it has none, or diverged."""
-    if key == LAMBDA_MAX:
-        return result.lambda_max
     if result.measured is None:
         return None
     return next(quantity for quantity in QUANTITIES if quantity.key == key).of(result.measured)

@@ -1,6 +1,5 @@
 """study.json: every run's numbers, and the statistics of arms and comparisons."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -10,29 +9,28 @@ from saq_qat import __version__
 from saq_qat.analysis.study.arms import Kind, ResolvedArm, comparison_kind, image_passes
 from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
 from saq_qat.analysis.study.measure import read_measured
-from saq_qat.analysis.study.quantities import LAMBDA_MAX, QUANTITIES, RunResult, value_of
+from saq_qat.analysis.study.quantities import QUANTITIES, RunResult, value_of
 from saq_qat.analysis.study.schema import Study
 from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
 from saq_qat.errors import ArtifactError
 from saq_qat.train.choose import standing_of
 from saq_qat_runtime.bundle.result_files import decode_result, read_result, short_digest, write_result
-from saq_qat_runtime.errors import ModelError
 
 __all__ = [
     "RESULT_FILE",
     "ArmResult",
     "ComparisonResult",
     "StudyResult",
+    "checked",
     "collect",
     "read_study_result",
-    "refreshed",
     "write_study_result",
 ]
 
 RESULT_FILE = "study.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FIX = "Run 'saq-qat study' again with the study's file."
-_KEYS = (*(quantity.key for quantity in QUANTITIES), LAMBDA_MAX)
+_KEYS = tuple(quantity.key for quantity in QUANTITIES)
 
 
 @dataclass(frozen=True)
@@ -123,28 +121,8 @@ def _run_result(job: Job, folder: Path) -> RunResult:
         raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
     place = str(run.relative_to(folder))
     if (run / DIVERGED_FILE).is_file():
-        return RunResult(job.arm.name, job.seed, place, None, None)
-    measured = read_measured(run)
-    return RunResult(job.arm.name, job.seed, place, measured, _lambda_max(run, measured.checkpoint_sha256))
-
-
-def _lambda_max(run: Path, checkpoint_sha256: str) -> float | None:
-    """Largest eigenvalue that an analysis of this checkpoint found and that converged; None without one.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    path = run / "analysis" / "analysis.json"
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        converged = (found.get("lanczos") or {}).get("converged", True)
-        if found["checkpoint_sha256"] != checkpoint_sha256 or not found.get("eigenvalues") or not converged:
-            return None
-        return float(max(found["eigenvalues"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged: {error}. Run 'saq-qat analyze {run}' again.") from error
+        return RunResult(job.arm.name, job.seed, place, None)
+    return RunResult(job.arm.name, job.seed, place, read_measured(run))
 
 
 def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
@@ -154,7 +132,6 @@ def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
 
 def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
     own = [run for run in runs if run.arm == arm.name]
-    spreads = {key: spread_of(list(_values(runs, arm.name, key).values())) for key in _KEYS}
     return ArmResult(
         name=arm.name,
         recipe=str(arm.path),
@@ -162,8 +139,13 @@ def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
         seeds=tuple(run.seed for run in own),
         diverged=tuple(run.seed for run in own if run.measured is None),
         image_passes=image_passes(arm.recipe),
-        quantities={key: spread for key, spread in spreads.items() if spread is not None},
+        quantities=_spreads(arm.name, runs),
     )
+
+
+def _spreads(arm: str, runs: Sequence[RunResult]) -> dict[str, Spread]:
+    spreads = {key: spread_of(list(_values(runs, arm, key).values())) for key in _KEYS}
+    return {key: spread for key, spread in spreads.items() if spread is not None}
 
 
 def _comparison(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) -> ComparisonResult:
@@ -171,26 +153,28 @@ def _comparison(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) ->
     return ComparisonResult(of, against, kind, {key: pair for key, pair in pairs.items() if pair.seeds})
 
 
-def refreshed(result: StudyResult, folder: Path) -> StudyResult:
-    """The same study with the eigenvalues that its runs have by now.
+def checked(result: StudyResult, folder: Path) -> StudyResult:
+    """The same study, whose statistics are those of its runs, and whose runs hold what was measured.
 
     Raises:
-        ArtifactError: a run holds another checkpoint than the one that was measured.
+        ArtifactError: a run holds another checkpoint than the one that was measured, or a mean or difference
+            is not what its runs give.
     """
-    runs = tuple(_looked_at_again(run, folder, result.checkpoint) for run in result.runs)
-    if runs == result.runs:
-        return result
-    return replace(
-        result,
-        runs=runs,
-        arms=tuple(_with_eigenvalues(arm, runs) for arm in result.arms),
-        comparisons=tuple(_comparison(c.of, c.against, c.kind, runs) for c in result.comparisons),
-    )
+    for run in result.runs:
+        _check_run(run, folder, result.checkpoint)
+    arms = tuple(replace(arm, quantities=_spreads(arm.name, result.runs)) for arm in result.arms)
+    pairs = tuple(_comparison(c.of, c.against, c.kind, result.runs) for c in result.comparisons)
+    if (arms, pairs) != (result.arms, result.comparisons):
+        raise ArtifactError(
+            f"{folder / RESULT_FILE}: its means and differences are not those of its runs, so it was changed "
+            f"since. {_FIX}"
+        )
+    return result
 
 
-def _looked_at_again(run: RunResult, folder: Path, checkpoint: str) -> RunResult:
+def _check_run(run: RunResult, folder: Path, checkpoint: str) -> None:
     if run.measured is None or run.run is None or not (folder / run.run).is_dir():
-        return run
+        return
     place, measured = folder / run.run, run.measured.checkpoint_sha256
     standing = standing_of(place, "best" if checkpoint == "best" else "last")
     if standing is None or standing.sha256 != measured:
@@ -199,13 +183,6 @@ def _looked_at_again(run: RunResult, folder: Path, checkpoint: str) -> RunResult
             f"{place}: {RESULT_FILE} is about its checkpoint {short_digest(measured)}, and it has {now} now. "
             f"{_FIX}"
         )
-    return replace(run, lambda_max=_lambda_max(place, measured))
-
-
-def _with_eigenvalues(arm: ArmResult, runs: Sequence[RunResult]) -> ArmResult:
-    others = {key: spread for key, spread in arm.quantities.items() if key != LAMBDA_MAX}
-    spread = spread_of(list(_values(runs, arm.name, LAMBDA_MAX).values()))
-    return replace(arm, quantities=others if spread is None else {**others, LAMBDA_MAX: spread})
 
 
 def write_study_result(result: StudyResult, folder: Path) -> None:

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.analysis.study.inputs import hold_inputs
 from saq_qat.analysis.study.jobs import Job, jobs_of, next_step
 from saq_qat.analysis.study.page import page
 from saq_qat.analysis.study.pictures import require_packages, write_pictures
 from saq_qat.analysis.study.result import (
     RESULT_FILE,
     StudyResult,
+    checked,
     collect,
     read_study_result,
-    refreshed,
     write_study_result,
 )
 from saq_qat.analysis.study.runner import Failure, OnStates, run_jobs
@@ -45,6 +46,12 @@ class Prepared:
     folder: Path
     jobs: tuple[Job, ...]
     processes: int
+
+    @property
+    def changes_another(self) -> bool:
+        """Whether the folder is that of a study written otherwise: an earlier form of it, or a namesake."""
+        before = self.folder / "study.yaml"
+        return before.is_file() and before.read_bytes() != self.text
 
 
 def prepare_study(
@@ -91,11 +98,13 @@ def run_study(
     Raises:
         StudyStoppedError: a signal came; all has been saved.
         StudyFailedError: runs failed; names them.
+        ArtifactError: a file of weights has changed since runs began from it.
         SaqError: another process runs this study, or files are damaged or cannot be written.
     """
     folder = prepared.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), stop_on_signals() as stop:
+        hold_inputs(folder, [job.recipe for job in prepared.jobs])
         write_whole(folder / "study.yaml", prepared.text)
         left = sum(next_step(job) is not None for job in prepared.jobs)
         on_begin(left)
@@ -111,13 +120,14 @@ def run_study(
 
 
 def report_study(folder: Path) -> StudyResult:
-    """Read a study that is complete, look up what was found of its runs since, and write its page.
+    """Read a study that is complete, and write its page, table and pictures.
 
     Raises:
-        ArtifactError: it is not complete, or a run holds another checkpoint than the one that was measured.
+        ArtifactError: it is not complete, a run holds another checkpoint than the one that was measured, or
+            the file was changed since.
     """
     require_packages()
-    result = refreshed(read_study_result(folder), folder)
+    result = checked(read_study_result(folder), folder)
     _write(result, folder)
     write_whole(folder / PAGE_FILE, page(result).encode())
     return result

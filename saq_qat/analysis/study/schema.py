@@ -98,6 +98,11 @@ class Measure(Section):
     rho: Positive = Field(
         default=0.4, description="Radius of the ball around the quantized weights, for the sharpness."
     )
+    lambda_max_images: Count | None = Field(
+        default=200,
+        description="Training images, the same in all arms of a seed, for the largest eigenvalue of the "
+        "Hessian: some thirty products of twice a forward and backward pass over them; none if null.",
+    )
     calibration_bins: Annotated[int, Field(ge=2)] = Field(
         default=15, description="Bins of equal width of the expected calibration error."
     )

@@ -33,7 +33,7 @@ def sharpness(network: nn.Module, batches: Batches, rho: float) -> Sharpness | N
         epsilon = find_epsilon(ball, gradient, (), rho)
         with perturbed(ball, epsilon):
             there = _loss(network, batches())
-    weights = [layer.quantized_weight().detach() for layer in layers]
+    weights = [layer.projected_weight().detach() for layer in layers]
     return Sharpness(loss, there - loss, rho, float(flat_norm(weights)), images)
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from saq_qat.analysis.study.quantities import LAMBDA_MAX, QUANTITIES, Measured, Quantity, value_of
+from saq_qat.analysis.study.quantities import QUANTITIES, Measured, Quantity, value_of
 from saq_qat.analysis.study.result import ComparisonResult, StudyResult
 from saq_qat.analysis.study.statistics import Interval, PairedDifference, Spread
 
 __all__ = ["Cells", "headline", "notes", "shown_quantities", "tables", "text_of"]
 
-_EIGENVALUE = Quantity(LAMBDA_MAX, "lambda max", "", 2, lambda _: None)
 _OF_THE_RECIPE = ("passes", "image_passes")
 """Quantities that an arm's recipe decides, whatever the seed."""
 
@@ -32,7 +31,7 @@ def headline(result: StudyResult) -> Quantity:
 def shown_quantities(result: StudyResult) -> list[Quantity]:
     """Those that some arm has, in the order of the tables."""
     known = {key for arm in result.arms for key in arm.quantities}
-    return [quantity for quantity in (*QUANTITIES, _EIGENVALUE) if quantity.key in known]
+    return [quantity for quantity in QUANTITIES if quantity.key in known]
 
 
 def tables(result: StudyResult) -> tuple[Cells, ...]:
@@ -83,7 +82,10 @@ def _arms(result: StudyResult) -> Cells:
         (
             arm.name,
             str(len(arm.seeds) - len(arm.diverged)),
-            *(_spread(arm.quantities.get(quantity.key), quantity) for quantity in shown),
+            *(
+                _spread(arm.quantities.get(quantity.key), quantity, len(arm.seeds) - len(arm.diverged))
+                for quantity in shown
+            ),
         )
         for arm in result.arms
     ]
@@ -163,10 +165,14 @@ def _signed(value: float | None, quantity: Quantity) -> str:
     return "-" if value is None else f"{value:+.{quantity.digits}f}"
 
 
-def _spread(spread: Spread | None, quantity: Quantity) -> str:
-    if spread is None or spread.deviation is None or quantity.key in _OF_THE_RECIPE:
-        return _number(None if spread is None else spread.mean, quantity)
-    return f"{_number(spread.mean, quantity)} ± {_number(spread.deviation, quantity)}"
+def _spread(spread: Spread | None, quantity: Quantity, seeds: int) -> str:
+    """Mean and deviation, with the number of seeds behind them where it is not that of the arm."""
+    if spread is None:
+        return _number(None, quantity)
+    fewer = "" if spread.n == seeds else f" ({spread.n} of {seeds} seeds)"
+    if spread.deviation is None or quantity.key in _OF_THE_RECIPE:
+        return f"{_number(spread.mean, quantity)}{fewer}"
+    return f"{_number(spread.mean, quantity)} ± {_number(spread.deviation, quantity)}{fewer}"
 
 
 def _interval(interval: Interval | None, quantity: Quantity) -> str:

@@ -13,19 +13,9 @@ from saq_qat.analysis.study.run import Prepared, prepare_study
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
 from tests.analysis.study.results import measured
+from tests.train.small_recipe import SMALL_RECIPE
 
 STUB = Path(__file__).with_name("stub_command.py")
-RECIPE = """
-version: 1
-name: base
-model: {name: resnet20}
-data: {kind: synthetic, image_size: 8, train_size: 32, val_size: 8}
-quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
-train:
-  batch_size: 16
-  optimizer: {kind: sgd}
-  stages: [{kind: quantized, epochs: 1, lr: 0.1}]
-"""
 STUDY = """
 version: 1
 name: small
@@ -44,7 +34,7 @@ class Stub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.command: tuple[str, ...] = (sys.executable, str(STUB))
-        (folder / "recipe.yaml").write_text(RECIPE)
+        (folder / "recipe.yaml").write_text(SMALL_RECIPE)
         self.prepared = self.prepare()
         self.lay_out()
 

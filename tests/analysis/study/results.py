@@ -1,7 +1,15 @@
 """Results of studies that nothing was trained for."""
 
 from saq_qat.analysis.study.arms import Kind
-from saq_qat.analysis.study.quantities import Answers, Measured, RunResult, Sharpness, StepCost, value_of
+from saq_qat.analysis.study.quantities import (
+    Answers,
+    Curvature,
+    Measured,
+    RunResult,
+    Sharpness,
+    StepCost,
+    value_of,
+)
 from saq_qat.analysis.study.result import ArmResult, ComparisonResult, StudyResult
 from saq_qat.analysis.study.statistics import paired_difference, spread_of
 
@@ -12,7 +20,7 @@ KEYS = ("deployed_top1", "fake_quant_top1", "val_loss", "sharpness")
 
 def measured(top1: float, digest: str = "0" * 64) -> Measured:
     return Measured(
-        schema_version=1,
+        schema_version=2,
         created="2026-01-01T00:00:00+00:00",
         checkpoint_sha256=digest,
         bundle_sha256=None,
@@ -29,6 +37,7 @@ def measured(top1: float, digest: str = "0" * 64) -> Measured:
         train_top1=99.0,
         train_images=500,
         sharpness=Sharpness(0.1, top1 / 1000, 0.4, 360.0, 500),
+        curvature=Curvature(top1 / 10, 0.001, True, 200),
         step_cost=StepCost(2.0, 0.25),
         image_passes=12.0,
     )
@@ -41,7 +50,7 @@ def study_result(
 ) -> StudyResult:
     """Of arms' top-1 by seed, None where it diverged."""
     runs = tuple(
-        RunResult(arm, seed, f"runs/{arm}-seed{seed}/x", None if value is None else measured(value), None)
+        RunResult(arm, seed, f"runs/{arm}-seed{seed}/x", None if value is None else measured(value))
         for arm, seeds in top1.items()
         for seed, value in seeds.items()
     )
@@ -74,5 +83,5 @@ def study_result(
         for a, b, kind in pairs
     )
     return StudyResult(
-        1, "2026-01-01T00:00:00+00:00", "saq-qat 0", name, "as computed here", "last", arms, runs, comparisons
+        2, "2026-01-01T00:00:00+00:00", "saq-qat 0", name, "as computed here", "last", arms, runs, comparisons
     )

@@ -26,9 +26,9 @@ def refusal(**arms: Arm) -> str:
 
 
 GUARDED = [
-    ("data", "data.train_limit=500", "data.train_limit is None in 'a', 500 in 'b': another data"),
+    ("data, schedule", "data.train_limit=500", "data.train_limit is None in 'a', 500 in 'b': another data"),
     ("data", "data.augmentation=crop_flip", "data.augmentation"),
-    ("data", "train.batch_size=32", "train.batch_size is 64 in 'a', 32 in 'b'"),
+    ("data, schedule", "train.batch_size=32", "train.batch_size is 64 in 'a', 32 in 'b'"),
     ("data", "train.mixing={mixup: 0.2}", "train.mixing"),
     ("weights", "model.name=preresnet20", "model.name is resnet20 in 'a', preresnet20 in 'b'"),
     ("weights", "model.pretrained=weights.pth", "another initial weights"),
@@ -44,13 +44,13 @@ def test_an_override_alone_does_not_permit_another_experiment(guard: str, overri
     message = refusal(a=Arm(), b=Arm(overrides=(override,)))
     assert told in message
     assert f"arms.b.differs_in: [{guard}]" in message
-    resolve(a=Arm(), b=Arm(overrides=(override,), differs_in=(guard,)))
+    resolve(a=Arm(), b=Arm(overrides=(override,), differs_in=tuple(guard.split(", "))))
     resolve(a=Arm(differs_in=(override.partition("=")[0],)), b=Arm(overrides=(override,)))
 
 
 def test_the_arm_that_changes_the_key_is_told_to_declare_it() -> None:
     message = refusal(a=Arm(overrides=("data.train_limit=500",)), b=Arm())
-    assert "If it is meant: arms.a.differs_in: [data]" in message
+    assert "If it is meant: arms.a.differs_in: [data, schedule]" in message
 
 
 def test_another_guard_does_not_permit_it() -> None:
@@ -73,6 +73,13 @@ def test_recipes_of_their_own_may_differ_only_in_what_is_declared() -> None:
         a=Arm(recipe=saq), b=Arm(recipe=sgd)
     )
     resolve(a=Arm(recipe=saq), b=Arm(recipe=sgd, differs_in=("train.stages.0.method",)))
+
+
+def test_other_images_and_batches_make_other_steps_which_is_to_be_declared_too() -> None:
+    for override in ("train.batch_size=8", "data.train_limit=40", "data.held_out=100"):
+        message = refusal(a=Arm(), b=Arm(overrides=(override,), differs_in=("data",)))
+        assert "another length of the schedule in steps" in message and "differs_in: [schedule]" in message
+        resolve(a=Arm(), b=Arm(overrides=(override,), differs_in=("data", "schedule")))
 
 
 def test_workers_change_no_number() -> None:

@@ -1,6 +1,8 @@
 """study.json is complete or absent, says what it is about, and is not believed of anything else."""
 
 import json
+import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from saq_qat.analysis.study.result import StudyResult, read_study_result, write_study_result
 from saq_qat.analysis.study.run import StudyFailedError, report_study, run_study
 from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.train.checkpoint import Position, read_checkpoint, write_checkpoint
 from saq_qat.train.files import locked
 from saq_qat_runtime.errors import ModelError, ResultError, VersionError
 from tests.analysis.study.conftest import STUDY, Stub
@@ -30,7 +33,7 @@ def test_a_complete_study_has_every_number_with_the_digest_of_its_checkpoint(stu
     result = study(stub)
     folder = stub.prepared.folder
     written = json.loads((folder / "study.json").read_text())
-    assert written["schema_version"] == 1
+    assert written["schema_version"] == 2
     assert read_study_result(folder) == result
     runs = {(run["arm"], run["seed"]): run for run in written["runs"]}
     assert sorted(runs) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
@@ -89,25 +92,89 @@ def test_a_number_that_is_not_finite_writes_nothing(stub: Stub, tmp_path: Path) 
     assert not (tmp_path / "study.json").exists()
 
 
-def test_the_report_reads_what_was_found_of_the_same_checkpoints_since(stub: Stub) -> None:
+def test_every_quantity_of_every_arm_is_compared_lambda_max_among_them(stub: Stub) -> None:
     result = study(stub)
+    assert result.comparisons[0].quantities["lambda_max"].differences == pytest.approx((0.1, 0.1))
+    assert result.arms[0].quantities["flip_rate"].mean == pytest.approx(0.3)
     folder = stub.prepared.folder
-    assert all(run.lambda_max is None for run in result.runs)
-    for number, run in enumerate(result.runs):
-        assert run.run is not None and run.measured is not None
-        digest = run.measured.checkpoint_sha256 if number else "of another checkpoint"
-        analysis = {
-            "schema_version": 1,
-            "checkpoint_sha256": digest,
-            "eigenvalues": [3.0 + number, 9.5 + number],
-        }
-        (folder / run.run / "analysis/analysis.json").write_text(json.dumps(analysis))
-    found = report_study(folder)
-    assert [run.lambda_max for run in found.runs] == [None, 10.5, 11.5, 12.5]
-    assert found.comparisons[0].quantities["lambda_max"].differences == (1.0,)
-    assert read_study_result(folder) == found
+    assert report_study(folder) == read_study_result(folder) == result
     assert "lambda max" in (folder / "table.txt").read_text()
-    assert (folder / "study.html").read_text() == "lambda_max"
+
+
+def test_an_eigenvalue_that_did_not_converge_is_no_number_and_the_mean_says_of_how_many(stub: Stub) -> None:
+    path = stub.folder / "a-seed0.measured"
+    found = json.loads(path.read_text())
+    found["curvature"]["converged"] = False
+    path.write_text(json.dumps(found))
+    result = study(stub)
+    assert result.arms[0].quantities["lambda_max"].n == 1
+    assert result.comparisons[0].quantities["lambda_max"].missing == (0,)
+    assert "(1 of 2 seeds)" in (stub.prepared.folder / "table.txt").read_text()
+
+
+def test_weights_that_changed_under_their_name_are_refused(stub: Stub) -> None:
+    weights = stub.folder / "w.safetensors"
+    weights.write_bytes(b"first")
+    text = STUDY.replace(
+        "recipe: recipe.yaml", f"recipe: recipe.yaml\noverrides: {{model.pretrained: {weights}}}"
+    )
+    prepared = stub.prepare(text)
+    stub.lay_out(prepared)
+    run_study(prepared, stub.command, lambda _: None)
+    run_study(stub.prepare(text), stub.command, lambda _: None)
+    weights.write_bytes(b"second")
+    with pytest.raises(
+        ArtifactError, match=r"w\.safetensors: runs of this study began from weights .* another name"
+    ):
+        run_study(stub.prepare(text), stub.command, lambda _: None)
+    (prepared.folder / "inputs.json").write_text("[1]")
+    with pytest.raises(ArtifactError, match=r"inputs\.json is damaged"):
+        run_study(stub.prepare(text), stub.command, lambda _: None)
+
+
+def test_a_study_says_that_its_folder_is_of_another_file(stub: Stub) -> None:
+    study(stub)
+    assert not stub.prepare().changes_another
+    assert stub.prepare(STUDY.replace("[0, 1]", "[0, 1, 2]")).changes_another
+
+
+@pytest.mark.parametrize("where", ["arms", "comparisons", "runs"])
+def test_a_result_whose_numbers_were_changed_is_not_reported(stub: Stub, where: str) -> None:
+    study(stub)
+    path = stub.prepared.folder / "study.json"
+    found = json.loads(path.read_text())
+    if where == "runs":
+        found["runs"][0]["measured"]["deployed"]["top1"] = 99.5
+    elif where == "arms":
+        found["arms"][0]["quantities"]["deployed_top1"]["mean"] = 99.5
+    else:
+        found["comparisons"][0]["quantities"]["deployed_top1"]["p"] = 0.001
+    path.write_text(json.dumps(found))
+    with pytest.raises(ArtifactError, match=r"not those of its runs.*Run 'saq-qat study' again"):
+        report_study(stub.prepared.folder)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "removed"])
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_instead_of_being_measured_earlier(
+    stub: Stub, damage: str
+) -> None:
+    study(stub)
+    (run,) = (stub.prepared.folder / "runs" / "a-seed0").iterdir()
+    last = run / "checkpoints" / "last"
+    before = replace(read_checkpoint(last), position=Position(stage=0, epoch=0, step=1))
+    shutil.move(last, last.with_name("whole"))
+    write_checkpoint(last, before)
+    write_checkpoint(last, read_checkpoint(last.with_name("whole")))  # which keeps the one before
+    if damage == "flipped":
+        weights = last / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    else:
+        shutil.rmtree(last)
+    (stub.folder / "calls.jsonl").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the one before is taken
+        study(stub)
+    assert stub.kinds() == [("a-seed0", "resume")]
 
 
 def test_the_report_refuses_runs_that_were_trained_on_since(stub: Stub) -> None:

@@ -1,22 +1,36 @@
 """What is written from the view itself is what torch.onnx writes, byte for byte."""
 
+from functools import cache
+
 import pytest
+import torch
 from torch import fx
 
+from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph import direct, onnx_graph
 from saq_qat_export.graph.onnx_graph import export_graph
 from saq_qat_export.graph.targets import GRAPH_TARGETS
-from tests.export.networks import SIDE, built_in, small
+from tests.export.cases import TINY
+from tests.export.networks import SIDE, built_in, lower, policy, quantized, small, smooth_images
+from tests.export.proof.numbers import LoneNorms
 
 FLOAT16 = Deploy(tensorrt=TensorRt(precision="float16"))
 UNPACKED = Deploy(pack_weights=False)
+
+
+@cache
+def bottlenecks() -> fx.GraphModule:
+    torch.manual_seed(0)
+    return lower(TINY[1].build(), policy(4, 4), smooth_images(2, TINY[1].side)).view
+
+
 CASES = [
     ("small", lambda: small(4, 4).view, SIDE, Deploy()),
+    ("bottlenecks", bottlenecks, TINY[1].side, Deploy()),
     ("small, 2 bits", lambda: small(2, 2).view, SIDE, UNPACKED),
     ("small, 8 bits", lambda: small(8, 8).view, SIDE, FLOAT16),
     ("resnet18", lambda: built_in("resnet18", 4, 4, 32).view, 32, Deploy()),
-    ("mobilenet_v2", lambda: built_in("mobilenet_v2", 4, 4, 32).view, 32, Deploy()),
 ]
 
 
@@ -39,8 +53,10 @@ def test_two_ways_to_write_a_network_give_the_same_bytes(
 
 
 def test_an_operation_that_is_not_written_here_is_left_to_torch() -> None:
-    view = built_in("preresnet20", 4, 4, 16).view
+    torch.manual_seed(0)
+    network, _ = quantized(LoneNorms(), policy(4, 4), smooth_images(2, SIDE))
+    view = deploy_view(network, Deploy())
     row = GRAPH_TARGETS["onnxruntime"]
-    image = onnx_graph.image_input((3, 16, 16))
+    image = onnx_graph.image_input((3, SIDE, SIDE))
     assert direct.write_directly(view, image, "logits", row.opset, row.patterns) is None
-    assert content(view, 16, "onnxruntime", Deploy())
+    assert content(view, SIDE, "onnxruntime", Deploy())

@@ -15,14 +15,14 @@ from saq_qat.quant.deploy.recorded import fill_records, plan_records
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.plan.records import records_from_json, records_to_json
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Override, TensorRt, WeightQuantizer
-from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
+from saq_qat_export.graph.onnx_graph import export_tensorrt
 from saq_qat_export.proof.numbers.trained import Trained
 from tests.export.cases import TINY
 from tests.export.networks import Lowered, Small, policy, quantized, smooth_images
 from tests.export.onnx_models import Array
 from tests.quant.networks import Attention, Swish
 
-__all__ = ["CASES", "TARGETS", "Case", "changed", "file_of", "trained_of"]
+__all__ = ["CASES", "TARGETS", "Case", "LoneNorms", "changed", "file_of", "trained_of"]
 
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt int8", "tensorrt float16")
 _BOTH = ("onnxruntime", "tensorrt")
@@ -112,15 +112,14 @@ def lowered(case: Case) -> Lowered:
         normalize_weights=case.normalize,
         overrides=(Override(match=case.last, activation_kind="saq"),) if case.last else (),
     )
-    network, plan = quantized(case.build(), quant, smooth_images(8, case.side), targets=_BOTH)
+    images = smooth_images(8, case.side)
+    network, plan = quantized(case.build(), quant, images, targets=_BOTH)
     if case.deploy:
         fold_batch_norm(network)
         for name, parameter in network.named_parameters():
             if name.endswith(".bias"):  # learned further: on no grid any more
                 parameter.data += 0.01 * torch.randn(parameter.shape)
-    view = deploy_view(network, Deploy())
-    graph = export_onnx(view, (3, case.side, case.side), Deploy())
-    return Lowered(network, plan, view, graph, torch.empty(0))
+    return Lowered(network, plan, deploy_view(network, Deploy()), images)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Codes with an offset before zero padding, as in EfficientNet and MobileNetV3: integers on both targets."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.layers import QuantConv2d
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy, Override
-from saq_qat_export.graph.onnx_graph import export_onnx, export_tensorrt
+from saq_qat_export.graph.onnx_graph import export_tensorrt
 from saq_qat_export.proof.codes import code_comparisons, tie_images
 from saq_qat_export.proof.tensorrt import TensorRtGraphs, tensorrt_comparisons
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
@@ -40,14 +41,7 @@ def trained(model: nn.Module, bits: int, images: Tensor, kind: str = "saq") -> L
         optimizer.zero_grad()
         nn.functional.cross_entropy(network.train()(images), labels).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         optimizer.step()
-    return lowered(Lowered(network.eval(), plan, network, None, images))  # type: ignore[arg-type]  # no recipe is read
-
-
-def lowered(found: Lowered) -> Lowered:
-    view = deploy_view(found.network, Deploy())
-    _, channels, height, width = found.images.shape
-    graph = export_onnx(view, (channels, height, width), Deploy())
-    return Lowered(found.network, found.plan, view, graph, found.images)
+    return Lowered(network, plan, deploy_view(network.eval(), Deploy()), images)
 
 
 @cache
@@ -97,7 +91,7 @@ def test_wherever_the_offset_lies(place: float) -> None:
         quantizer = found.network.get_submodule(f"quantizers.{name}")
         assert isinstance(quantizer, Quantizer) and quantizer.beta is not None
         quantizer.beta.data.copy_(quantizer.alpha.data * place)
-    found = lowered(found)
+    found = replace(found, view=deploy_view(found.network, Deploy()))
     deployed = found.view.get_submodule("quantizers.act")
     assert isinstance(deployed, Quantize)
     assert deployed.zero_point == min(max(-round(15 * place), 0), 15)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.recipe.schema import TensorRt
+from saq_qat.quant.deploy.view import deploy_view
+from saq_qat.recipe.schema import Deploy, TensorRt
 from saq_qat_export.graph.onnx_graph import export_tensorrt
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.tensorrt.build.engine import build_engine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from tests.export.cases import TINY, Case, refusals
-from tests.export.networks import built_in, smooth_images
+from tests.export.networks import built_in, quantized, smooth_images
 from tests.export.test_tokens import SHAPE, transformer
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
@@ -47,8 +48,16 @@ def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(nam
     assert {finding.rule for finding in findings if finding.level == "warning"} <= {"TRT109", "TRT114"}
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize(("attention", "integer"), [("float", 8), ("int8", 10)])
+# Each kind of attention and each precision once; the other pairs of them with the slow ones.
+@pytest.mark.parametrize(
+    ("attention", "integer", "precision"),
+    [
+        ("float", 8, "float16"),
+        ("int8", 10, "float32"),
+        pytest.param("float", 8, "float32", marks=pytest.mark.slow),
+        pytest.param("int8", 10, "float16", marks=pytest.mark.slow),
+    ],
+)
 def test_linear_layers_on_tokens_are_int8_and_attention_is_what_was_asked_for(
     attention: str, integer: int, precision: str, tmp_path: Path
 ) -> None:
@@ -66,13 +75,14 @@ def test_linear_layers_on_tokens_are_int8_and_attention_is_what_was_asked_for(
 def test_a_transformer_of_8_bits_is_an_engine_of_int8_layers(kind: str, tmp_path: Path) -> None:
     """Attention is float; all else of it is int8."""
     case = Case(TINY[0], 8, kind, "none")
-    found = case.lower(smooth_images(8, case.network.side))
-    assert not refusals(found)
+    assert not refusals(case)
+    side = case.network.side
+    network, plan = quantized(case.model(), case.policy(), smooth_images(8, side))
     source = tmp_path / "model.tensorrt.onnx"
-    source.write_bytes(export_tensorrt(found.view, (3, case.network.side, case.network.side)).content)
+    source.write_bytes(export_tensorrt(deploy_view(network, Deploy()), (3, side, side)).content)
     audit = build_engine(source, OPTIONS).record.audit
     assert audit.missed == ()
-    assert (audit.integer, audit.total) == (len(found.plan.layers), len(found.plan.layers) + 2)
+    assert (audit.integer, audit.total) == (len(plan.layers), len(plan.layers) + 2)
 
 
 @pytest.mark.slow

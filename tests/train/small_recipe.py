@@ -1,0 +1,15 @@
+"""The smallest recipe of a whole training: two steps of a small network at four bits."""
+
+__all__ = ["SMALL_RECIPE"]
+
+SMALL_RECIPE = """
+version: 1
+name: small
+model: {name: "tests.train.small_network:SmallNetwork"}
+data: {kind: synthetic, image_size: 8, train_size: 32, val_size: 8}
+quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
+train:
+  batch_size: 16
+  optimizer: {kind: sgd}
+  stages: [{kind: quantized, epochs: 1, lr: 0.1}]
+"""
