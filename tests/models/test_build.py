@@ -99,6 +99,21 @@ def test_own_network_is_imported_from_the_current_folder(
     assert network.weight.shape == (4, 3)
 
 
+def test_a_constructor_may_be_a_method_of_a_class_that_takes_the_classes_by_keyword(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_module(
+        tmp_path,
+        "own_network_c",
+        "from torch import nn\nclass Net(nn.Linear):\n    @classmethod\n"
+        "    def from_name(cls, width, **named):\n        return cls(int(width), named['num_classes'])\n",
+    )
+    network = build_model(Model(name="own_network_c:Net.from_name", arguments={"width": "3"}), 4)
+    assert isinstance(network, nn.Linear)
+    assert network.weight.shape == (4, 3)
+
+
 def test_current_folder_leaves_the_import_path_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

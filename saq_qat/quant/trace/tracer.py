@@ -1,6 +1,7 @@
 """Tracing with torch.fx in both modes: what is one node, and what makes a network untraceable."""
 
 import copy
+import inspect
 import keyword
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from saq_qat.quant.trace.constants import fold_constants
 from saq_qat.quant.trace.decompose import decompose_products
 from saq_qat.quant.trace.duplicates import merge_duplicates
 from saq_qat.quant.trace.in_place import check_in_place
-from saq_qat.quant.trace.modes import depends_on_mode
+from saq_qat.quant.trace.modes import depends_on_mode, functions_told_the_mode
 from saq_qat.quant.trace.patches import write_out_patches
 from saq_qat.quant.trace.resizing import write_out_resizing
 from saq_qat.quant.trace.respelled import respell
@@ -41,16 +42,20 @@ class ImageTracer(fx.Tracer):
 
     Recorded whole are, beside the layers of torch.nn, subclasses of LayerNorm, and every module without
     children whose ``forward`` reads ``training``, such as stochastic depth: traced through, it would stay for
-    ever in the mode it was traced in.
+    ever in the mode it was traced in. So is every call of a function of ``told`` that gives back the very
+    tensor it is given, if told that it is evaluation.
 
     Attributes:
         failed_in: path of the innermost module whose forward raised; empty for the network's own.
+        told: functions with a parameter ``training``.
     """
 
-    def __init__(self, image: ImageShape | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, image: ImageShape | None = None, told: frozenset[Callable[..., Any]] = frozenset()
+    ) -> None:
+        super().__init__(autowrap_functions=tuple(told))
         self.failed_in: str | None = None
-        self.image = image
+        self.image, self.told = image, told
         self.shapes: ShapeFollower | None = None
         self.traced_through: list[fx.Proxy] = []
 
@@ -58,8 +63,9 @@ class ImageTracer(fx.Tracer):
         if self.image is not None and isinstance(root, nn.Module):
             self.shapes = ShapeFollower(root, self.image)
         graph = super().trace(root, concrete_args)
-        for result in self.traced_through:
-            result.node.meta.pop("is_wrapped", None)  # its source would declare, say, torch.cat to be whole
+        whole = [node for node in graph.nodes if node.target in self.told]
+        for node in (*whole, *(result.node for result in self.traced_through)):
+            node.meta.pop("is_wrapped", None)  # its source would declare, say, torch.cat to be whole
         return graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -75,12 +81,24 @@ class ImageTracer(fx.Tracer):
 
         torchvision has its window attention recorded whole, for sizes that fx does not know.
         """
-        if self.shapes is not None and str(getattr(target, "__module__", "")).startswith(_TRACED_THROUGH):
-            args, kwargs = arguments[:2]
-            self.traced_through.append(target(*args, **kwargs))
+        of_torchvision = str(getattr(target, "__module__", "")).startswith(_TRACED_THROUGH)
+        if (self.shapes is not None and of_torchvision) or (
+            target in self.told and not self._hands_on(target, *arguments[:2])
+        ):
+            self.traced_through.append(_one_tensor(target, *arguments[:2]))
             return self.traced_through[-1]
         made = super().create_proxy(kind, target, *arguments, **settings)
         return made if self.shapes is None else known(made)
+
+    def _hands_on(self, function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+        """Whether a function gives back, in evaluation, a tensor that it is given; tried, without a trace."""
+        before = len(self.graph.nodes)
+        given = inspect.signature(function).bind(*args, **kwargs)
+        given.arguments["training"] = False
+        result = function(*given.args, **given.kwargs)
+        for node in reversed(list(self.graph.nodes)[before:]):
+            self.graph.erase_node(node)
+        return any(result is argument for argument in (*args, *kwargs.values()))
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         return (
@@ -128,6 +146,18 @@ class ImageTracer(fx.Tracer):
         return node
 
 
+def _one_tensor(function: Callable[..., Any], args: Any, kwargs: Any) -> fx.Proxy:
+    """What the function gives, traced through."""
+    result = function(*args, **kwargs)
+    if isinstance(result, fx.Proxy):
+        return result
+    raise LegalityError(
+        f"A function that is told the mode gives one tensor; {function.__name__} gives a "
+        f"{type(result).__name__}, in a network that does something else in training than in evaluation. "
+        "Move what reads `self.training` into a module of its own, without children."
+    )
+
+
 def _known_length(value: fx.Proxy) -> int | None:
     try:
         return len(value)
@@ -153,7 +183,8 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
 
     It is traced in both modes, which must agree but for what is known to follow the mode: dropouts and
     BatchNorms that are called as functions become layers, as does every function that computes with the
-    weight of one (``rewrite``). Products of attention become plain ones (``decompose``).
+    weight of one (``rewrite``). Products of attention become plain ones (``decompose``). Where they disagree
+    at first, functions that are told the mode and leave a tensor alone in evaluation are recorded whole.
 
     Args:
         image: (C, H, W) of the images it is for: every size but the batch's is then a number while tracing,
@@ -163,14 +194,14 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
         LegalityError: the forward pass branches on values, or on sizes that nobody knows, does something else
             in training than in evaluation, calls a dropout that is always on, or gives more than one tensor.
     """
-    evaluating, training = (_recorded(model, image, training=training) for training in (False, True))
+    evaluating, in_training = _in_both_modes(model, image)
     _check_names(evaluating)
     network = fx.GraphModule(model, evaluating, type(model).__name__)
     for name in _constants_of(model):
         delattr(model, name)
     _check_interface(network, type(model).__name__)
     check_in_place(network)
-    as_layers(network, model, _mode_arguments(evaluating, training, type(model).__name__))
+    as_layers(network, model, in_training)
     decompose_products(network)
     respell(network)
     write_out_adaptive_maxima(network)
@@ -187,6 +218,26 @@ def trace(model: nn.Module, image: ImageShape | None = None) -> fx.GraphModule:
     return network
 
 
+def _in_both_modes(model: nn.Module, image: ImageShape | None) -> tuple[fx.Graph, ModeArguments]:
+    """The graph in evaluation, and what functions that follow the mode are given in training."""
+
+    def recorded(told: frozenset[Callable[..., Any]]) -> tuple[fx.Graph, ModeArguments]:
+        evaluating, training = (_recorded(model, image, told, training=mode) for mode in (False, True))
+        return evaluating, _mode_arguments(evaluating, training, type(model).__name__)
+
+    try:
+        return recorded(frozenset())
+    except _ModesDifferError:
+        told = functions_told_the_mode(model)
+        if not told:
+            raise
+        return recorded(told)
+
+
+class _ModesDifferError(LegalityError):
+    """Training has another graph than evaluation."""
+
+
 def _check_names(graph: fx.Graph) -> None:
     """Refuse paths that the source of a traced network could not hold."""
     for node in graph.nodes:
@@ -198,8 +249,10 @@ def _check_names(graph: fx.Graph) -> None:
             )
 
 
-def _recorded(model: nn.Module, image: ImageShape | None, *, training: bool) -> fx.Graph:
-    tracer = ImageTracer(image)
+def _recorded(
+    model: nn.Module, image: ImageShape | None, told: frozenset[Callable[..., Any]], *, training: bool
+) -> fx.Graph:
+    tracer = ImageTracer(image, told)
     try:
         with _in_mode(model, training), sizes_of_the_graph():
             return tracer.trace(model)
@@ -269,7 +322,7 @@ def _mode_arguments(evaluating: fx.Graph, training: fx.Graph, name: str) -> Mode
     for node, other in zip(evaluating.nodes, training.nodes, strict=False):
         differs = _arguments(node, positions[0]) != _arguments(other, positions[1])
         if (node.op, _target(node)) != (other.op, _target(other)) or (differs and node.op != "call_function"):
-            raise LegalityError(
+            raise _ModesDifferError(
                 f"forward must do the same in training as in evaluation, but for layers; {name} calls "
                 f"{other.name} ({_shown(other)}) in training where it calls {node.name} ({_shown(node)}) in "
                 "evaluation, and one graph cannot hold both. Switch it off if the constructor can (auxiliary "
