@@ -128,7 +128,7 @@ def _table(file: Any, columns: list[str], path: Path) -> Any:
     try:
         return file.read(columns=columns)
     except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' cannot be read as Parquet: {error}. Copy it again.") from error
+        raise _unreadable(path, error) from error
 
 
 def _pyarrow() -> Any:
@@ -144,7 +144,11 @@ def _opened(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' cannot be read as Parquet: {error}. Copy it again.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"'{path}' cannot be read as Parquet: {error}. Copy it again.")
 
 
 def _image_column(schema: Any, path: Path, data: Parquet) -> str:

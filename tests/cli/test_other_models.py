@@ -47,7 +47,7 @@ def test_the_table_has_both_families_of_both_libraries() -> None:
     assert min(libraries.count("timm"), libraries.count("torchvision")) >= 10
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a whole training and export of each
 @pytest.mark.parametrize(
     ("name", "arguments", "side", "integer", "total"),
     ROWS,

@@ -96,7 +96,7 @@ def test_no_library_comes_in_as_anything() -> None:
     assert [path for path in paths if "library: Any" in path.read_text(encoding="utf-8")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # types against the bindings of each release
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
 def test_names_and_arguments_are_those_of_the_real_bindings(
     release: Release, tmp_path: Path, cache: Path

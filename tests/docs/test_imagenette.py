@@ -15,6 +15,7 @@ from saq_qat.recipe.load import load_recipe
 CONFIGS = Path(__file__).parents[2] / "configs"
 DOCUMENT = CONFIGS / "transfer" / "imagenette.md"
 RECIPES = sorted((CONFIGS / "transfer").glob("*-imagenette-*.yaml"))
+# As the folders are sorted; one name a line would fill a page.
 CLASSES = [
     "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck",
     "gas pump", "golf ball", "parachute",

@@ -29,6 +29,7 @@ SECTION_5 = {  # network: optimizer, learning rate, epochs, batch
     "vit_b16": ("adamw", 2e-4, 150, 1024),
 }
 DECAY = {("resnet18", 2): 2.5e-5, "resnet": 1e-4, "mobilenet_v2": 4e-5}
+# Laid out like the paper's table, not one cell a line.
 TABLE_A = {
     ("resnet18", 2): 0.30, ("resnet18", 4): 0.65, ("resnet34", 2): 0.65, ("resnet34", 4): 0.90,
     ("resnet50", 2): 0.65, ("resnet50", 4): 0.95, ("mobilenet_v2", 4): 0.40,

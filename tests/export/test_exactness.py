@@ -57,7 +57,7 @@ def test_built_in_networks_are_exact(name: str, bits: tuple[int, int], side: int
     assert_exact(built_in(name, *bits, side), smooth_images(4, side, seed=1))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # every network at all bits; two of them are quick above
 @pytest.mark.parametrize("bits", BITS, ids=lambda bits: f"W{bits[0]}A{bits[1]}")
 @pytest.mark.parametrize("name", SIDES)
 def test_the_whole_matrix_is_exact(name: str, bits: tuple[int, int]) -> None:
@@ -137,13 +137,13 @@ def test_the_specification_gives_the_same_codes() -> None:
     assert_specification_agrees(small(), smooth_images(4, SIDE, seed=1).numpy())
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the specification's evaluator is slow on a whole network
 @pytest.mark.parametrize("bits", BITS, ids=lambda bits: f"W{bits[0]}A{bits[1]}")
 def test_the_specification_gives_the_same_codes_for_a_whole_network(bits: tuple[int, int]) -> None:
     assert_specification_agrees(built_in("resnet20", *bits, 32), photos(4, 32, seed=1).numpy())
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # whole networks
 @pytest.mark.parametrize("name", ["resnet20", "resnet18"])
 def test_openvino_runs_every_convolution_in_8_bits(name: str) -> None:
     """Agreement is shown, not asserted: OpenVINO fuses residual sums and drops the branch's rounding."""

@@ -127,7 +127,7 @@ def large_photos(case: Case) -> list[torch.Tensor]:
     return list(torch.split(photos(count, case.network.side, seed=1), count // 2))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks of full size
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", LARGE_CASES, ids=str)
 def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
@@ -136,7 +136,7 @@ def test_no_integer_operation_of_a_network_differs(case: Case) -> None:
     assert_integer(found)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks of full size
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", [case for case in LARGE_CASES if for_tensorrt(case)], ids=str)
 def test_graphs_for_tensorrt_of_a_network_are_proved(case: Case) -> None:

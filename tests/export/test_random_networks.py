@@ -44,7 +44,7 @@ def test_random_networks_are_exact(seed: int) -> None:
     assert is_exact(seed)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # many networks
 def test_of_many_at_least_four_in_five_are_exact_and_the_others_refused(tmp_path: Path) -> None:
     failed: list[str] = []
     exact = 0

@@ -75,7 +75,7 @@ def test_every_integer_operation_is_exact(bits: tuple[int, int], offset: str) ->
     assert_proved(transformer(*bits, offset), [images()])
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a transformer of full depth
 @pytest.mark.parametrize("bits", [(2, 2), (4, 4), (8, 8)], ids=str)
 def test_a_vision_transformer_is_exact(bits: tuple[int, int]) -> None:
     pytest.importorskip("timm", reason="needs the extra vit")

@@ -11,7 +11,7 @@ from saq_qat.errors import ArtifactError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.choose import standing_of
+from saq_qat.train.choose import Standing, standing_of
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.log import read_log
 from saq_qat_runtime.bundle.result_files import write_result
@@ -108,9 +108,10 @@ def next_step(job: Job) -> Step | None:
         return Step("train", ("train", str(job.arm.path), *texts, "--runs", str(job.runs)))
     if (run / DIVERGED_FILE).is_file():
         return None
-    if not _is_trained(run, job.settings):
+    standing = _standing_at_the_end(run, job.settings)
+    if standing is None:
         return Step("resume", ("train", "--resume", str(run)))
-    if not _is_measured(run, job.settings):
+    if not _is_measured(run, standing, job.settings):
         settings = job.settings.model_dump_json()
         return Step("measure", ("measure", str(run), settings, "--threads", str(job.threads)))
     return None
@@ -121,22 +122,22 @@ def mark_diverged(run: Path, message: str) -> None:
     write_result(run / DIVERGED_FILE, {"message": message})
 
 
-def _is_trained(run: Path, settings: Measure) -> bool:
-    """Whether the log has an end, and the checkpoint of that step is there, whole.
+def _standing_at_the_end(run: Path, settings: Measure) -> Standing | None:
+    """The checkpoint that is measured; None unless the log has an end and that step's checkpoint is whole.
 
     Where it was damaged or deleted, an earlier one stands in its place, from which the training goes on.
     """
     log = run / "log.jsonl"
     lines = read_log(log) if log.is_file() else []
     if not lines or lines[-1].get("event") != "end":
-        return False
-    standing = standing_of(run, "last")
-    if standing is None or standing.step != lines[-1].get("step"):
-        return False
-    return settings.checkpoint == "last" or standing_of(run, settings.checkpoint) is not None
+        return None
+    last = standing_of(run, "last")
+    if last is None or last.step != lines[-1].get("step"):
+        return None
+    return last if settings.checkpoint == "last" else standing_of(run, settings.checkpoint)
 
 
-def _is_measured(run: Path, settings: Measure) -> bool:
+def _is_measured(run: Path, standing: Standing, settings: Measure) -> bool:
     """Whether the checkpoint that is there now was measured as the study says."""
     if not (run / MEASURED_FILE).is_file():
         return False
@@ -144,12 +145,7 @@ def _is_measured(run: Path, settings: Measure) -> bool:
         found = read_measured(run)
     except VersionError:
         return False
-    standing = standing_of(run, settings.checkpoint)
-    return (
-        standing is not None
-        and found.checkpoint_sha256 == standing.sha256
-        and found.settings == settings.model_dump()
-    )
+    return found.checkpoint_sha256 == standing.sha256 and found.settings == settings.model_dump()
 
 
 def progress_of(job: Job) -> str:

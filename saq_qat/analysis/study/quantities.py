@@ -153,26 +153,6 @@ class Quantity:
     of: Callable[[Measured], float | None]
 
 
-QUANTITIES = (
-    Quantity(
-        "deployed_top1", "deployed top-1", "%", 2, lambda m: None if m.deployed is None else m.deployed.top1
-    ),
-    Quantity("fake_quant_top1", "fake-quant top-1", "%", 2, lambda m: m.fake_quant.top1),
-    Quantity("val_loss", "validation loss", "", 4, lambda m: m.fake_quant.loss),
-    Quantity("train_loss", "train loss", "", 4, lambda m: m.train_loss),
-    Quantity("calibration_error", "calibration error", "", 4, lambda m: m.fake_quant.calibration_error),
-    Quantity("flip_rate", "flips", "%", 2, lambda m: _flip_rate(m)),
-    Quantity(
-        "sharpness", "sharpness", "", 4, lambda m: None if m.sharpness is None else m.sharpness.increase
-    ),
-    Quantity("lambda_max", "lambda max", "", 3, lambda m: _lambda_max(m)),
-    Quantity("step_seconds", "step", "s", 4, lambda m: m.step_cost.seconds),
-    Quantity("passes", "passes a step", "", 2, lambda m: m.step_cost.passes),
-    Quantity("image_passes", "passes over images", "", 1, lambda m: m.image_passes),
-)
-"""One row a quantity, in the order of the tables."""
-
-
 def _flip_rate(measured: Measured) -> float | None:
     """Validation images that the integers classify otherwise, in percent."""
     return None if measured.flips is None else 100.0 * measured.flips / measured.fake_quant.images
@@ -181,6 +161,26 @@ def _flip_rate(measured: Measured) -> float | None:
 def _lambda_max(measured: Measured) -> float | None:
     curvature = measured.curvature
     return None if curvature is None or not curvature.converged else curvature.lambda_max
+
+
+QUANTITIES = (
+    Quantity(
+        "deployed_top1", "deployed top-1", "%", 2, lambda m: None if m.deployed is None else m.deployed.top1
+    ),
+    Quantity("fake_quant_top1", "fake-quant top-1", "%", 2, lambda m: m.fake_quant.top1),
+    Quantity("val_loss", "validation loss", "", 4, lambda m: m.fake_quant.loss),
+    Quantity("train_loss", "train loss", "", 4, lambda m: m.train_loss),
+    Quantity("calibration_error", "calibration error", "", 4, lambda m: m.fake_quant.calibration_error),
+    Quantity("flip_rate", "flips", "%", 2, _flip_rate),
+    Quantity(
+        "sharpness", "sharpness", "", 4, lambda m: None if m.sharpness is None else m.sharpness.increase
+    ),
+    Quantity("lambda_max", "lambda max", "", 3, _lambda_max),
+    Quantity("step_seconds", "step", "s", 4, lambda m: m.step_cost.seconds),
+    Quantity("passes", "passes a step", "", 2, lambda m: m.step_cost.passes),
+    Quantity("image_passes", "passes over images", "", 1, lambda m: m.image_passes),
+)
+"""One row a quantity, in the order of the tables."""
 
 
 def value_of(result: RunResult, key: str) -> float | None:

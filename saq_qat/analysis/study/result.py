@@ -21,7 +21,7 @@ __all__ = [
     "ArmResult",
     "ComparisonResult",
     "StudyResult",
-    "checked",
+    "check_result",
     "collect",
     "read_study_result",
     "write_study_result",
@@ -153,8 +153,8 @@ def _comparison(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) ->
     return ComparisonResult(of, against, kind, {key: pair for key, pair in pairs.items() if pair.seeds})
 
 
-def checked(result: StudyResult, folder: Path) -> StudyResult:
-    """The same study, whose statistics are those of its runs, and whose runs hold what was measured.
+def check_result(result: StudyResult, folder: Path) -> None:
+    """Whether a study's statistics are those of its runs, and its runs hold what was measured.
 
     Raises:
         ArtifactError: a run holds another checkpoint than the one that was measured, or a mean or difference
@@ -169,7 +169,6 @@ def checked(result: StudyResult, folder: Path) -> StudyResult:
             f"{folder / RESULT_FILE}: its means and differences are not those of its runs, so it was changed "
             f"since. {_FIX}"
         )
-    return result
 
 
 def _check_run(run: RunResult, folder: Path, checkpoint: str) -> None:

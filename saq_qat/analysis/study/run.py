@@ -12,7 +12,7 @@ from saq_qat.analysis.study.pictures import require_packages, write_pictures
 from saq_qat.analysis.study.result import (
     RESULT_FILE,
     StudyResult,
-    checked,
+    check_result,
     collect,
     read_study_result,
     write_study_result,
@@ -127,7 +127,8 @@ def report_study(folder: Path) -> StudyResult:
             the file was changed since.
     """
     require_packages()
-    result = checked(read_study_result(folder), folder)
+    result = read_study_result(folder)
+    check_result(result, folder)
     _write(result, folder)
     write_whole(folder / PAGE_FILE, page(result).encode())
     return result

@@ -225,6 +225,7 @@ def same_codes(a: Lowered, b: Lowered) -> None:
     np.testing.assert_array_equal(logits, others)
 
 
+# Both are packed alike; one of them is enough for every run.
 @pytest.mark.parametrize("bits", [(4, 4), pytest.param((2, 2), marks=pytest.mark.slow)], ids=str)
 def test_packing_changes_the_size_and_no_code(bits: tuple[int, int]) -> None:
     packed, plain = small(*bits), small(*bits, pack_weights=False)

@@ -14,7 +14,7 @@ from tests.export.lint.lint_cases import CASES
 from tests.export.lint.lint_speed_cases import SPEED_CASES
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # builds an engine of every case
 
 ALL = {**CASES, **SPEED_CASES}
 OPTIONS = BuildOptions(flavour="tensorrt-rtx", batch=(1, 2, 8), optimization_level=0)

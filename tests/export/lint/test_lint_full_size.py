@@ -16,7 +16,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from saq_qat.quant.plan.plan import Finding
 from saq_qat_export.lint import LintSettings, batch_profiles, lint_model, read_model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # networks of full size
 
 SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 INT8 = {"activation_type": quantization.QuantType.QInt8, "weight_type": quantization.QuantType.QInt8}

@@ -133,7 +133,7 @@ def test_padding_is_the_zero_point_of_an_integer_convolution(tmp_path: Path) -> 
     assert zero_points == [quantize.zero_point]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # networks of full size
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0"])
 def test_networks_that_are_made_of_this_are_exact(name: str, bits: int) -> None:

@@ -82,7 +82,7 @@ def test_graphs_with_float_parts_are_proved(targets: tuple[str, ...], settings: 
     assert_proved(found, smooth_images(8, SIDE, seed=1))
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # four networks at five bit-widths
 @pytest.mark.parametrize("bits", [(2, 2), (3, 3), (4, 4), (4, 8), (8, 8)], ids=str)
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "mobilenet_v2", "resnet50"])
 def test_the_whole_matrix_is_proved(name: str, bits: tuple[int, int]) -> None:

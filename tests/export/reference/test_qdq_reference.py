@@ -53,7 +53,7 @@ def test_every_pattern_reads_as_the_integer_reference(bits: tuple[int, int]) -> 
     assert_reads_as_reference(found, tie_images(found.view, (3, SIDE, SIDE)).numpy())
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # three networks at five bit-widths
 @pytest.mark.parametrize("bits", [(2, 2), (3, 3), (4, 4), (4, 8), (8, 8)], ids=str)
 @pytest.mark.parametrize(("name", "side"), [("resnet20", 32), ("resnet18", 64), ("mobilenet_v2", 64)])
 def test_built_in_networks_read_as_the_integer_reference(name: str, side: int, bits: tuple[int, int]) -> None:

@@ -31,6 +31,7 @@ def check_engine(name: str, weight_bits: int, activation_bits: int, side: int, f
     assert (profile.minimum, profile.maximum) == ((1, 3, side, side), (16, 3, side, side))
 
 
+# One engine of a whole network is enough for every run.
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
 def test_every_product_of_a_w4a4_network_is_an_int8_layer(name: str, tmp_path: Path) -> None:
     check_engine(name, 4, 4, 64, tmp_path)
@@ -85,7 +86,7 @@ def test_a_transformer_of_8_bits_is_an_engine_of_int8_layers(kind: str, tmp_path
     assert (audit.integer, audit.total) == (len(plan.layers), len(plan.layers) + 2)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # builds engines of whole networks
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("bits", [(2, 2), (4, 8), (8, 8)])
 def test_every_product_is_int8_at_any_bits_and_full_size(

@@ -34,7 +34,7 @@ def test_every_product_of_the_small_network_is_an_int8_layer(tmp_path: Path) -> 
     check_engine(small(), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # builds engines of whole networks
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_every_product_of_a_whole_network_is_an_int8_layer(name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx")
