@@ -24,8 +24,8 @@ __all__ = [
 
 FLAVOUR_NAMES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 INSTALL_LINES: dict[Flavour, str] = {
-    "tensorrt": "pip install 'saq-qat[trt]'",
-    "tensorrt-rtx": "pip install 'saq-qat[rtx]'",
+    "tensorrt": "pip install 'saq-qat-runtime[trt]'",
+    "tensorrt-rtx": "pip install 'saq-qat-runtime[rtx]'",
 }
 _IMPORT_SECONDS = 120
 _NEITHER = (

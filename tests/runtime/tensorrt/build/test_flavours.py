@@ -55,13 +55,13 @@ def test_without_any_library_both_install_lines_are_given() -> None:
         choose_flavour("auto", states(NO_GPU))
     message = str(raised.value)
     assert "tensorrt is not installed" in message
-    assert "pip install 'saq-qat[trt]'" in message
-    assert "On any machine: pip install 'saq-qat[rtx]'" in message
+    assert "pip install 'saq-qat-runtime[trt]'" in message
+    assert "On any machine: pip install 'saq-qat-runtime[rtx]'" in message
     assert raised.value.exit_code == 4
 
 
 def test_a_missing_library_that_is_asked_for_gets_its_own_install_line() -> None:
-    with pytest.raises(BackendUnavailable, match=r"Install it: pip install 'saq-qat\[rtx\]'\.$"):
+    with pytest.raises(BackendUnavailable, match=r"Install it: pip install 'saq-qat-runtime\[rtx\]'\.$"):
         choose_flavour("tensorrt-rtx", states(NO_GPU))
 
 
