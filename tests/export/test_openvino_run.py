@@ -33,6 +33,7 @@ def test_the_bundle_holds_one_model_which_is_proved_on_openvino(exported: Export
         "openvino": "model.openvino.onnx"
     }
     assert {file.name for file in exported.folder.iterdir()} == {
+        "expected.csv",
         "golden.npz",
         "manifest.json",
         "model.openvino.onnx",
@@ -75,7 +76,7 @@ def test_a_bundle_for_openvino_alone_runs_on_no_other_engine(exported: Exported)
 
 def test_two_exports_are_byte_identical(exported: Exported, tmp_path: Path) -> None:
     again = export_run(exported.folder.parent, tmp_path / "again", size=SIZE)
-    for name in ("model.openvino.onnx", "golden.npz", "manifest.json"):
+    for name in ("model.openvino.onnx", "golden.npz", "expected.csv", "manifest.json"):
         assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
 
 

@@ -19,7 +19,7 @@ from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe, Thresholds
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.file_grids import FileGrids, TensorGrid, file_grids
-from saq_qat_export.bundle.records import cpu_record, sizes_of
+from saq_qat_export.bundle.records import cpu_record, deploy_record, sizes_of
 from saq_qat_export.proof.constant_channels import constant_count
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_runtime.bundle.manifest import Manifest, ScaleSummary, TensorRecord
@@ -102,6 +102,7 @@ def _of_data(manifest: Manifest, restored: Restored) -> Iterator[Disagreement]:
     except RecipeError as error:
         yield Disagreement("recipe", str(error), "a recipe that can be read")
         return
+    yield from _compared("deploy", manifest.deploy, deploy_record(recipe.deploy))
     if _trained_with(recipe) != _trained_with(restored.recipe):
         yield Disagreement("recipe", "another one", "that of the run")
 
