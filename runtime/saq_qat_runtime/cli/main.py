@@ -15,7 +15,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "info": "What a bundle is: network, files, layers, proof.",
-    "self-test": "Load a bundle and compare the golden logits and codes.",
+    "self-test": "Load a bundle and compare its golden logits.",
     "build": "Build the TensorRT engine of a bundle for this machine's GPU.",
     "bench": "Measure latency of a bundle on the engines of this machine.",
     "verify": "Compare an engine's answers with those of the network that was trained.",

@@ -78,7 +78,8 @@ def _machine(found: EngineVerification) -> Iterator[str]:
     threads = "threads as the engine chose" if found.threads is None else f"{found.threads} threads"
     on = "on the GPU" if found.target == "tensorrt" else threads
     yield f"  {found.file} (sha256 {found.file_sha256[:12]}...), {on}"
-    yield f"  {machine.cpu} ({machine.architecture}), {machine.usable_cores:g} of {machine.cores} cores usable"
+    cores = f"{machine.usable_cores:g} of {machine.cores} cores usable"
+    yield f"  {machine.cpu} ({machine.architecture}), {cores}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     yield f"  {machine.system}, Python {machine.python}, {versions}"
     yield from (f"  passed over: {reason}" for reason in found.skipped)

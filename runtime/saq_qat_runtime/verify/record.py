@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class CodeComparison:
-    """Codes of the golden images: how many were compared, and how many differ, in all and tensor by tensor."""
+    """Codes of the golden images: how many were compared, how many differ, and in which tensors."""
 
     tensors: int
     compared: int
@@ -63,8 +63,8 @@ class EngineVerification:
     created: UTC, ISO 8601. bundle_sha256: of the manifest. file: what the engine loaded, and its SHA-256.
     skipped: engines that were passed over, each with the reason. threads: None on a GPU, or where the engine
     chose. golden_difference: largest absolute difference of the golden logits; golden_tolerance: what is
-    allowed. codes: None where they cannot be read back, which codes_absent explains. thresholds: of the recipe.
-    failures: what exceeds them, in words; empty if nothing does.
+    allowed. codes: None where they cannot be read back, which codes_absent explains. thresholds: those of the
+    recipe. failures: what exceeds them, in words; empty if nothing does.
     """
 
     schema_version: int
