@@ -13,21 +13,23 @@ import pytest
 from torch import fx
 
 from saq_qat.bench.baselines import float_onnx
-from saq_qat.bench.engines import Runner
-from saq_qat.bench.gpu import measure_engines, too_large
-from saq_qat.bench.gpu_engines import Form, GpuRunner, float_engines, open_gpu_bundle
-from saq_qat.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machine
-from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import BUNDLE, Bench, Candidate, read_bench, write_bench
-from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
-from saq_qat.errors import SetupError
-from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
-from saq_qat.report.gpu_text import gpu_tables
+from saq_qat.bench.gpu_engines import float_engines
+from saq_qat.bench.run import bench_run
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
+from saq_qat_runtime.bench.cpu import BenchSize
+from saq_qat_runtime.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machine
+from saq_qat_runtime.bench.gpu_runners import Form, GpuRunner, open_gpu_bundle
+from saq_qat_runtime.bench.gpu_turns import measure_engines, too_large
+from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.record import BUNDLE, Bench, Candidate, read_bench, write_bench
+from saq_qat_runtime.bench.run import bench_bundle
+from saq_qat_runtime.bench.runners import Runner
 from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, EngineError, ModelError
+from saq_qat_runtime.report.bench_text import bench_text, bench_warnings, speed_verdicts
+from saq_qat_runtime.report.gpu_text import gpu_tables
 from saq_qat_runtime.tensorrt.backend import Machine
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
@@ -179,7 +181,7 @@ def test_a_bundle_for_tensorrt_alone_is_measured_where_it_runs_and_refused_in_wo
     bench, _ = bench_run(gpu_only, gpu_only / "export", QUICK, baselines=False, machine=machine_of(gpu))
     assert bench.gpu is not None and bench.batches == ()
     assert bench.bundle_sha256 == bundle_sha256(gpu_only / "export")
-    with pytest.raises(SetupError, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
+    with pytest.raises(BackendUnavailable, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, machine=without_gpu())
     with pytest.raises(ModelError, match="onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, engine="onnxruntime")

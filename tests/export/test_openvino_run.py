@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saq_qat.bench.record import BUNDLE_OPENVINO, FLOAT, FLOAT_OPENVINO
-from saq_qat.bench.run import BenchSize, bench_run
+from saq_qat.bench.run import bench_run
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
 from saq_qat.recipe.schema import Recipe
 from saq_qat_export.proof.prove import KERNEL_COMPARISON, ProofSize
 from saq_qat_export.rehearsal import check_deployable
 from saq_qat_export.run import Exported, export_run
+from saq_qat_runtime.bench.cpu import BenchSize
+from saq_qat_runtime.bench.record import BUNDLE_OPENVINO, FLOAT, FLOAT_OPENVINO
 from saq_qat_runtime.errors import BackendUnavailable, ModelError
 from saq_qat_runtime.session import Session
 from tests.report.networks import small_recipe, trained_run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-__all__ = ["LINE_SECONDS", "counted"]
+__all__ = ["LINE_SECONDS", "counted", "stepwise"]
 
 LINE_SECONDS = 5.0
 
@@ -37,3 +37,13 @@ def counted(
 
     yield advance
     show("")
+
+
+def stepwise(label: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
+    """Gives a function that says what is being done, and how long everything before it took."""
+    start = clock()
+
+    def on_step(step: str) -> None:
+        print(f"{label}: {step} ({clock() - start:.1f} s so far)", file=sys.stderr, flush=True)
+
+    return on_step

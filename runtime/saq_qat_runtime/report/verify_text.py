@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
+from saq_qat_runtime.bench.interleave import LatencySummary
+from saq_qat_runtime.bench.record import Bench
+from saq_qat_runtime.report.bench_text import bench_warnings
+from saq_qat_runtime.report.text import milliseconds, rate
 from saq_qat_runtime.verify.record import EngineVerification
 
 __all__ = ["verify_text"]
@@ -50,6 +54,10 @@ def _lines(found: EngineVerification, labels: Sequence[str]) -> Iterator[str]:
         f"  golden logits differ by {found.golden_difference:.3g} at most, {found.golden_tolerance:.3g} is "
         "allowed"
     )
+    if found.bench is not None:
+        yield ""
+        yield "Latency"
+        yield from _latency(found.bench)
     if answers.listed:
         yield ""
         yield "Answered otherwise"
@@ -71,6 +79,23 @@ def _codes(found: EngineVerification) -> Iterator[str]:
     yield f"  golden codes: {codes.mismatches:,} of {codes.compared:,} differ, {codes.tensors} tensors"
     for name, count in list(codes.differing.items())[:_TENSORS_SHOWN]:
         yield f"    {name}: {count:,}"
+
+
+def _latency(bench: Bench) -> Iterator[str]:
+    """On the CPU, then on the GPU without and with copies; what speaks against quoting it."""
+    for timing in bench.timings:
+        where = f"batch {timing.batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
+        yield _pace(where, timing.latency, timing.images_per_second)
+    for own in bench.gpu.timings if bench.gpu else ():
+        where = f"batch {own.batch}, {'with' if own.transfers else 'without'} copies"
+        yield _pace(where, own.latency, own.images_per_second)
+    yield from (f"  note: {warning}" for warning in (*bench_warnings(bench), *bench.not_run))
+
+
+def _pace(where: str, latency: LatencySummary, images_per_second: float) -> str:
+    low, high = milliseconds(latency.median_low_ms), milliseconds(latency.median_high_ms)
+    median, slow = milliseconds(latency.median_ms), milliseconds(latency.p99_ms)
+    return f"  {where}: {median} ms ({low} .. {high}), p99 {slow}, {rate(images_per_second)} images/s"
 
 
 def _machine(found: EngineVerification) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
 from saq_qat_runtime.errors import DepartureError
 from saq_qat_runtime.kernels import IntegerCount
@@ -64,7 +65,8 @@ class EngineVerification:
     skipped: engines that were passed over, each with the reason. threads: None on a GPU, or where the engine
     chose. golden_difference: largest absolute difference of the golden logits; golden_tolerance: what is
     allowed. codes: None where they cannot be read back, which codes_absent explains. thresholds: those of the
-    recipe. failures: what exceeds them, in words; empty if nothing does.
+    recipe. failures: what exceeds them, in words; empty if nothing does. bench: latency of the same engine;
+    None if it was not measured.
     """
 
     schema_version: int
@@ -89,6 +91,7 @@ class EngineVerification:
     thresholds: ThresholdsRecord
     failures: tuple[str, ...]
     environment: Environment
+    bench: Bench | None = None
 
     @property
     def passed(self) -> bool:

@@ -1,14 +1,16 @@
 """One engine of a bundle on the machine at hand: answers, codes and logits beside what was recorded."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from saq_qat_runtime.bench.cpu import BenchSize
 from saq_qat_runtime.bench.environment import read_environment
+from saq_qat_runtime.bench.run import ENGINES, OnStep, bench_bundle
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
 from saq_qat_runtime.bundle.expected import read_expected
 from saq_qat_runtime.bundle.manifest import bundle_sha256
@@ -18,7 +20,7 @@ from saq_qat_runtime.verify.answers import OnImages, compare_answers, find_image
 from saq_qat_runtime.verify.codes import compare_codes
 from saq_qat_runtime.verify.record import SCHEMA_VERSION, Answers, CodeComparison, EngineVerification
 
-__all__ = ["failures_of", "to_json", "verify_session"]
+__all__ = ["failures_of", "measured", "to_json", "verify_session"]
 
 _BATCH = 32
 _NO_CODES = (
@@ -78,6 +80,15 @@ def verify_session(
         failures=tuple(failures),
         environment=environment,
     )
+
+
+def measured(
+    found: EngineVerification, folder: Path, size: BenchSize, on_step: OnStep = lambda _: None
+) -> EngineVerification:
+    """With the latency of the engine that was verified; raises as `bench_bundle`."""
+    engine = next(name for name in ENGINES if name == found.backend)
+    bench, _ = bench_bundle(folder, size, on_step, engine=engine)
+    return replace(found, bench=bench)
 
 
 def to_json(found: EngineVerification) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from saq_qat.bench.gpu_engines import GpuRunner
-from saq_qat.bench.gpu_record import GpuTiming
-from saq_qat.bench.paired import Ratio, paired_ratio
 from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interleave_gpu
+from saq_qat_runtime.bench.gpu_record import GpuTiming
+from saq_qat_runtime.bench.gpu_runners import GpuRunner
 from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bench.paired import Ratio, paired_ratio
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.promises import read_golden
