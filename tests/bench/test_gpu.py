@@ -136,7 +136,7 @@ def test_a_batch_that_engines_do_not_take_is_left_out_and_named() -> None:
     timings, _ = measure_engines(runners, images(1), (4, 16), 0.02, lambda _: None)
     assert {timing.batch for timing in timings} == {4}
     (reason,) = too_large(runners, (4, 16))
-    assert "batch 16" in reason and "8 at most" in reason and "saq-qat build" in reason
+    assert "batch 16" in reason and "8 at most" in reason and "saq-qat-runtime build" in reason
 
 
 def test_a_bundle_is_measured_on_cpu_and_gpu_in_one_go(both: Path, gpu: FakeTensorRt, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_without_a_gpu_the_cpu_is_measured_and_the_reason_kept(both: Path) -> No
 def test_an_engine_that_was_asked_for_is_not_replaced(both: Path, gpu: FakeTensorRt) -> None:
     with pytest.raises(BackendUnavailable, match="no CUDA driver"):
         bench_bundle(both / "export", QUICK, engine="tensorrt", machine=without_gpu())
-    with pytest.raises(BackendUnavailable, match="saq-qat build"):
+    with pytest.raises(BackendUnavailable, match="saq-qat-runtime build"):
         bench_bundle(both / "export", QUICK, engine="tensorrt-rtx", machine=machine_of(gpu))
     bench, _ = bench_bundle(both / "export", QUICK, engine="tensorrt", machine=machine_of(gpu))
     assert bench.timings == () and bench.gpu is not None
@@ -195,7 +195,7 @@ def test_an_engine_with_other_outputs_than_the_manifest_promises_is_refused(both
 def test_a_bundle_without_an_engine_says_how_to_build_one(exported: Path, both: Path, tmp_path: Path) -> None:
     manifest = Manifest.load(both / "export")
     found, reasons = open_gpu_bundle(tmp_path, manifest, "auto", without_gpu())
-    assert found is None and "saq-qat build" in reasons[0]
+    assert found is None and "saq-qat-runtime build" in reasons[0]
     plain = Manifest.load(exported / "export")
     assert open_gpu_bundle(exported / "export", plain, "auto", without_gpu()) == (None, ())
 

@@ -78,7 +78,9 @@ def open_gpu_bundle(
             if engine != "auto":
                 raise
             reasons.append(f"{library.backend}: {error}")
-    none_built = f"TensorRT: {folder} holds no engine; build it on the machine that runs it: saq-qat build"
+    none_built = (
+        f"TensorRT: {folder} holds no engine; build it on the machine that runs it: saq-qat-runtime build"
+    )
     return None, tuple(reasons) or (none_built,)
 
 

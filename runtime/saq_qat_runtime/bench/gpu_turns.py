@@ -25,7 +25,7 @@ _MODES = (False, True)
 def too_large(runners: Sequence[GpuRunner], batches: Sequence[int]) -> tuple[str, ...]:
     """Batch sizes that no engine takes, each as a sentence; all engines are built for the same."""
     largest = min(runner.largest_batch for runner in runners)
-    fix = "saq-qat build BUNDLE deploy.tensorrt.batch.maximum=N"
+    fix = "saq-qat-runtime build BUNDLE --batch 1 N N"
     return tuple(
         f"TensorRT at batch {batch}: its engine takes {largest} at most; build it for more: {fix}"
         for batch in batches
@@ -42,7 +42,7 @@ def golden_difference(runner: GpuRunner, folder: Path, manifest: Manifest) -> fl
     inputs, expected = read_golden(folder, manifest)
     found = runner.runner.run(inputs).astype(np.float64)
     rule = f"{folder}: the engine gives logits {found.shape}, the bundle {expected.shape}"
-    require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat build.")
+    require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat-runtime build.")
     difference = float(np.abs(found - expected).max())
     return difference if np.isfinite(difference) else float(np.finfo(np.float64).max)
 
