@@ -49,11 +49,9 @@ class Expected:
 
     def to_csv(self) -> bytes:
         """The file, the same bytes for the same answers."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_HEADER)
-        writer.writerows(zip(self.images, self.labels, self.predictions, strict=True))
-        return text.getvalue().encode("utf-8", "surrogateescape")
+        rows = zip(map(_cell, self.images), self.labels, self.predictions, strict=True)
+        lines = [",".join(_HEADER), *(f"{image},{label},{answer}" for image, label, answer in rows)]
+        return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
     @classmethod
     def from_csv(cls, content: bytes, labels: int, where: str = EXPECTED_FILE) -> Self:
@@ -75,6 +73,11 @@ class Expected:
             tuple(int(row[1]) for row in rows),
             tuple(int(row[2]) for row in rows),
         )
+
+
+def _cell(text: str) -> str:
+    """Quoted where it must be; Python's writer leaves a carriage return bare if lines end otherwise."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def _check_row(row: list[str], labels: int, where: str) -> None:
