@@ -14,7 +14,7 @@ from saq_qat.train.restore import Restored
 from saq_qat_export.proof.predictions import Agreement
 from saq_qat_runtime.bundle.expected import Expected
 
-__all__ = ["check_images_destination", "expected_answers", "write_images"]
+__all__ = ["check_images_destination", "expected_answers", "labels_by_name", "write_images"]
 
 
 def expected_answers(restored: Restored, agreement: Agreement) -> Expected:
@@ -31,6 +31,13 @@ def expected_answers(restored: Restored, agreement: Agreement) -> Expected:
         tuple(int(images.labels[index]) for index in chosen),
         agreement.fake_quant,
     )
+
+
+def labels_by_name(restored: Restored) -> dict[str, int]:
+    """The label of every validation image by the name that ``expected_answers`` gives it."""
+    images = restored.images.val
+    names = image_names(restored.recipe.data, images)
+    return {_file_name(images, name, i): int(images.labels[i]) for i, name in enumerate(names)}
 
 
 def check_images_destination(folder: Path) -> None:
