@@ -1,6 +1,7 @@
 """One connection: uvicorn's, with a clock for clients that are slow to ask or to listen."""
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,6 +29,9 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Start the clock of the first request."""
         super().connection_made(transport)
+        # Head and body of an answer are two small writes; the second would wait 40 ms for the client to
+        # acknowledge the first. asyncio sets this for sockets of its own making only.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.bounds.connections:

@@ -81,7 +81,7 @@ class BundleServer(uvicorn.Server):
         self._loading: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop gracefully, at once on a second SIGINT; not raising the signal again, since to stop is no error."""
+        """Stop gracefully, at once on a second SIGINT; to stop is no error, so nothing is raised."""
         self._serving.draining = True
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
