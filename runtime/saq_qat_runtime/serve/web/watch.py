@@ -11,7 +11,7 @@ from saq_qat_runtime.serve.web.serving import Serving
 
 __all__ = ["Watch"]
 
-_DISCARDED = 4
+_DISCARDED_BYTES = 256 * 1024 * 1024
 _DISCARD_SECONDS = 2.0
 
 
@@ -65,7 +65,7 @@ class _Exchange:
 
     async def _discard(self) -> None:
         """Read what the client is still sending, within bounds: a client that is cut off hears no answer."""
-        left = _DISCARDED * self._serving.settings.bounds.body_bytes
+        left = _DISCARDED_BYTES
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while self._body_comes and left > 0:
