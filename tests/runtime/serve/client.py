@@ -67,7 +67,12 @@ class Address:
 
 def json_request(images: NDArray[np.float32], **changed: Any) -> bytes:
     """An inference request as JSON; `changed` replaces members of its input."""
-    entry = {"name": "image", "shape": list(images.shape), "datatype": "FP32", "data": images.ravel().tolist()}
+    entry = {
+        "name": "image",
+        "shape": list(images.shape),
+        "datatype": "FP32",
+        "data": images.ravel().tolist(),
+    }
     return json.dumps({"inputs": [{**entry, **changed}]}).encode()
 
 

@@ -42,7 +42,8 @@ def test_one_bit_at_one_batch_size_is_enough_to_run_one_image_at_a_time(size: in
 
 def test_an_answer_that_depends_on_the_other_images_is_seen() -> None:
     def mixing(batch: Floats) -> Floats:
-        return sums(batch) + np.float32(1e-6) * sums(batch).mean()
+        found: Floats = sums(batch) + np.float32(1e-6) * sums(batch).mean()
+        return found
 
     assert not measure_batch_rule(mixing, images(6), 6).together
 

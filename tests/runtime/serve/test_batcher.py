@@ -22,7 +22,14 @@ def build() -> Iterator[Build]:
     made: list[Batcher] = []
 
     def build(run: Callable[[Floats], Floats], **changed: object) -> Batcher:
-        options = {"max_batch": 4, "join": True, "delay": 0.0, "limit": 100, "observer": Remember(), **changed}
+        options = {
+            "max_batch": 4,
+            "join": True,
+            "delay": 0.0,
+            "limit": 100,
+            "observer": Remember(),
+            **changed,
+        }
         made.append(Batcher(run, **options))  # type: ignore[arg-type]  # options of several types
         return made[-1]
 

@@ -28,7 +28,9 @@ def request(**members: object) -> bytes:
 
 def request_with(**members: object) -> bytes:
     entry = {"name": "image", "shape": [1, 1, 1, 2], "datatype": "FP32", "data": [0.5, -1.25], **members}
-    return json.dumps({"inputs": [{name: value for name, value in entry.items() if value != "gone"}]}).encode()
+    return json.dumps(
+        {"inputs": [{name: value for name, value in entry.items() if value != "gone"}]}
+    ).encode()
 
 
 @pytest.mark.parametrize("data", [[0.5, -1.25], [[[[0.5, -1.25]]]], [[0.5], [-1.25]]])
@@ -48,7 +50,10 @@ def test_every_float32_arrives_with_its_bits_both_ways(numbers: list[float]) -> 
     assert parse(values.tobytes(), "0").images.tobytes() == values.tobytes()
 
     logits = np.resize(values.ravel(), (2, 3))
-    plain, binary = InferRequest(None, values, False, None, None), InferRequest(None, values, True, None, None)
+    plain, binary = (
+        InferRequest(None, values, False, None, None),
+        InferRequest(None, values, True, None, None),
+    )
     body, length = encode_response(plain, logits, name="m", version="1", output=OUTPUT, labels=LABELS)
     assert length is None
     (output,) = json.loads(body)["outputs"]
@@ -74,7 +79,9 @@ def test_labels_are_written_as_bytes_elements() -> None:
 def test_an_output_says_more_than_the_request_about_its_form() -> None:
     both = {"parameters": {"binary_data_output": True}}
     assert parse(request(**both)).binary
-    assert not parse(request(**both, outputs=[{"name": "logits", "parameters": {"binary_data": False}}])).binary
+    assert not parse(
+        request(**both, outputs=[{"name": "logits", "parameters": {"binary_data": False}}])
+    ).binary
 
 
 def test_the_identifier_comes_back_and_is_left_out_if_there_was_none() -> None:

@@ -3,6 +3,7 @@
 from time import perf_counter
 from typing import Annotated, Any
 
+import python_multipart  # noqa: F401  Starlette reads forms with it, and would miss it at the first form only
 from fastapi import FastAPI, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException

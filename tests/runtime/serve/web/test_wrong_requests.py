@@ -131,9 +131,7 @@ def narrow(start: Start, integer_bundle: Path) -> Address:
     return start(integer_bundle, ServeSettings(threads=1, drain_seconds=0.0, bounds=bounds))
 
 
-def test_a_body_too_large_hears_413_and_not_a_broken_pipe(
-    narrow: Address, integer_session: Session
-) -> None:
+def test_a_body_too_large_hears_413_and_not_a_broken_pipe(narrow: Address, integer_session: Session) -> None:
     check_refused(narrow.infer(bytes(70_000)), 413, "20000 bytes")
     check_refused(narrow.ask("POST", "/v2/models/tiny/infer", bytes(10_000_000)), 413)
     chunks = narrow.connect()
