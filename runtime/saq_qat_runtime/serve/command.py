@@ -14,12 +14,14 @@ _DEFAULTS, _BOUNDS = ServeSettings(), Bounds()
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "starlette", "multipart")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `serve`."""
-    parser.add_argument(
-        "bundle", type=Path, metavar="BUNDLE",
-        help="a bundle; or a folder of models, models/<model>/<version>/ each a bundle",
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser, *, run_optional: bool = False) -> None:
+    """Declare the arguments of `serve`; with `run_optional`, a run will do too, and may be left out."""
+    models = "a bundle; or a folder of models, models/<model>/<version>/ each a bundle"
+    if run_optional:
+        help_text = f"a run, the newest if left out; {models}"
+        parser.add_argument("bundle", type=Path, nargs="?", metavar="RUN|BUNDLE", help=help_text)
+    else:
+        parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=models)
     parser.add_argument("--host", default=_DEFAULTS.host, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="0 takes a free one (%(default)s)")
     parser.add_argument(
