@@ -38,7 +38,7 @@ class Bounds:
     connections: int = 512
     deadline: float = 10.0
     header_seconds: float = 10.0
-    body_seconds: float = 30.0
+    body_seconds: float = 10.0
     send_seconds: float = 30.0
 
     def __post_init__(self) -> None:

@@ -30,11 +30,13 @@ class Watch:
         metrics = self._serving.metrics
         exchange = _Exchange(scope, receive, send, self._serving)
         start = perf_counter()
-        with metrics.in_flight.track_inprogress():
-            await self._app(scope, exchange.receive, exchange.send)
-        route = getattr(scope.get("route"), "path", "other")
-        metrics.requests.labels(route, exchange.status).inc()
-        metrics.request_seconds.labels(route).observe(perf_counter() - start)
+        try:
+            with metrics.in_flight.track_inprogress():
+                await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            metrics.requests.labels(route, exchange.status or 500).inc()
+            metrics.request_seconds.labels(route).observe(perf_counter() - start)
 
 
 class _Exchange:
