@@ -158,8 +158,16 @@ class Session:
         predictions: list[list[Prediction]] = []
         for start in range(0, len(listed), limit):
             batch = np.concatenate([preprocess(image, settings) for image in listed[start : start + limit]])
-            predictions += [self._rank(logits, top_k) for logits in self.run(batch)]
+            predictions += [self.rank(logits, top_k) for logits in self.run(batch)]
         return predictions
+
+    def rank(self, logits: NDArray[np.float32], top_k: int) -> list[Prediction]:
+        """The `top_k` most probable labels, best first, of one image's logits (labels,)."""
+        labels = self._info.manifest.labels
+        weights = np.exp(logits.astype(np.float64) - logits.max())
+        order = np.argsort(-logits, kind="stable")[:top_k]
+        total = weights.sum()
+        return [Prediction(labels[index], float(weights[index] / total), int(index)) for index in order]
 
     def self_test(self) -> SelfTest:
         """Run the golden inputs as one batch, and compare the logits.
@@ -206,13 +214,6 @@ class Session:
             rule = f"The engine gave {logits.dtype} {logits.shape} instead of float32 {(len(batch), labels)}"
             raise RuntimeFault(f"{rule}. Export the bundle again.")
         return logits
-
-    def _rank(self, logits: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        labels = self._info.manifest.labels
-        weights = np.exp(logits.astype(np.float64) - logits.max())
-        order = np.argsort(-logits, kind="stable")[:top_k]
-        total = weights.sum()
-        return [Prediction(labels[index], float(weights[index] / total), int(index)) for index in order]
 
 
 def _listed(images: "ImageLike | Sequence[ImageLike]") -> list[ImageLike]:

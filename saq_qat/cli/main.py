@@ -19,6 +19,7 @@ from saq_qat.cli.export import export
 from saq_qat.cli.init import init
 from saq_qat.cli.report import report
 from saq_qat.cli.schema import schema
+from saq_qat.cli.serve import CONTEXT, serve
 from saq_qat.cli.show import show
 from saq_qat.cli.study import measure, study
 from saq_qat.cli.train import train
@@ -47,6 +48,7 @@ app.command()(verify)
 app.command()(bench)
 app.command()(analyze)
 app.command()(report)
+app.command(context_settings=CONTEXT, add_help_option=False)(serve)
 app.command()(study)
 app.command(hidden=True)(measure)
 app.command()(doctor)

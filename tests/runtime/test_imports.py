@@ -13,7 +13,8 @@ PACKAGE = Path(saq_qat_runtime.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.stem != "__init__"
+    if path.stem not in ("__init__", "__main__")
+    and path.parent.name != "web"  # serve.web has an extra of its own
 )
 FORBIDDEN = ("torch", "torchvision", "pydantic", "ruamel", "onnx", "saq_qat", "saq_qat_export")
 

@@ -1,0 +1,1 @@
+"""Serve bundles over HTTP: the Open Inference Protocol, pictures, and numbers for monitoring."""

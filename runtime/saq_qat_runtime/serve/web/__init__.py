@@ -1,0 +1,1 @@
+"""What needs the extra `serve`: FastAPI, uvicorn, prometheus-client, python-multipart."""

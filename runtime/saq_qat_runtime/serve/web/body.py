@@ -1,0 +1,105 @@
+"""Bodies of requests: read whole, within the bounds of one and of all together."""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+
+from saq_qat_runtime.errors import InputError
+from saq_qat_runtime.serve.refusals import OverloadError, Refusal, TooLargeError
+from saq_qat_runtime.serve.settings import Bounds
+
+__all__ = ["Admission", "read_body"]
+
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class Admission:
+    """How many requests are being answered, and how many bytes of bodies they hold. For one event loop."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self.requests = 0
+        self._buffered = 0
+
+    @contextmanager
+    def enter(self) -> Iterator["Held"]:
+        """Room for one request; raises OverloadError if there is none."""
+        if self.requests >= self._bounds.requests:
+            raise OverloadError(f"{self.requests} requests are being answered already. Try later.")
+        self.requests += 1
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self.requests -= 1
+            self._buffered -= held.size
+
+    def grow(self, size: int) -> None:
+        """Count `size` bytes more; raises OverloadError beyond the bound."""
+        if self._buffered + size > self._bounds.buffered_bytes:
+            raise OverloadError("Too many bytes of other requests are held already. Try later.")
+        self._buffered += size
+
+
+class Held:
+    """The bytes of one request that are held."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """See `Admission.grow`."""
+        self._admission.grow(size)
+        self.size += size
+
+
+async def read_body(request: Request, held: Held, bounds: Bounds) -> bytes:
+    """The whole body, unpacked if it came as gzip or deflate.
+
+    Raises Refusal: 408 for a client too slow, 413 for a body too large, 503 for too many of them, 415 for
+    another encoding; InputError for a body that cannot be unpacked; ClientDisconnect if the client leaves.
+    """
+    try:
+        async with asyncio.timeout(bounds.body_seconds):
+            content = await _read(request, held, bounds)
+    except TimeoutError:
+        raise Refusal(408, f"The body did not arrive within {bounds.body_seconds:g} s.") from None
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding == "identity":
+        return content
+    if encoding not in _WINDOW_BITS:
+        raise Refusal(415, f"Content-Encoding must be gzip, deflate or identity, got {encoding[:40]!r}.")
+    return _unpack(content, encoding, held, bounds)
+
+
+async def _read(request: Request, held: Held, bounds: Bounds) -> bytes:
+    rule = f"A body may have {bounds.body_bytes} bytes"
+    announced = request.headers.get("content-length", "0")
+    if int(announced) > bounds.body_bytes:  # h11 lets digits through only
+        raise TooLargeError(f"{rule}, got {announced[:20]}. Send fewer images in a request.")
+    content = bytearray()
+    async for chunk in request.stream():
+        held.grow(len(chunk))
+        content += chunk
+        if len(content) > bounds.body_bytes:
+            raise TooLargeError(f"{rule}, got more. Send fewer images in a request.")
+    return bytes(content)
+
+
+def _unpack(content: bytes, encoding: str, held: Held, bounds: Bounds) -> bytes:
+    """What was packed, of at most `body_bytes`: a few bytes can unpack to billions."""
+    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        unpacked = unpacker.decompress(content, bounds.body_bytes + 1)
+    except zlib.error as error:
+        raise InputError(f"The body is no {encoding}: {error}.") from error
+    held.grow(len(unpacked))
+    if len(unpacked) > bounds.body_bytes:
+        raise TooLargeError(f"A body may unpack to {bounds.body_bytes} bytes, this one unpacks to more.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise InputError(f"The body is {encoding} that is cut short, or followed by something else.")
+    return unpacked

@@ -1,0 +1,92 @@
+"""Servers in threads of the test's own process, on ports of the loopback device that nobody else has."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saq_qat_runtime.serve.settings import ServeSettings
+from saq_qat_runtime.session import Session
+from tests.runtime.bundles import build_manifest, file_record
+from tests.runtime.networks import images, quantized_network
+from tests.runtime.serve.client import Address
+
+__all__ = ["Start"]
+
+Start = Callable[..., Address]
+
+
+def write_bundle(folder: Path, content: bytes | None = None) -> Path:
+    """The tiny integer network of `networks`, or another model with its inputs and outputs, as a bundle."""
+    import onnxruntime
+
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(content or quantized_network().SerializeToString())
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"image": images(4)})[0]
+    np.savez(folder / "golden.npz", inputs=images(4), logits=logits)
+    manifest = build_manifest(file_record(folder / "model.onnx"), file_record(folder / "golden.npz"))
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def integer_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("serve") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def integer_session(integer_bundle: Path) -> Iterator[Session]:
+    with Session.load(integer_bundle, threads=1) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def start_once() -> Iterator[Start]:
+    """Starts servers that live as long as the tests do."""
+    yield from _starter()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers that live as long as one test."""
+    yield from _starter()
+
+
+@pytest.fixture(scope="session")
+def server(start_once: Start, integer_bundle: Path) -> Address:
+    """One server of the tiny network, with settings as they are by default."""
+    return start_once(integer_bundle)
+
+
+def _starter() -> Iterator[Start]:
+    from saq_qat_runtime.serve.web.server import BundleServer, listen
+    from saq_qat_runtime.serve.web.serving import Serving
+
+    running: list[tuple[BundleServer, Serving, threading.Thread]] = []
+
+    def start(root: Path, settings: ServeSettings | None = None, *, wait: bool = True) -> Address:
+        settings = settings or ServeSettings(threads=1, drain_seconds=0.0)
+        serving = Serving(root, settings)
+        listening = listen("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        server = BundleServer(serving, lambda _line: None)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, serving, thread))
+        end = time.monotonic() + 30
+        while wait and not serving.catalogue.ready:
+            assert server.failure is None, server.failure
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return Address("127.0.0.1", port, serving, server)
+
+    yield start
+    for server, serving, thread in running:
+        server.should_exit = True
+        thread.join(30)
+        serving.close()
+        assert not thread.is_alive()

@@ -1,0 +1,252 @@
+"""The process: not ready before it is, replaced models without a gap, and a stop that loses nothing."""
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import saq_qat_runtime
+from saq_qat_runtime.session import Session
+from tests.runtime.networks import images
+from tests.runtime.serve.client import Address, binary_request
+from tests.runtime.serve.conftest import Start
+
+RUNTIME = Path(saq_qat_runtime.__file__).parents[1]
+Launch = Callable[..., tuple["subprocess.Popen[str]", Address]]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Starts `python -m saq_qat_runtime.serve` as a process, and waits until it is ready."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def launch(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Address]:
+        command = [sys.executable, "-m", "saq_qat_runtime.serve", str(root), "--port", "0", "--threads", "1"]
+        environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+        process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("ready on"):
+                return process, Address("127.0.0.1", int(line.rpartition(":")[2]))
+        raise AssertionError(f"not ready, exit code {process.wait()}")
+
+    yield launch
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+class Load:
+    """Clients that send as fast as they are answered; every answer is compared with the session's."""
+
+    def __init__(
+        self, address: Address, session: Session, *, clients: int = 6, keep_alive: bool = True
+    ) -> None:
+        self.answered = 0
+        self.refused = 0
+        self.lost: list[str] = []
+        self._address = address
+        self._keep_alive = keep_alive
+        self._expected = [session.run(images(8)[index : index + 1]).tobytes() for index in range(8)]
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send, args=(index,)) for index in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _send(self, index: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._address.port, timeout=30)
+        while not self._stop.is_set():
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except ConnectionRefusedError:
+                self.refused += 1  # it never took the request: the client knows where it stands
+                time.sleep(0.01)
+                continue
+            problem = self._ask(connection, index)
+            with self._lock:
+                self.answered += problem is None
+                self.lost += [] if problem is None else [problem]
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, index: int) -> str | None:
+        """What was wrong with the answer, if anything was."""
+        body, length = binary_request(images(8)[index : index + 1])
+        try:
+            connection.request("POST", "/v2/models/tiny/infer", body, self._headers(length))
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            return repr(error)
+        start = int(response.headers.get("Inference-Header-Content-Length", "0"))
+        right = response.status == 200 and content[start:] == self._expected[index]
+        return None if right else f"{response.status} {content[:200]!r}"
+
+    def _headers(self, length: int) -> dict[str, str]:
+        connection = {} if self._keep_alive else {"Connection": "close"}
+        return {"Inference-Header-Content-Length": str(length), **connection}
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_a_stop_under_load_loses_no_request(
+    launch: Launch, integer_bundle: Path, integer_session: Session, keep_alive: bool
+) -> None:
+    process, address = launch(integer_bundle, "--drain-seconds", "0.5")
+    load = Load(address, integer_session, keep_alive=keep_alive)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    load.stop()
+    assert load.lost == []
+    assert load.answered > 20
+    assert load.refused > 0
+
+
+def test_while_it_drains_it_is_not_ready_and_still_answers(launch: Launch, integer_bundle: Path) -> None:
+    process, address = launch(integer_bundle, "--drain-seconds", "3")
+    assert address.ask("GET", "/v2/health/ready").status == 200
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert address.ask("GET", "/v2/health/ready").status == 503
+    assert address.ask("GET", "/v2/models/tiny/ready").status == 503
+    assert address.ask("GET", "/v2/health/live").status == 200
+    reply = address.infer(*binary_request(images(1)))
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+    assert process.wait(30) == 0
+
+
+def test_a_slow_request_in_flight_is_finished(launch: Launch, integer_bundle: Path) -> None:
+    process, address = launch(integer_bundle, "--drain-seconds", "0")
+    body, length = binary_request(images(1))
+    head = f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: {length}\r\n"
+    with address.connect() as connection:
+        connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:-10])
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        connection.sendall(body[-10:])
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert process.wait(30) == 0
+
+
+def test_a_client_that_never_finishes_does_not_keep_it_alive(launch: Launch, integer_bundle: Path) -> None:
+    process, address = launch(integer_bundle, "--drain-seconds", "0", "--shutdown-seconds", "1")
+    with address.connect() as connection:
+        connection.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_models_are_replaced_under_load_without_an_error(
+    launch: Launch, integer_bundle: Path, integer_session: Session, tmp_path: Path
+) -> None:
+    root = tmp_path / "models"
+    shutil.copytree(integer_bundle, root / "tiny" / "1")
+    process, address = launch(root)
+    load = Load(address, integer_session)
+    for version in range(2, 5):
+        shutil.copytree(integer_bundle, root / "tiny" / str(version))
+        shutil.rmtree(root / "tiny" / str(version - 1))
+        process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 20
+        while address.ask("GET", "/v2/models/tiny").json["versions"] != [str(version)]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    load.stop()
+    assert load.lost == []
+    assert load.answered > 20
+
+
+def test_a_reload_that_fails_is_said_and_changes_nothing(
+    launch: Launch, integer_bundle: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "models"
+    shutil.copytree(integer_bundle, root / "tiny")
+    process, address = launch(root)
+    (root / "tiny" / "manifest.json").write_text("{")
+    process.send_signal(signal.SIGHUP)
+    assert process.stderr is not None
+    assert "reload failed" in process.stderr.readline()
+    assert address.infer(*binary_request(images(1))).status == 200
+    assert 'saq_reloads_total{result="failed"} 1.0' in address.ask("GET", "/metrics").body.decode()
+
+
+def test_before_it_is_loaded_it_lives_and_is_not_ready(
+    start: Start, integer_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+    self_test = Session.self_test
+
+    def waiting(session: Session) -> object:
+        opened.wait(20)
+        return self_test(session)
+
+    monkeypatch.setattr(Session, "self_test", waiting)
+    address = start(integer_bundle, wait=False)
+    assert address.ask("GET", "/v2/health/live").status == 200
+    assert address.ask("GET", "/v2/health/ready").status == 503
+    for reply in (
+        address.infer(*binary_request(images(1))),
+        address.ask("POST", "/predict", b"x"),
+        address.ask("GET", "/v2/models/tiny/ready"),
+    ):
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    opened.set()
+    end = time.monotonic() + 20
+    while address.ask("GET", "/v2/health/ready").status != 200:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert address.infer(*binary_request(images(1))).status == 200
+
+
+def test_an_engine_that_broke_down_makes_it_neither_ready_nor_alive(
+    start: Start, integer_bundle: Path
+) -> None:
+    address = start(integer_bundle)
+    session = address.serving.catalogue.find("tiny").session
+    session._lifetime._fault = "a fault"
+    reply = address.infer(*binary_request(images(1)))
+    assert reply.status == 503
+    assert "a fault" in reply.json["error"]
+    assert address.ask("GET", "/v2/health/live").status == 503
+    assert address.ask("GET", "/v2/health/ready").status == 503
+
+
+def test_batches_form_under_load_and_no_answer_depends_on_them(
+    start: Start, integer_bundle: Path, integer_session: Session
+) -> None:
+    from saq_qat_runtime.serve.settings import ServeSettings
+
+    settings = ServeSettings(threads=1, drain_seconds=0.0, max_batch=4, batch_delay=0.02)
+    address = start(integer_bundle, settings)
+    load = Load(address, integer_session, clients=8)
+    time.sleep(1.5)
+    load.stop()
+    assert load.lost == []
+    text = address.ask("GET", "/metrics").body.decode()
+    counts = {
+        name: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        for name in ("saq_batch_size_sum", "saq_batch_size_count")
+        if line.startswith(name)
+    }
+    assert counts["saq_batch_size_sum"] / counts["saq_batch_size_count"] > 1.5
+    assert np.isclose(counts["saq_batch_size_sum"], load.answered)
