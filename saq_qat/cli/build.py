@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from saq_qat_runtime.bundle.manifest import Manifest
     from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 
-__all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_build", "print_engine"]
+__all__ = ["FLAVOUR", "TIMING_CACHE", "TRITON", "build", "print_build", "print_engine", "write_repository"]
 
 FLAVOUR = typer.Option(
     "--flavour", help="Which library builds. auto: TensorRT where it and a GPU are there, else TensorRT-RTX."
 )
 TIMING_CACHE = typer.Option("--timing-cache", help="File of kernel times, read and written; for TensorRT.")
+TRITON = typer.Option(
+    "--triton", metavar="DIR", help="Add the bundle to a model repository of Triton Inference Server."
+)
 
 
 def build(
@@ -34,6 +37,7 @@ def build(
     allow_failed_gate: Annotated[
         bool, typer.Option("--allow-failed-gate", help="Keep the engine even if a layer runs in float.")
     ] = False,
+    triton: Annotated[Path | None, TRITON] = None,
 ) -> None:
     """Build the engine of a bundle for this machine's GPU, and check that its layers are int8.
 
@@ -51,6 +55,16 @@ def build(
             folder, build_options(settings, flavour, timing_cache), allow_failed_audit=allow_failed_gate
         )
     print_engine(folder, built)
+    if triton is not None:
+        write_repository(folder, triton, allow_failed_gate=allow_failed_gate)
+
+
+def write_repository(bundle: Path, repository: Path, *, allow_failed_gate: bool) -> None:
+    """Add a bundle's models to a repository of Triton Inference Server, and say where they are."""
+    from saq_qat_runtime.triton.repository import write_triton
+
+    for version in write_triton(bundle, repository, allow_failed_gate=allow_failed_gate):
+        typer.echo(f"triton: {version}")
 
 
 def _settings(manifest: "Manifest", overrides: list[str]) -> "TensorRt":

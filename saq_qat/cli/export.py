@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saq_qat.cli.build import FLAVOUR, TIMING_CACHE, print_engine
+from saq_qat.cli.build import FLAVOUR, TIMING_CACHE, TRITON, print_engine, write_repository
 from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import RecipeError
 from saq_qat_runtime.errors import BackendUnavailable
@@ -47,6 +47,7 @@ def export(
     allow_failed_gate: Annotated[
         bool, typer.Option("--allow-failed-gate", help="Write the bundle even if the proof fails, marked so.")
     ] = False,
+    triton: Annotated[Path | None, TRITON] = None,
 ) -> None:
     """Export a run: integer codes, scales, QDQ graphs, manifest and golden samples, behind the gate.
 
@@ -80,6 +81,8 @@ def export(
         _build_engine(bundle, settings, flavour, timing_cache, allow_failed_gate=allow_failed_gate)
     elif "tensorrt" in exported.manifest.models:
         typer.echo(f"no engine: build it where it will run, with: saq-qat build {bundle}")
+    if triton is not None:
+        write_repository(bundle, triton, allow_failed_gate=allow_failed_gate)
 
 
 def _build_engine(
