@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saq_qat.report.predictions import read_predictions
 from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
 from saq_qat_runtime.bundle.files import file_sha256
 from saq_qat_runtime.bundle.manifest import Manifest
@@ -154,3 +155,18 @@ def test_export_without_onnx_or_without_a_run_says_what_to_do(
     assert saq_qat("export", str(run), "--no-onnx") == 2
     assert saq_qat("export", str(tmp_path)) == 3
     assert "saq-qat train" in capsys.readouterr().err
+
+
+def test_eval_tells_of_classes_and_writes_the_answer_to_each_image(
+    saq_qat: SaqQat, run: Path, capsys: Captured
+) -> None:
+    assert saq_qat("eval", str(run)) == 0
+    shown = capsys.readouterr().out
+    assert "top-1 % of each class" in shown and "commonest wrong answers" in shown
+    found = json.loads((run / "report" / "eval.json").read_text())
+    answers = read_predictions(run / "report" / "predictions.csv", found["predictions_sha256"])
+    assert answers.images == tuple(map(str, range(40))) and answers.deployed is not None
+    for form, own in (("network", answers.network), ("deployed", answers.deployed)):
+        assert 100 * np.mean(own == answers.labels) == pytest.approx(found[form]["top1"])
+    assert [each["name"] for each in found["classes"]] == [str(digit) for digit in range(10)]
+    assert sum(each["images"] for each in found["classes"]) == 40
