@@ -4,9 +4,10 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,8 +15,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from saq_qat.errors import ArtifactError
+from saq_qat_runtime.bundle.result_files import result_json
 
-__all__ = ["JobProgress", "newest_run", "progress", "resolve_run", "table"]
+__all__ = ["JobProgress", "newest_run", "print_json", "progress", "resolve_run", "table"]
 
 LINE_SECONDS = 10.0
 FILE_WIDTH = 200
@@ -114,6 +116,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     for row in rows:
         content.add_row(*row)
     console.print(content)
+
+
+def print_json(value: Mapping[str, Any], what: str) -> None:
+    """Print one JSON document to stdout, and nothing else.
+
+    Raises:
+        ResultError: a number is not finite; names ``what`` and the number.
+    """
+    sys.stdout.write(result_json(value, what))
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

@@ -18,6 +18,7 @@ from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.export import export
 from saq_qat.cli.init import init
 from saq_qat.cli.report import report
+from saq_qat.cli.runs import runs_app
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
 from saq_qat.cli.study import measure, study
@@ -49,6 +50,7 @@ app.command()(analyze)
 app.command()(report)
 app.command()(study)
 app.command(hidden=True)(measure)
+app.add_typer(runs_app)
 app.command()(doctor)
 
 
