@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 from saq_qat import __version__
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.train.log_copies import LogCopy
 
 __all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
 
@@ -27,6 +28,7 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._copies: list[LogCopy] = []
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line. Values that are None are left out; numbers that are not finite become null."""
@@ -37,6 +39,21 @@ class RunLog:
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        for copy in self._copies:
+            copy.write(line)
+
+    def copy_to(self, copies: Sequence[LogCopy]) -> None:
+        """Give these every line: those written so far now, those to come as they are written."""
+        for line in read_log(self._path) if copies and self._path.exists() else ():
+            for copy in copies:
+                copy.write(line)
+        self._copies += copies
+
+    def close(self) -> None:
+        """End the copies; the log itself is never left open."""
+        for copy in self._copies:
+            copy.close()
+        self._copies = []
 
     @property
     def size(self) -> int:

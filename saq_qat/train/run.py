@@ -64,6 +64,7 @@ def run_training(
         wanted = recipe.train.teacher
         teacher = None if wanted is None else load_teacher(wanted, images, processes.device)
         training = begin_or_resume(recipe, run_folder, processes, images, teacher, stop, on_progress)
+        context.callback(training.log.close)
         context.enter_context(logged_end(training))
         require_statistics(training)
         if training.position == Position():

@@ -23,6 +23,7 @@ from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
 from saq_qat.train.forms import check_records, computed_of, load_weights, network_in_form, records_of
 from saq_qat.train.log import RunLog, environment
+from saq_qat.train.log_copies import open_copies
 from saq_qat.train.progress import OnProgress, TeacherAccuracy
 from saq_qat.train.stop import Stop, TrainingStoppedError
 from saq_qat.train.teacher import LoadedTeacher
@@ -241,6 +242,7 @@ def begin_or_resume(
         training.take_up(checkpoint)
     if processes.is_first:
         log.cut(0 if checkpoint is None else checkpoint.progress["log_bytes"])
+        log.copy_to(open_copies(folder, recipe.train.logs))
         _write_environment(training)
     return training
 
