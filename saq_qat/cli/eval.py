@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from saq_qat.cli.console import resolve_run, table
+from saq_qat.cli.console import print_file, progress, resolve_run
 
 __all__ = ["evaluate_run"]
 
@@ -18,30 +18,35 @@ def evaluate_run(
             "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print eval.json instead of text.")] = False,
 ) -> None:
-    """Evaluate a run on its validation images: fake-quant and deploy view; writes report/eval.json."""
+    """Evaluate a run on its validation images: fake-quant and deploy view, in all and by class.
+
+    Writes report/eval.json, and the answer to each image into report/predictions.csv.
+    """
     import torch
 
-    from saq_qat.report.evaluation import evaluation_of, write_evaluation
+    from saq_qat.report.evaluation import (
+        EVALUATION_FILE,
+        PREDICTIONS_FILE,
+        evaluate_checkpoint,
+        images_to_classify,
+    )
+    from saq_qat.report.evaluation_text import evaluation_lines
     from saq_qat.train.choose import choose_checkpoint
-    from saq_qat.train.distributed import Processes
-    from saq_qat.train.evaluate import evaluate_both
     from saq_qat.train.restore import restore
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = resolve_run(run)
     choice = choose_checkpoint(folder, checkpoint)
     restored = restore(folder, choice.taken.name)
-    found, deployed = evaluate_both(
-        restored.network.to(device), restored.plan, restored.recipe, restored.images, Processes(0, 1, device)
-    )
-    rows = [("float" if restored.form == "float" else "fake-quant", found)]
-    rows += [("deploy view", deployed)] if deployed is not None else []
+    report = folder / "report"
+    with progress("eval", images_to_classify(restored)) as shown:
+        evaluation = evaluate_checkpoint(restored, choice.taken.name, device, report, shown.advance)
+    if as_json:
+        print_file(report / EVALUATION_FILE)
+        return
     typer.echo(f"{restored.run}\n{choice}")
-    table(
-        ["network", "top-1 %", "top-5 %", "loss", "images"],
-        [(name, f"{a.top1:.2f}", f"{a.top5:.2f}", f"{a.loss:.4f}", str(a.count)) for name, a in rows],
-    )
-    path = folder / "report" / "eval.json"
-    write_evaluation(evaluation_of(restored, choice.taken.name, found, deployed), path)
-    typer.echo(f"\nwrote {path}")
+    for line in evaluation_lines(evaluation):
+        typer.echo(line)
+    typer.echo(f"\nwrote {report / EVALUATION_FILE} and {report / PREDICTIONS_FILE}")

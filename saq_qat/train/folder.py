@@ -18,6 +18,9 @@ __all__ = ["RESOLVED", "create_run_folder", "prepare_folder"]
 RESOLVED = "resolved.yaml"
 """The recipe with every default, in each run's folder."""
 
+_FREE = "train.logs"
+"""Of no effect on what is trained: a run may go on with others."""
+
 
 def create_run_folder(root: Path, name: str, recipe: bytes, overrides: Sequence[str] = ()) -> Path:
     """Make ``<root>/<name>/<YYYYmmdd-HHMMSS>-<4 hex>/`` with recipe.yaml as written and overrides.json."""
@@ -50,7 +53,7 @@ def _check_same_recipe(resolved: Path, recipe: Recipe) -> None:
     changed = [
         f"  {key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
         for key in dict.fromkeys([*before, *now])
-        if before.get(key, "absent") != now.get(key, "absent")
+        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(_FREE)
     ]
     if changed:
         raise RecipeError(

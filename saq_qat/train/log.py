@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from torch import nn
 from saq_qat import __version__
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.train.log_copies import LogCopy
 
-__all__ = ["RunLog", "clip_levels", "environment", "read_log"]
+__all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
+
+_TAIL_BYTES = 1 << 18
 
 
 class RunLog:
@@ -25,6 +28,7 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._copies: list[LogCopy] = []
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line. Values that are None are left out; numbers that are not finite become null."""
@@ -35,6 +39,21 @@ class RunLog:
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        for copy in self._copies:
+            copy.write(line)
+
+    def copy_to(self, copies: Sequence[LogCopy]) -> None:
+        """Give these every line: those written so far now, those to come as they are written."""
+        for line in read_log(self._path) if copies and self._path.exists() else ():
+            for copy in copies:
+                copy.write(line)
+        self._copies += copies
+
+    def close(self) -> None:
+        """End the copies; the log itself is never left open."""
+        for copy in self._copies:
+            copy.close()
+        self._copies = []
 
     @property
     def size(self) -> int:
@@ -59,8 +78,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     Older logs hold NaN and Infinity, which are read as None.
     """
+    return _parsed(path.read_text(encoding="utf-8").splitlines())
+
+
+def log_tail(path: Path) -> list[dict[str, Any]]:
+    """The last lines of a log, those within its last 256 KiB, as ``read_log`` gives them."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return _parsed(lines if size <= _TAIL_BYTES else lines[1:])
+
+
+def _parsed(texts: Iterable[str]) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in texts:
         try:
             lines.append(json.loads(text, parse_constant=lambda _: None))
         except ValueError:

@@ -88,7 +88,7 @@ def test_the_report_names_what_its_figures_are_about(complete: Collected) -> Non
     [
         ("report/verify.json", {"comparisons": [], "agreement": {}, "kernels": {}}, "saq-qat verify"),
         ("bench/bench.json", {"schema_version": 2, "model_sha256": "0" * 64}, "saq-qat bench"),
-        ("report/eval.json", {"schema_version": 0}, "saq-qat eval"),
+        ("report/eval.json", {"schema_version": 1}, "saq-qat eval"),
         ("export/manifest.json", {"schema_version": 2}, "export the bundle again"),
     ],
 )
@@ -106,7 +106,8 @@ def test_files_of_an_older_version_are_set_aside_with_the_command_that_makes_the
 
 def evaluation(sha256: str) -> Evaluation:
     network, deployed = Accuracy(71.0, 95.0, 0.5, 40), Accuracy(68.0, 94.0, 0.6, 40)
-    return Evaluation(1, "2026-01-01", sha256, None, "best", 8, "quantized", network, deployed)
+    about = (2, "2026-01-01", sha256, None, "best", 8)
+    return Evaluation(*about, "quantized", network, deployed, (), (), predictions_sha256="0" * 64)
 
 
 def test_an_evaluation_is_shown_beside_its_own_checkpoint_alone(run: Path) -> None:

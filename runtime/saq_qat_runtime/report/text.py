@@ -2,7 +2,17 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-__all__ = ["NOT_MEASURED", "aligned", "megabytes", "milliseconds", "percent", "rate", "section", "times"]
+__all__ = [
+    "NOT_MEASURED",
+    "aligned",
+    "megabytes",
+    "milliseconds",
+    "percent",
+    "rate",
+    "section",
+    "shortened",
+    "times",
+]
 
 NOT_MEASURED = "-"
 
@@ -24,6 +34,12 @@ def _cells(row: Sequence[str], widths: Sequence[int], left: Collection[int]) -> 
 def section(title: str, lines: Iterable[str]) -> list[str]:
     """A titled block, set off by an empty line and indented by two spaces."""
     return ["", title, *(f"  {line}".rstrip() for line in lines)]
+
+
+def shortened(name: str, width: int) -> str:
+    """A name from outside on one line: at most ``width`` characters, without those a terminal obeys."""
+    shown = "".join(character if character.isprintable() else "?" for character in name)
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
 
 
 def milliseconds(value: float | None) -> str:

@@ -32,7 +32,7 @@ __all__ = [
 DIVERGED_FILE = Path("analysis", "diverged.json")
 """Below the folder of a run whose training diverged: it would again. Delete it to try."""
 
-_OF_NO_EFFECT = "data.workers"
+_OF_NO_EFFECT = ("data.workers", "train.logs")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def find_run(job: Job) -> Path | None:
 
 def _numbers(recipe: Recipe) -> dict[str, object]:
     """All of a recipe that its outcome depends on."""
-    return {key: value for key, value in flat(recipe.model_dump()).items() if key != _OF_NO_EFFECT}
+    return {
+        key: value for key, value in flat(recipe.model_dump()).items() if not key.startswith(_OF_NO_EFFECT)
+    }
 
 
 def next_step(job: Job) -> Step | None:

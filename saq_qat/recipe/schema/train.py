@@ -15,12 +15,16 @@ __all__ = [
     "DescentStage",
     "Ema",
     "FloatStage",
+    "LogCopyName",
     "Mixing",
     "QuantizedStage",
     "Stage",
     "StatisticsStage",
     "Train",
 ]
+
+LogCopyName = Literal["csv", "tensorboard"]
+"""What can be kept of the log beside log.jsonl."""
 
 _ORDER = ("float", "quantized", "deploy")
 
@@ -185,6 +189,11 @@ class Train(Section):
     checkpoint_steps: Count | None = Field(
         default=None, description="Save every so many steps too; only after each epoch if null."
     )
+    logs: tuple[LogCopyName, ...] = Field(
+        default=(),
+        description="Copies of log.jsonl that are kept beside it: csv, a table in log.csv; tensorboard, "
+        "curves in tensorboard/ (extra of the same name). None if empty.",
+    )
 
     def broken_rules(self) -> Iterator[BrokenRule]:
         m = self.micro_batch_size
@@ -195,6 +204,8 @@ class Train(Section):
                 "label_smoothing",
                 "smooths labels that teacher.label_weight = 0 leaves out; drop one of them",
             )
+        if len(set(self.logs)) < len(self.logs):
+            yield "logs", f"names each copy once (got {', '.join(self.logs)})"
         yield from _broken_order(self.stages)
 
 
