@@ -1,4 +1,4 @@
-"""README and docs/: links lead somewhere, recipes are legal, commands and options exist, keys are the schema's."""
+"""README and docs/: links lead somewhere, recipes are legal, commands and their options exist."""
 
 import re
 import shlex
@@ -14,10 +14,9 @@ from saq_qat.recipe.load import parse_recipe
 from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md")) + [
-    ROOT / "README.md",
-    ROOT / "BENCHMARKS.md",
-    ROOT / "runtime" / "README.md",
+DOCUMENTS = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "BENCHMARKS.md", "runtime/README.md", "runtime/SERVING.md")),
 ]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"(?:^|`|&& )(saq-qat(?:-runtime)? [^`\n&]*)", re.MULTILINE)
