@@ -15,8 +15,13 @@ from saq_qat.data.open import ImageData, open_data
 from saq_qat.data.sample import sample_validation
 from saq_qat.data.transforms import EncodedImage, network_input
 from saq_qat.errors import ArtifactError
-from saq_qat.recipe.schema import Digits, ImageFolder
-from saq_qat_export.bundle.expected import expected_answers, labels_by_name, write_images
+from saq_qat.recipe.schema import Digits, ImageFolder, Thresholds
+from saq_qat_export.bundle.expected import (
+    expected_answers,
+    expected_comparison,
+    labels_by_name,
+    write_images,
+)
 from saq_qat_export.proof.predictions import Agreement
 from saq_qat_runtime.preprocess import preprocess
 
@@ -25,7 +30,8 @@ COUNT = 12
 
 def restored(data: Any, images: ImageData) -> Any:
     """What of a run its images are found by."""
-    return SimpleNamespace(recipe=SimpleNamespace(data=data), images=images)
+    deploy = SimpleNamespace(thresholds=Thresholds(max_flip_rate=0.1))
+    return SimpleNamespace(recipe=SimpleNamespace(data=data, deploy=deploy), images=images)
 
 
 def agreement(count: int = COUNT) -> Agreement:
@@ -106,3 +112,15 @@ def test_images_go_to_no_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ArtifactError, match="new or an empty folder"):
         write_images(digits(), agreement(), tmp_path)
+
+
+def test_other_answers_than_now_are_counted_on_the_images_of_both() -> None:
+    run = digits()
+    shipped = expected_answers(run, agreement())
+    assert expected_comparison(shipped, run, agreement()).passed
+    other = replace(shipped, predictions=(5, *shipped.predictions[1:]))
+    found = expected_comparison(other, run, agreement())
+    assert (found.compared, found.mismatches, found.passed, found.hard) == (COUNT, 1, True, False)
+    other = replace(shipped, predictions=(5, 5, *shipped.predictions[2:]))
+    assert not expected_comparison(other, run, agreement()).passed
+    assert expected_comparison(shipped, run, agreement(360)).compared == COUNT

@@ -24,9 +24,9 @@ STRICT, LOOSE = ThresholdsRecord(0.0, 0.0), ThresholdsRecord(100.0, 1.0)
 SAME = Answers(100, 90.0, 90.0, 0, ())
 
 
-def verified(bundle: Path, photos: Path, **options: int) -> EngineVerification:
+def verified(bundle: Path, photos: Path, batch: int = 32) -> EngineVerification:
     with Session.load(bundle, threads=1) as session:
-        return verify_session(session, bundle, photos, **options)
+        return verify_session(session, bundle, photos, batch=batch)
 
 
 def test_the_engine_that_was_recorded_departs_in_nothing(bundle: Path, photos: Path) -> None:
@@ -68,7 +68,7 @@ def test_one_changed_golden_code_is_found(
     with np.load(bundle / "golden.npz") as golden:
         arrays = dict(golden)
     arrays["x1_codes"][0, 0, 0, 0] ^= 1
-    np.savez(bundle / "golden.npz", **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+    np.savez(bundle / "golden.npz", **arrays)
     change_manifest(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": 0.0}))
     found = verified(bundle, photos)
     assert found.codes is not None
