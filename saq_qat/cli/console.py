@@ -58,6 +58,10 @@ class JobProgress(ABC):
     def say(self, line: str) -> None:
         """Print a line that stays, above the bar if there is one."""
 
+    def tell(self, line: str) -> None:
+        """Print a line of what the job has found to stdout."""
+        print(line, flush=True)
+
 
 class _Quiet(JobProgress):
     def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
@@ -81,6 +85,13 @@ class _Bar(JobProgress):
 
     def say(self, line: str) -> None:
         self._bar.console.print(line, markup=False, highlight=False)
+
+    def tell(self, line: str) -> None:
+        # On the terminal of the bar, a line that does not pass through its console leaves the bar behind.
+        if sys.stdout.isatty():
+            self.say(line)
+        else:
+            super().tell(line)
 
 
 class _Lines(JobProgress):
@@ -151,7 +162,11 @@ def progress(label: str, total: int | None = None, done: int = 0) -> Iterator[Jo
         finally:
             lines.show()
         return
-    with RichProgress(*_columns(console.width), console=console, expand=True) as bar:
+    # What goes to a file must not be drawn to the terminal of the bar in its place.
+    bar = RichProgress(
+        *_columns(console.width), console=console, expand=True, redirect_stdout=sys.stdout.isatty()
+    )
+    with bar:
         yield _Bar(bar, label, total, done)
 
 

@@ -110,7 +110,7 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
                 done = state.first_step
                 bar = context.enter_context(progress("train", state.steps, done))
             if state.top1 is not None:
-                typer.echo(_epoch_line(state))
+                bar.tell(_epoch_line(state))
             else:
                 bar.advance(state.step - done, note=_note(state))
             done = state.step

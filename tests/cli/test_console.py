@@ -164,3 +164,19 @@ def test_no_run_says_how_to_get_one(
     Path("empty").mkdir()
     with pytest.raises(ArtifactError, match=message):
         resolve_run(None if argument is None else Path(argument))
+
+
+def test_what_a_job_has_found_goes_to_stdout_and_above_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("train", 3) as shown:
+        shown.tell("epoch 1: top-1 90 %")
+    assert capsys.readouterr().out == "epoch 1: top-1 90 %\n"
+    terminal = at_a_terminal(monkeypatch)
+    with progress("train", 3) as shown:
+        shown.tell("epoch 2: top-1 91 %")  # into a file
+    assert capsys.readouterr().out == "epoch 2: top-1 91 %\n" and "epoch 2" not in terminal.getvalue()
+    monkeypatch.setattr("sys.stdout", Terminal())
+    with progress("train", 3) as shown:
+        shown.tell("epoch 3: top-1 92 %")
+    assert any(line.startswith("epoch 3: top-1 92 %") for line in terminal.lines)
