@@ -106,5 +106,7 @@ def _samples(known: Collected, missing: dict[str, str]) -> Samples | None:
     except ModelError as error:
         raise ArtifactError(str(error)) from error
     if samples is None:
-        missing["samples"] = f"samples.json is of another measurement than bench.json: saq-qat bench {known.run}"
+        missing["samples"] = (
+            f"samples.json is of another measurement than bench.json: saq-qat bench {known.run}"
+        )
     return samples

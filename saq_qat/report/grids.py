@@ -21,7 +21,7 @@ from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Checkpoint
 from saq_qat.train.forms import check_records, load_weights, network_in_form
 
-__all__ = ["GridUse", "Grids", "grid_use", "golden_inputs", "measure_grids", "network_of"]
+__all__ = ["GridUse", "Grids", "golden_inputs", "grid_use", "measure_grids", "network_of"]
 
 _BINS = 64
 _MARGIN = 0.12  # of the grid's width, shown beyond each end

@@ -63,7 +63,9 @@ class _Flip:
     after: int
 
 
-def flips_of(known: Collected, predictions: Predictions | None, names: Sequence[str], most: int) -> Flips | None:
+def flips_of(
+    known: Collected, predictions: Predictions | None, names: Sequence[str], most: int
+) -> Flips | None:
     """Predictions that deployment changed, by verify's engine, else by eval's deploy view; None if neither ran.
 
     Args:

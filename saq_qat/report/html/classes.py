@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saq_qat.report.html.tables import Table
 from saq_qat.report.per_class import (
     ClassAccuracy,
     accuracy_of_classes,
@@ -11,6 +10,7 @@ from saq_qat.report.per_class import (
     largest_confusions,
 )
 from saq_qat.report.predictions import Predictions
+from saq_qat.report.tables import Table
 from saq_qat.report.text import NOT_MEASURED, percent
 
 __all__ = ["Cell", "Matrix", "change_of", "class_table", "confusion_table", "matrix"]
@@ -75,7 +75,14 @@ def matrix(found: Predictions, names: Sequence[str], form: str) -> Matrix | None
     shown = f"{form} network" if found.deployed is None else "deploy view"
     bottom = _WIDTH - start
     return Matrix(
-        _WIDTH, round(bottom + start, 2), round(size, 2), start, round(bottom, 2), tuple(cells), centres, shown
+        _WIDTH,
+        round(bottom + start, 2),
+        round(size, 2),
+        start,
+        round(bottom, 2),
+        tuple(cells),
+        centres,
+        shown,
     )
 
 

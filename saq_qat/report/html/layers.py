@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from saq_qat.report.collect import Collected
-from saq_qat.report.grids import GridUse, Grids
+from saq_qat.report.grids import Grids, GridUse
 from saq_qat.report.html.svg import bars
-from saq_qat.report.html.tables import Histogram, Table
+from saq_qat.report.tables import Histogram, Table
 from saq_qat.report.text import NOT_MEASURED
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_runtime.bundle.records import LayerRecord, TensorRecord
@@ -24,9 +24,24 @@ def layer_table(known: Collected, grids: Grids | None, most: int) -> Table | Non
     uses = {} if grids is None else {use.name: use for use in grids.weights}
     records = {layer.name: layer for layer in layers}
     names = list(dict.fromkeys([*records, *uses]))
-    columns = ("layer", "runs as", "bits", "codes", "clip level", "codes used", "SQNR dB", "clipped %", "weights")
+    columns = (
+        "layer",
+        "runs as",
+        "bits",
+        "codes",
+        "clip level",
+        "codes used",
+        "SQNR dB",
+        "clipped %",
+        "weights",
+    )
     rows = [
-        (name, *_layer(records.get(name)), *_grid(uses.get(name), with_bits=_bits(records.get(name))), picture)
+        (
+            name,
+            *_layer(records.get(name)),
+            *_grid(uses.get(name), with_bits=_bits(records.get(name))),
+            picture,
+        )
         for name, picture in zip(names, _pictures([uses.get(name) for name in names], most), strict=True)
     ]
     bad = tuple(i for i, name in enumerate(names) if (record := records.get(name)) and not record.integer)
@@ -40,7 +55,17 @@ def activation_table(known: Collected, grids: Grids | None, most: int) -> Table 
     records = {tensor.name: tensor for tensor in tensors}
     names = list(dict.fromkeys([*records, *uses]))
     wrong = None if known.proof is None else mismatches(known.proof.comparisons)
-    columns = ("tensor", "bits", "codes", "clip level", "codes used", "SQNR dB", "clipped %", "mismatches", "activations")
+    columns = (
+        "tensor",
+        "bits",
+        "codes",
+        "clip level",
+        "codes used",
+        "SQNR dB",
+        "clipped %",
+        "mismatches",
+        "activations",
+    )
     pictures = _pictures([uses.get(name) for name in names], most)
     rows, bad = [], []
     for index, (name, picture) in enumerate(zip(names, pictures, strict=True)):

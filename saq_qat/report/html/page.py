@@ -15,7 +15,7 @@ from saq_qat.report.html.data import page_data
 from saq_qat.report.html.latency import Distribution, distribution
 from saq_qat.report.html.layers import activation_table, layer_table
 from saq_qat.report.html.render import render
-from saq_qat.report.html.tables import (
+from saq_qat.report.tables import (
     Table,
     accuracy_table,
     candidate_table,

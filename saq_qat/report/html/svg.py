@@ -5,7 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Axis", "Band", "Chart", "Line", "Mark", "Point", "bars", "chart", "linear", "logarithmic", "thinned"]
+__all__ = [
+    "Axis",
+    "Band",
+    "Chart",
+    "Line",
+    "Mark",
+    "Point",
+    "bars",
+    "chart",
+    "linear",
+    "logarithmic",
+    "thinned",
+]
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 340.0, 220.0
@@ -26,7 +38,9 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Where a value stands, rounded to a hundredth of a unit."""
-        low, high = (math.log10(self.low), math.log10(self.high)) if self.scale == "log" else (self.low, self.high)
+        low, high = (
+            (math.log10(self.low), math.log10(self.high)) if self.scale == "log" else (self.low, self.high)
+        )
         at = math.log10(max(value, 1e-300)) if self.scale == "log" else value
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 2)
 
@@ -68,7 +82,9 @@ def _round_step(rough: float) -> float:
 
 
 def _label(value: float, step: float) -> str:
-    decimals = next((count for count in range(12) if abs(step * 10**count - round(step * 10**count)) < 1e-6), 12)
+    decimals = next(
+        (count for count in range(12) if abs(step * 10**count - round(step * 10**count)) < 1e-6), 12
+    )
     return f"{value:,.{decimals}f}" if abs(value) > step / 2 else "0"
 
 
@@ -143,8 +159,13 @@ def chart(
     log_x: bool = False,
     log_y: bool = False,
     whole_x: bool = False,
+    tight: bool = True,
 ) -> Chart | None:
-    """A chart whose axes hold all that is shown; None where there is nothing to show."""
+    """A chart whose axes hold all that is shown; None where there is nothing to show.
+
+    Args:
+        whole_x: ticks of the horizontal axis at whole numbers alone. tight: it ends where the values do.
+    """
     shown = [point for line in lines for point in line.points] + [mark.at for mark in marks]
     if log_y:
         lines = [Line(a.name, a.colour, tuple(p for p in a.points if p[1] > 0), a.dashed) for a in lines]
@@ -154,7 +175,7 @@ def chart(
     xs = [x for x, _ in shown] + [edge for band in bands for edge in (band.first, band.last)]
     ys = [y for _, y in shown]
     up = (HEIGHT - BOTTOM, TOP)
-    x_axis = _across(xs, log=log_x, tight=bool(lines), whole=whole_x)
+    x_axis = _across(xs, log=log_x, tight=tight, whole=whole_x)
     y_axis = logarithmic(ys, *up) if log_y else linear(ys, *up)
     return Chart(title, x_axis, y_axis, x_label, y_label, tuple(lines), tuple(marks), tuple(bands))
 

@@ -1,14 +1,26 @@
-"""Tables of a page as plain cells; on narrow screens a template stacks each row under its first cell."""
+"""The tables of a report as plain cells: text lays them out in columns, a page in HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saq_qat.bench.gpu_record import GpuBench
+from saq_qat.bench.paired import Ratio
 from saq_qat.report.accuracy import accuracy_rows
 from saq_qat.report.collect import Collected
 from saq_qat.report.text import NOT_MEASURED, megabytes, milliseconds, percent, rate, times
 from saq_qat.report.verdict import comparisons
+from saq_qat_runtime.bench.interleave import LatencySummary
 
-__all__ = ["Histogram", "Table", "accuracy_table", "candidate_table", "latency_table", "proof_table", "size_table"]
+__all__ = [
+    "Histogram",
+    "Table",
+    "accuracy_table",
+    "candidate_table",
+    "gpu_table",
+    "latency_table",
+    "proof_table",
+    "size_table",
+]
 
 
 @dataclass(frozen=True)
@@ -78,28 +90,69 @@ def proof_table(known: Collected) -> Table | None:
 
 
 def latency_table(known: Collected, batch: int) -> Table:
-    """Every candidate at one batch size; slower ones than float32 are marked."""
+    """Every candidate at one batch size."""
     bench = known.bench
     timings = [] if bench is None else [timing for timing in bench.timings if timing.batch == batch]
-    columns = ("candidate", "median ms", "95 % interval", "p90", "p95", "p99", "images/s", "over fp32", "over int8")
-    rows = []
-    for timing in timings:
-        latency = timing.latency
-        low, high = latency.median_low_ms, latency.median_high_ms
-        rows.append(
-            (
-                timing.candidate,
-                milliseconds(latency.median_ms),
-                NOT_MEASURED if low is None else f"{milliseconds(low)} to {milliseconds(high)}",
-                milliseconds(latency.p90_ms),
-                milliseconds(latency.p95_ms),
-                milliseconds(latency.p99_ms),
-                rate(timing.images_per_second),
-                times(None if timing.over_float is None else timing.over_float.median),
-                times(None if timing.over_int8 is None else timing.over_int8.median),
-            )
+    beside_nncf = any(timing.over_nncf is not None for timing in timings)
+    columns = (
+        "candidate",
+        *_LATENCY,
+        "over fp32",
+        "over int8",
+        *(["over NNCF"] if beside_nncf else []),
+        "calls",
+    )
+    rows = tuple(
+        (
+            timing.candidate,
+            *_latency(timing.latency, timing.images_per_second),
+            _ratio(timing.over_float),
+            _ratio(timing.over_int8),
+            *([_ratio(timing.over_nncf)] if beside_nncf else []),
+            f"{timing.latency.count:,}",
         )
-    return Table(columns, tuple(rows))
+        for timing in timings
+    )
+    return Table(columns, rows)
+
+
+def gpu_table(gpu: GpuBench, batch: int) -> Table:
+    """Every engine at one batch size, without and with the copies to the GPU and back."""
+    columns = ("engine", "copies", *_LATENCY, "over fp32", "over fp16", "enqueue ms", "CUDA graph", "runs")
+    rows = tuple(
+        (
+            timing.candidate,
+            "with" if timing.transfers else "without",
+            *_latency(timing.latency, timing.images_per_second),
+            _ratio(timing.over_float32),
+            _ratio(timing.over_float16),
+            milliseconds(timing.enqueue_ms),
+            "yes" if timing.graph else "no",
+            f"{timing.latency.count:,}",
+        )
+        for timing in gpu.timings
+        if timing.batch == batch
+    )
+    return Table(columns, rows, (0, 1, 11))
+
+
+_LATENCY = ("median ms", "95 % interval", "p90", "p95", "p99", "images/s")
+
+
+def _latency(latency: LatencySummary, images_per_second: float) -> tuple[str, ...]:
+    low, high = latency.median_low_ms, latency.median_high_ms
+    return (
+        milliseconds(latency.median_ms),
+        NOT_MEASURED if low is None else f"{milliseconds(low)} to {milliseconds(high)}",
+        milliseconds(latency.p90_ms),
+        milliseconds(latency.p95_ms),
+        milliseconds(latency.p99_ms),
+        rate(images_per_second),
+    )
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return times(None if ratio is None else ratio.median)
 
 
 def candidate_table(known: Collected) -> Table | None:

@@ -1,0 +1,214 @@
+"""Several runs side by side: figures as rows, runs as columns, and what their recipes say differently."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from saq_qat.bench.record import FLOAT, STATIC_INT8, Timing
+from saq_qat.recipe.flat import flat
+from saq_qat.report.collect import Collected
+from saq_qat.report.headline import deployed_row, first_timing, row_of
+from saq_qat.report.tables import Table
+from saq_qat.report.text import NOT_MEASURED, megabytes, milliseconds, percent, times
+from saq_qat.report.verdict import integer_products, judge_run
+
+__all__ = [
+    "Outcome",
+    "class_differences",
+    "differences",
+    "figures",
+    "outcome",
+    "recipe_differences",
+    "short_names",
+    "unlike_machines",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run is judged by beside others; None where it was not measured.
+
+    Attributes:
+        top1: percent, of what ships. file_bytes: of the first target's file.
+        median_ms: of the bundle at the first batch size that was measured, which is ``batch``.
+    """
+
+    name: str
+    top1: float | None
+    median_ms: float | None
+    file_bytes: int | None
+    batch: int | None
+
+
+def outcome(name: str, known: Collected) -> Outcome:
+    """Of one run."""
+    timing = first_timing(known.bench)
+    sizes = () if known.manifest is None else tuple(known.manifest.sizes.file_bytes.values())
+    return Outcome(
+        name,
+        deployed_row(known).top1,
+        None if timing is None else timing.latency.median_ms,
+        sizes[0] if sizes else None,
+        None if timing is None else timing.batch,
+    )
+
+
+def short_names(runs: Sequence[Collected]) -> tuple[str, ...]:
+    """A name for each run: its recipe's, with the folder's where two have the same."""
+    recipes = [known.recipe.name for known in runs]
+    names = [
+        name if recipes.count(name) == 1 else f"{name} {known.run.resolve().name}"
+        for name, known in zip(recipes, runs, strict=True)
+    ]
+    return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1))
+
+
+Figure = Callable[[Collected], str]
+
+
+def figures(runs: Mapping[str, Collected]) -> Table:
+    """What was measured: a row for each figure, a column for each run."""
+    rows = tuple((label, *(figure(known) for known in runs.values())) for label, figure in _FIGURES.items())
+    return Table(("", *runs), tuple(row for row in rows if set(row[1:]) != {NOT_MEASURED}), (0,))
+
+
+def _share(known: Collected) -> str:
+    count = integer_products(known)
+    return NOT_MEASURED if count is None else f"{count.integer} of {count.total}"
+
+
+def _flips(known: Collected) -> str:
+    return (
+        NOT_MEASURED
+        if known.proof is None
+        else f"{known.proof.agreement.flips} of {known.proof.agreement.images}"
+    )
+
+
+def _median(known: Collected) -> str:
+    timing = first_timing(known.bench)
+    return (
+        NOT_MEASURED if timing is None else f"{milliseconds(timing.latency.median_ms)} (batch {timing.batch})"
+    )
+
+
+def _beside(candidate: str) -> Figure:
+    def ratio(known: Collected) -> str:
+        timing: Timing | None = first_timing(known.bench)
+        found = None if timing is None else timing.over_float if candidate == FLOAT else timing.over_int8
+        return times(None if found is None else found.median)
+
+    return ratio
+
+
+def _file(known: Collected) -> str:
+    return megabytes(outcome("", known).file_bytes)
+
+
+def _bits(known: Collected) -> str:
+    quant = known.recipe.quant
+    return "full precision" if quant is None else f"W{quant.weight.bits} A{quant.activation.bits}"
+
+
+def _ended(known: Collected, key: str, form: str) -> str:
+    end = next((line for line in reversed(known.log) if line.get("event") == "end"), None)
+    return "not finished" if end is None else format(end[key], form)
+
+
+_FIGURES: Mapping[str, Figure] = {
+    "verdict": lambda known: judge_run(known).status,
+    "bits": _bits,
+    "top-1 %, float": lambda known: percent(row_of(known, "float").top1),
+    "top-1 %, fake-quant": lambda known: percent(row_of(known, "fake-quant").top1),
+    "top-1 %, deployed": lambda known: percent(deployed_row(known).top1),
+    "predictions that flip": _flips,
+    "median ms": _median,
+    "speed beside float32": _beside(FLOAT),
+    "speed beside static int8": _beside(STATIC_INT8),
+    "file": _file,
+    "integer products": _share,
+    "training steps": lambda known: _ended(known, "step", ",d"),
+    "training seconds": lambda known: _ended(known, "seconds", ",.0f"),
+    "seed": lambda known: str(known.recipe.seed),
+}
+
+
+def differences(runs: Mapping[str, Collected]) -> Table:
+    """How far each run is from the first: points of top-1, times the latency, times the size."""
+    first, *others = (outcome(name, known) for name, known in runs.items())
+    rows = tuple(
+        (
+            other.name,
+            _points(first.top1, other.top1),
+            _times(first.median_ms, other.median_ms) if first.batch == other.batch else "other batch size",
+            _times(first.file_bytes, other.file_bytes),
+        )
+        for other in others
+    )
+    return Table((f"beside {first.name}", "top-1, points", "latency", "file"), rows, (0,))
+
+
+def _points(first: float | None, other: float | None) -> str:
+    return NOT_MEASURED if first is None or other is None else f"{other - first:+.2f}"
+
+
+def _times(first: float | None, other: float | None) -> str:
+    return NOT_MEASURED if not first or other is None else times(other / first)
+
+
+def class_differences(runs: Mapping[str, Collected], most: int) -> Table | None:
+    """Top-1 of each class by eval, deployed where there is a deploy view; the class that lost most first.
+
+    None unless the first run and another were evaluated on the same classes.
+    """
+    evaluated = {
+        name: known.evaluation.classes for name, known in runs.items() if known.evaluation is not None
+    }
+    first = evaluated.get(next(iter(runs)))
+    if first is None:
+        return None
+    labels = [row.name for row in first]
+    alike = {name: rows for name, rows in evaluated.items() if [row.name for row in rows] == labels}
+    scores = {
+        name: [row.network if row.deployed is None else row.deployed for row in rows]
+        for name, rows in alike.items()
+    }
+    if len(scores) < 2:
+        return None
+    own, *others = scores.values()
+    changes = [min(_change(own[i], other[i]) for other in others) for i in range(len(labels))]
+    order = sorted(range(len(labels)), key=lambda i: changes[i])[:most]
+    rows = tuple((labels[i], *(percent(column[i]) for column in scores.values())) for i in order)
+    note = f"{most} of {len(labels)} classes." if len(labels) > most else ""
+    return Table(("class", *scores), rows, (0,), note=note)
+
+
+def _change(first: float | None, other: float | None) -> float:
+    return 0.0 if first is None or other is None else other - first
+
+
+def recipe_differences(runs: Mapping[str, Collected]) -> Table | None:
+    """Keys of the resolved recipes that are not the same for all; None if there are none."""
+    values = [flat(known.recipe.model_dump(mode="json")) for known in runs.values()]
+    keys = [key for key in dict.fromkeys(key for own in values for key in own) if key != "name"]
+    rows = tuple(
+        (key, *(_word(own.get(key, "absent")) for own in values))
+        for key in keys
+        if len({repr(own.get(key, "absent")) for own in values}) > 1
+    )
+    return Table(("", *runs), rows, tuple(range(len(runs) + 1))) if rows else None
+
+
+def _word(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def unlike_machines(runs: Mapping[str, Collected]) -> str:
+    """Why latencies cannot be compared, in a sentence; empty if they can."""
+    benches = [known.bench for known in runs.values() if known.bench is not None]
+    unlike = {(bench.environment.cpu, bench.environment.usable_cores, bench.threads) for bench in benches}
+    if len(unlike) <= 1:
+        return ""
+    shown = "; ".join(
+        f"{cpu}, {cores:g} cores, {threads} thread(s)" for cpu, cores, threads in sorted(unlike)
+    )
+    return f"Latencies were measured on unlike machines, so they compare machines, not runs: {shown}"
