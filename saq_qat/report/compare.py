@@ -139,12 +139,18 @@ def differences(runs: Mapping[str, Collected]) -> Table:
         (
             other.name,
             _points(first.top1, other.top1),
-            _times(first.median_ms, other.median_ms) if first.batch == other.batch else "other batch size",
+            _latency(first, other),
             _times(first.file_bytes, other.file_bytes),
         )
         for other in others
     )
     return Table((f"beside {first.name}", "top-1, points", "latency", "file"), rows, (0,))
+
+
+def _latency(first: Outcome, other: Outcome) -> str:
+    if None not in (first.batch, other.batch) and first.batch != other.batch:
+        return "another batch size"
+    return _times(first.median_ms, other.median_ms)
 
 
 def _points(first: float | None, other: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What a page shows beyond the text report: measured now from checkpoint and bundle, or read if it is there."""
+"""What a page shows beyond the text report: measured now from checkpoint and bundle, or read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

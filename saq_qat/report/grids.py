@@ -143,7 +143,7 @@ def grid_use(name: str, quantizer: Quantizer, values: Tensor) -> GridUse:
         step=quantizer.grid.step,
         clip_level=highest,
         scale=scale,
-        used=len(codes.unique()),
+        used=len(np.unique(codes.numpy())),
         legal=quantizer.grid.levels,
         sqnr_db=_sqnr(given, codes * scale + start),
         clipped=float(((given < lowest) | (given > highest)).double().mean()),

@@ -18,7 +18,7 @@ Tone = Literal["good", "bad", "plain"]
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure under its label, and what it is measured beside; ``tone``: whether it speaks for the bundle."""
+    """A figure under its label, and what stands beside it; ``tone``: whether it speaks for the bundle."""
 
     label: str
     value: str
@@ -61,7 +61,7 @@ def first_timing(bench: Bench | None, candidate: str | None = None) -> Timing | 
 
 def _accuracy(known: Collected) -> Fact:
     row = deployed_row(known)
-    others = f"float {_percent(row_of(known, 'float').top1)}, fake-quant {_percent(row_of(known, 'fake-quant').top1)}"
+    others = ", ".join(f"{form} {_percent(row_of(known, form).top1)}" for form in ("float", "fake-quant"))
     return Fact("Accuracy, deployed", _percent(row.top1), f"{others} (top-1, {row.form})")
 
 
@@ -74,8 +74,9 @@ def _flips(known: Collected) -> Fact:
         return Fact("Predictions that flip", "not measured", "saq-qat verify counts them")
     found = known.proof.agreement
     low, high = flip_interval(found.flips, found.images)
-    detail = f"deployed against fake-quant; {found.flips / found.images:.2%}, 95 % interval {low:.2%} to {high:.2%}"
-    return Fact("Predictions that flip", f"{found.flips:,} of {found.images:,}", detail)
+    share = f"{found.flips / found.images:.2%}, 95 % interval {low:.2%} to {high:.2%}"
+    count = f"{found.flips:,} of {found.images:,}"
+    return Fact("Predictions that flip", count, f"deployed against fake-quant; {share}")
 
 
 def _proof(known: Collected) -> Fact:
@@ -83,7 +84,8 @@ def _proof(known: Collected) -> Fact:
     if not hard:
         return Fact("Integers proved", "not yet", "saq-qat export proves them")
     passed = sum(comparison.passed for comparison in hard)
-    detail = f"{hard[0].mismatches:,} of {hard[0].compared:,} codes differ; {passed} of {len(hard)} hard comparisons pass"
+    codes = f"{hard[0].mismatches:,} of {hard[0].compared:,} codes differ"
+    detail = f"{codes}; {passed} of {len(hard)} hard comparisons pass"
     good = passed == len(hard)
     return Fact("Integers proved", "yes" if good else "NO", detail, "good" if good else "bad")
 
@@ -117,8 +119,8 @@ def _size(known: Collected) -> Fact:
         return Fact("Size of the file", "none yet", "saq-qat export writes it")
     sizes = known.manifest.sizes
     target, count = next(iter(sizes.file_bytes.items()))
-    detail = f"{times(sizes.float_bytes / count)} smaller than {megabytes(sizes.float_bytes)} in float32 (for {target})"
-    return Fact("Size of the file", megabytes(count), detail)
+    smaller = f"{times(sizes.float_bytes / count)} smaller than {megabytes(sizes.float_bytes)} in float32"
+    return Fact("Size of the file", megabytes(count), f"{smaller} (for {target})")
 
 
 def _integer(known: Collected) -> Fact:

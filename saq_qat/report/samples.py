@@ -25,7 +25,7 @@ class _Samples:
 
 
 def read_samples(path: Path, bench: Bench) -> Mapping[int, Mapping[str, tuple[int, ...]]] | None:
-    """Nanoseconds by batch size and candidate of the very measurement ``bench``; None if the file is of another.
+    """Nanoseconds by batch size and candidate of the very measurement ``bench``; None if they are of another.
 
     Raises:
         VersionError: it is of another version. ModelError, ArtifactError: it is damaged.

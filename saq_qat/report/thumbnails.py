@@ -66,7 +66,7 @@ class _Flip:
 def flips_of(
     known: Collected, predictions: Predictions | None, names: Sequence[str], most: int
 ) -> Flips | None:
-    """Predictions that deployment changed, by verify's engine, else by eval's deploy view; None if neither ran.
+    """Predictions that deployment changed, by verify's engine, else by eval's deploy view; None without both.
 
     Args:
         names: of the classes.
@@ -88,7 +88,9 @@ def flips_of(
     listed = listed[:most]
     pictures, missing = _pictures(known, [flip.place for flip in listed], sample)
     shown = tuple(
-        FlippedImage(flip.name, *(_class(names, i) for i in (flip.label, flip.before, flip.after)), picture)
+        FlippedImage(
+            flip.name, _class(names, flip.label), _class(names, flip.before), _class(names, flip.after), picture
+        )
         for flip, picture in zip(listed, pictures, strict=True)
     )
     return Flips(total, sample, source, shown, missing)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from saq_qat.errors import SaqError
 from saq_qat.report.collect import Collected
 from saq_qat.report.details import details_of
 from saq_qat.report.html.page import THUMBNAILS, report_page
@@ -25,16 +24,10 @@ def write_page(known: Collected, path: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; what is not (names of files need not be) is replaced.
+    """Write UTF-8; what is none (names of files may be anything) is replaced.
 
     Raises:
         SaqError: the disk is full, or the folder cannot be written; an older file is untouched.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise SaqError(
-            f"{path}: cannot be written: {error.strerror or error}. Free some space or choose another file "
-            "with --output."
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode("utf-8", "replace"))

@@ -78,8 +78,8 @@ def test_the_report_names_what_its_figures_are_about(complete: Collected) -> Non
     checkpoint, bundle = digests(complete.run)
     values = report_json(complete)
     assert (values["checkpoint_sha256"], values["bundle_sha256"]) == (checkpoint, bundle)
-    named = rf"bundle {bundle[:12]}\.\.\. of checkpoint best \(step 8, deployed top-1 [\d.]+ %\), {checkpoint[:12]}"
-    assert re.search(named, words(complete))
+    best = r"best \(step 8, deployed top-1 [\d.]+ %\)"
+    assert re.search(rf"bundle {bundle[:12]}\.\.\. of checkpoint {best}, {checkpoint[:12]}", words(complete))
 
 
 @pytest.mark.parametrize(

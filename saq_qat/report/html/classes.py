@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A picture: square cells of ``size``, names of classes before rows, and below columns from ``bottom`` on.
+    """A picture: square cells of ``size``, names of classes before rows, and below ``bottom`` under columns.
 
     ``names``: the middle of each row or column, the name as far as there is room, and the whole name.
     """

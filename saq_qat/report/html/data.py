@@ -36,7 +36,7 @@ def page_data(known: Collected, details: Details, latencies: Sequence[Distributi
 
 
 def short_report(known: Collected) -> dict[str, Any]:
-    """report.json without what grows with epochs times layers: clip levels by epoch, comparisons by tensor."""
+    """report.json without what grows with epochs times layers: clip levels by epoch, codes by tensor."""
     values = report_json(known)
     dropped = ("clip_levels", "clipped_weights")
     values["epochs"] = [{k: v for k, v in epoch.items() if k not in dropped} for epoch in values["epochs"]]

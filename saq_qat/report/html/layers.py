@@ -136,7 +136,7 @@ def _histogram(use: GridUse) -> Histogram:
         bars=bars([math.sqrt(count) for count in use.histogram], _WIDTH, _HEIGHT - 6),
         codes="".join(f"M{place(code):g} 34v5" for code in codes),
         ends=(place(use.minimum), place(use.maximum)),
-        title=f"{use.name}: values in units of {use.scale:.4g}, codes {_codes(use)}, clip level {use.clip_level:.4g}",
+        title=f"{use.name}: codes {_codes(use)} of {use.scale:.4g} each, clip level {use.clip_level:.4g}",
     )
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from saq_qat import __version__
 from saq_qat.errors import SaqError
-from saq_qat.report.bench_text import bench_warnings, describe_machine, speed_verdicts
+from saq_qat.report.bench_text import describe_machine, speed_verdicts
 from saq_qat.report.collect import Collected
 from saq_qat.report.details import Details
+from saq_qat.report.engines import engine_lines
+from saq_qat.report.gpu_text import gpu_machine_lines
 from saq_qat.report.headline import facts
 from saq_qat.report.html.classes import class_table, confusion_table, matrix
 from saq_qat.report.html.curves import learning_curves
@@ -19,6 +21,7 @@ from saq_qat.report.tables import (
     Table,
     accuracy_table,
     candidate_table,
+    gpu_table,
     latency_table,
     proof_table,
     size_table,
@@ -58,8 +61,8 @@ def report_page(known: Collected, details: Details, limit: int = BYTES) -> str:
         if len(page.encode()) < limit:
             return page
     raise SaqError(
-        f"{known.run}: its page would be {len(page.encode()):,} bytes, {limit:,} are allowed, although it shows "
-        "no histogram and no image. Read report.txt and report.json in its place: saq-qat report --full"
+        f"{known.run}: its page would be {len(page.encode()):,} bytes, {limit:,} are allowed, although it "
+        "shows no histogram and no image. Read report.txt and report.json in its place: saq-qat report --full"
     )
 
 
@@ -107,9 +110,19 @@ def _speed(known: Collected, latencies: list[Distribution]) -> dict[str, Any]:
         "latencies": [(batch, latency_table(known, batch), pictures.get(batch)) for batch in batches],
         "candidates": candidate_table(known),
         "bench_notes": () if bench is None else bench.notes,
+        "gpu": _gpu(known),
+        "engines": engine_lines(known.engines, bench),
         "not_run": () if bench is None else bench.not_run,
-        "bench_warnings": [] if bench is None else bench_warnings(bench),
     }
+
+
+def _gpu(known: Collected) -> list[tuple[str, Table]]:
+    """A table of the engines on the GPU for each batch size, and its title."""
+    gpu = None if known.bench is None else known.bench.gpu
+    if gpu is None:
+        return []
+    batches = dict.fromkeys(timing.batch for timing in gpu.timings)
+    return [(f"Batch {batch} on {gpu.machine.name}", gpu_table(gpu, batch)) for batch in batches]
 
 
 def _classes(known: Collected, details: Details, bounds: Bounds) -> dict[str, Any]:
@@ -139,6 +152,7 @@ def _machines(known: Collected) -> Table:
         rows.append(("export", f"{known.manifest.created_by}; {_facts(known.manifest.versions)}"))
     if known.bench is not None:
         lines = describe_machine(known.bench.environment, known.bench.threads)
+        lines += gpu_machine_lines(known.bench.gpu)
         rows.append(("measurement", f"{known.bench.created}; {'; '.join(lines)}"))
     return Table(("", ""), tuple(rows), (0, 1))
 

@@ -10,26 +10,16 @@ __all__ = ["frontier", "pareto_charts"]
 
 def pareto_charts(runs: Sequence[Outcome]) -> tuple[Chart, ...]:
     """A picture of each cost that at least two runs know; runs keep their colours."""
-    latencies = [
-        Mark(
-            (run.median_ms, run.top1),
-            colour,
-            f"{run.name}: {run.top1:.2f} %, {run.median_ms:.3g} ms",
-            run.name,
-        )
-        for colour, run in enumerate(runs)
-        if run.top1 is not None and run.median_ms is not None
-    ]
-    sizes = [
-        Mark(
-            (run.file_bytes / 1e6, run.top1),
-            colour,
-            f"{run.name}: {run.top1:.2f} %, {run.file_bytes / 1e6:.2f} MB",
-            run.name,
-        )
-        for colour, run in enumerate(runs)
-        if run.top1 is not None and run.file_bytes is not None
-    ]
+    latencies, sizes = [], []
+    for colour, run in enumerate(runs):
+        if run.top1 is None:
+            continue
+        named = f"{run.name}: {run.top1:.2f} %"
+        if run.median_ms is not None:
+            latencies.append(Mark((run.median_ms, run.top1), colour, f"{named}, {run.median_ms:.3g} ms"))
+        if run.file_bytes is not None:
+            size = run.file_bytes / 1e6
+            sizes.append(Mark((size, run.top1), colour, f"{named}, {size:.2f} MB"))
     batch = next((run.batch for run in runs if run.batch is not None), 1)
     drawn = (
         _chart("Accuracy and latency", f"median ms at batch {batch}", latencies),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 340.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 8.0, 20.0, 36.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 20.0, 36.0
 """Room around a plot, in units of the picture: on a telephone one unit is about one pixel."""
 
 
@@ -90,23 +90,22 @@ def _label(value: float, step: float) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its number among the colours, and its points in values."""
+    """A curve: its name, its number among the colours, and its points in values; ``listed`` in the legend."""
 
     name: str
     colour: int
     points: tuple[Point, ...]
     dashed: bool = False
+    listed: bool = True
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A single point with what a pointer is told of it; ``label`` is written beside it."""
+    """A single point with what a pointer is told of it."""
 
     at: Point
     colour: int
     title: str
-    label: str = ""
-    hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,9 @@ class Chart:
 
     @property
     def named(self) -> tuple[Line, ...]:
-        """The curves a legend lists."""
-        return self.lines if len(self.lines) > 1 else ()
+        """The curves that a legend lists."""
+        listed = tuple(line for line in self.lines if line.listed)
+        return listed if len(self.lines) > 1 else ()
 
 
 def chart(
@@ -168,7 +168,7 @@ def chart(
     """
     shown = [point for line in lines for point in line.points] + [mark.at for mark in marks]
     if log_y:
-        lines = [Line(a.name, a.colour, tuple(p for p in a.points if p[1] > 0), a.dashed) for a in lines]
+        lines = [replace(a, points=tuple(p for p in a.points if p[1] > 0)) for a in lines]
         shown = [point for point in shown if point[1] > 0]
     if not shown:
         return None
@@ -181,7 +181,7 @@ def chart(
 
 
 def _across(values: Sequence[float], *, log: bool, tight: bool, whole: bool) -> Axis:
-    """The horizontal axis; ``tight``: it ends where the values do; ``whole``: ticks at whole numbers alone."""
+    """The horizontal axis, as the arguments of ``chart`` have it."""
     start, end = LEFT, WIDTH - RIGHT
     if log:
         return logarithmic(values, start, end)
