@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+_MOST_COLUMNS = 10
+
+
 @dataclass(frozen=True)
 class Histogram:
     """A small picture in a cell: bars, the codes under them, and the two ends beyond which values clip.
@@ -52,6 +55,12 @@ class Table:
     words: tuple[int, ...] = (0,)
     bad: tuple[int, ...] = ()
     note: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a page of 800 pixels has no room for the columns side by side."""
+        pictures = any(isinstance(cell, Histogram) for row in self.rows for cell in row)
+        return pictures or len(self.columns) > _MOST_COLUMNS
 
 
 def accuracy_table(known: Collected) -> Table:

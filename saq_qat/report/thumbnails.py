@@ -89,7 +89,11 @@ def flips_of(
     pictures, missing = _pictures(known, [flip.place for flip in listed], sample)
     shown = tuple(
         FlippedImage(
-            flip.name, _class(names, flip.label), _class(names, flip.before), _class(names, flip.after), picture
+            flip.name,
+            _class(names, flip.label),
+            _class(names, flip.before),
+            _class(names, flip.after),
+            picture,
         )
         for flip, picture in zip(listed, pictures, strict=True)
     )

@@ -61,5 +61,5 @@ def _stages(epochs: Log) -> tuple[Band, ...]:
     for number, line in enumerate(epochs, 1):
         if not starts or line.get("stage") != starts[-1][1] or line.get("epoch") == 1:
             starts.append((number, str(line.get("stage"))))
-    ends = [start for start, _ in starts[1:]] + [number + 1]
+    ends = [*(start for start, _ in starts[1:]), number + 1][: len(starts)]
     return tuple(Band(start - 0.5, end - 0.5, name) for (start, name), end in zip(starts, ends, strict=True))

@@ -39,12 +39,19 @@ _CUT = """
 """
 
 
+_SCROLLING = """
+[...document.querySelectorAll(".wide")].filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.getAttribute("aria-label"))
+"""
+
+
 @dataclass(frozen=True)
 class Look:
     """How a page looks at one width and theme.
 
     Attributes:
         width: pixels, of the widest that is laid out. overflowing, cut: what does not fit, in words.
+        scrolling: tables that are wider than their box.
         errors: of scripts, of the console, of the content security policy. requests: URLs beyond the file.
         ground: colour behind the page.
     """
@@ -52,6 +59,7 @@ class Look:
     width: int
     overflowing: list[str]
     cut: list[str]
+    scrolling: list[str]
     errors: list[str]
     requests: list[str]
     ground: str
@@ -112,8 +120,11 @@ class Browser:
             width=self.value("document.documentElement.scrollWidth"),
             overflowing=self.value(_OVERFLOWING),
             cut=self.value(_CUT),
+            scrolling=self.value(_SCROLLING),
             errors=[json.dumps(each["params"]) for each in self._events if _is_error(each)],
-            requests=[url for each in self._events if (url := _request(each)) not in ("", page.resolve().as_uri())],
+            requests=[
+                url for each in self._events if (url := _request(each)) not in ("", page.resolve().as_uri())
+            ],
             ground=self.value("getComputedStyle(document.body).backgroundColor"),
         )
 
@@ -128,7 +139,9 @@ def _is_error(event: dict[str, Any]) -> bool:
         return True
     if event["method"] == "Log.entryAdded":
         return bool(event["params"]["entry"]["level"] in ("error", "warning"))
-    return bool(event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "assert"))
+    return bool(
+        event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "assert")
+    )
 
 
 def _request(event: dict[str, Any]) -> str:
@@ -145,7 +158,13 @@ def chromium(profile: Path) -> Iterator[Browser]:
     (theirs_read, write), (read, theirs_write) = os.pipe(), os.pipe()
     # Bash puts them at 3 and 4, where the browser expects them, so they must not be there yet.
     given = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (theirs_read, theirs_write)]
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--remote-debugging-pipe",
+    ]
     command = [str(CHROMIUM), *options, "--hide-scrollbars", f"--user-data-dir={profile}"]
     process = subprocess.Popen(
         ["bash", "-c", f'exec "$@" 3<&{given[0]} 4>&{given[1]}', "bash", *command],
