@@ -83,6 +83,28 @@ def bench(
     _bench_latency(run, bundle, size, engine, baselines=baselines, as_json=as_json)
 
 
+class _Steps:
+    """Numbers the steps of a measurement, and adds how long those that measure still take.
+
+    Args:
+        before: steps that make ready; behind them each batch size is one, and another where a GPU takes part.
+    """
+
+    def __init__(self, before: int, size: "BenchSize") -> None:
+        self._before, self._batches = before, len(size.batches)
+        self._seconds = size.warmup_seconds + size.seconds
+        self._number = 0
+
+    def told(self, step: str) -> str:
+        """The next step with its number, and the seconds of it and all behind it."""
+        self._number += 1
+        measuring = self._number - self._before
+        rounds = max(1, -(-measuring // self._batches))
+        total = self._before + rounds * self._batches
+        left = (total - max(self._number - 1, self._before)) * self._seconds
+        return f"{self._number}/{total} {step}, at least {left:.0f} s left"
+
+
 def _bench_latency(
     run: Path | None,
     bundle: Path | None,
@@ -102,9 +124,10 @@ def _bench_latency(
     folder = None if bundle is not None else resolve_run(run)
     with progress("bench") as shown:
         shown.say(f"bench {bundle or folder}")
+        steps = _Steps(1 if folder is None else 2 + baselines, size)
 
         def on_step(step: str) -> None:
-            shown.advance(note=step)
+            shown.advance(0, note=steps.told(step))
 
         if folder is None:
             found, samples = bench_bundle(bundle or Path(), size, on_step, engine=engine)

@@ -2,29 +2,25 @@
 
 import shutil
 import sys
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saq_qat.cli.findings import count_levels, print_findings
+from saq_qat.cli.check_graph import CHECK_SCHEMA, Target, check_graph
+from saq_qat.cli.console import print_json
+from saq_qat.cli.findings import count_errors, print_findings, refuse
 from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.cli.untrained import deployable, untrained
-from saq_qat.errors import LegalityError, RecipeError
+from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from saq_qat.quant.plan.plan import Finding
+    from saq_qat.quant.plan.plan import Finding, Plan
     from saq_qat.recipe.schema import Recipe
 
 __all__ = ["check"]
-
-
-class _Target(StrEnum):
-    onnxruntime = "onnxruntime"
-    tensorrt = "tensorrt"
 
 
 def check(
@@ -43,7 +39,7 @@ def check(
         ),
     ] = (1, 8, 32),
     target: Annotated[
-        _Target | None,
+        Target | None,
         typer.Option("--target", help="Judge an ONNX file for this target alone; for all if left out."),
     ] = None,
     build: Annotated[
@@ -52,6 +48,7 @@ def check(
     full: Annotated[
         bool, typer.Option("--full", help="List every block, also those with equal plans.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Print which tensor gets which quantizer and where it will run as integer; fail on an illegal plan.
 
@@ -63,85 +60,20 @@ def check(
     if file.suffix == ".onnx":
         if overrides:
             raise RecipeError(f"An ONNX file has no values to set; got {' '.join(overrides)}.")
-        _check_graph(file, batch, target, build=build)
+        check_graph(file, batch, target, build=build, as_json=as_json)
     else:
-        _check_recipe(file, overrides or [], classes, full=full)
+        _check_recipe(file, overrides or [], classes, full=full, as_json=as_json)
 
 
-def _check_graph(file: Path, batch: tuple[int, int, int], target: "_Target | None", *, build: bool) -> None:
-    from saq_qat_export.lint import read_model
-
-    model = read_model(file)
-    findings: tuple[Finding, ...] = ()
-    if target != _Target.onnxruntime:
-        findings += _tensorrt_findings(file, model, batch, build=build)
-    if target != _Target.tensorrt:
-        findings += _pair_findings(file, is_asked_for=target is not None)
-    _refuse(file, findings)
-
-
-def _pair_findings(file: Path, *, is_asked_for: bool) -> "tuple[Finding, ...]":
-    """Rule ORT005; of a file for TensorRT, unless asked for, no more than that it is none for CPUs."""
-    import onnx
-
-    from saq_qat_export.lint.pair_bound import integer_products, is_for_tensorrt, pair_finding
-
-    model = onnx.load(file)
-    products = integer_products(model)
-    over = [product for product in products if product.exceeds]
-    where = f"{len(over)} of {len(products)} integer products exceed the pair bound"
-    if over and not is_asked_for and is_for_tensorrt(products, model):
-        typer.echo(
-            f"{file}: int8 codes throughout, so for TensorRT; on x86 CPUs {where} (--target onnxruntime)."
-        )
-        return ()
-    findings = tuple(pair_finding(product) for product in over)
-    print_findings(findings)
-    typer.echo(f"{file}: {where} for target onnxruntime.")
-    return findings
-
-
-def _tensorrt_findings(
-    file: Path, model: "ir.Model", batch: tuple[int, int, int], *, build: bool
-) -> "tuple[Finding, ...]":
-    from saq_qat_export.lint import LintSettings, batch_profiles, has_quantization, lint_model
-
-    profiles = batch_profiles(model, *batch)
-    findings = lint_model(model, LintSettings(profiles=profiles))
-    if build:
-        findings += _build_findings(file, batch)
-    print_findings(findings)
-    for profile in profiles:
-        typer.echo(
-            f"{profile.input}: dynamic batch, judged for {', '.join(map(str, batch))} (minimum, optimum, "
-            "maximum); --batch sets others."
-        )
-    if not has_quantization(model):
-        typer.echo("The file has no quantized tensor: TensorRT runs it in float.")
-    typer.echo(f"{file}: {count_levels(findings)} for target tensorrt.")
-    return findings
-
-
-def _build_findings(file: Path, batch: tuple[int, int, int]) -> "tuple[Finding, ...]":
-    from saq_qat.cli.build import print_build
-    from saq_qat_export.tensorrt.engine_rules import try_build
-    from saq_qat_runtime.tensorrt.build.options import BuildOptions
-
-    built, findings = try_build(file, BuildOptions(batch=batch))
-    if built is not None:
-        print_build(built)
-    return findings
-
-
-def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full: bool) -> None:
+def _check_recipe(
+    file: Path, overrides: list[str], classes: int | None, *, full: bool, as_json: bool
+) -> None:
     from saq_qat.recipe.load import load_recipe
 
     recipe = _for_classes(load_recipe(file, overrides), classes)
     model, images = untrained(recipe)
     if recipe.quant is None:
-        typer.echo(
-            f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check."
-        )
+        _print_unplanned(file, recipe, as_json=as_json)
         return
     from saq_qat.models.probe import CHANNELS
     from saq_qat.quant.network import plan_network
@@ -150,23 +82,66 @@ def _check_recipe(file: Path, overrides: list[str], classes: int | None, *, full
     traced, plan = plan_network(
         model, recipe.quant, deploy.targets, cpu=deploy.onnxruntime.cpu, image=(CHANNELS, side, side)
     )
-    integer_attention = "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in plan_lines(plan, integer_attention=integer_attention, fold=not full, width=width):
-        typer.echo(line)
+    if not as_json:
+        for line in _plan_text(recipe, plan, full=full):
+            typer.echo(line)
     findings = [*plan.findings, *(() if plan.errors else deployable(traced, recipe, images, plan))]
-    print_findings(findings)
+    if as_json:
+        _print_recipe_json(file, recipe, plan, findings)
+    else:
+        print_findings(findings)
+        for line in _closing_lines(recipe, plan):
+            typer.echo(line)
+    refuse(file, findings)
+
+
+def _print_unplanned(file: Path, recipe: "Recipe", *, as_json: bool) -> None:
+    if as_json:
+        _print_recipe_json(file, recipe, None, [])
+        return
+    typer.echo(f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check.")
+
+
+def _print_recipe_json(
+    file: Path, recipe: "Recipe", plan: "Plan | None", findings: "Sequence[Finding]"
+) -> None:
+    lines: list[str] = []
+    if plan is not None:
+        lines = planned_integers(plan, recipe.deploy.targets, integer_attention=_integer_attention(recipe))
+    values = {
+        "schema_version": CHECK_SCHEMA,
+        "file": str(file),
+        "passed": not count_errors(findings),
+        "recipe": recipe.model_dump(mode="json"),
+        "plan": None if plan is None else _plan_json(plan),
+        "findings": [asdict(finding) for finding in findings],
+        "planned_integers": lines,
+    }
+    print_json(values, "check")
+
+
+def _plan_json(plan: "Plan") -> dict[str, Any]:
+    values = asdict(plan)
+    del values["findings"]  # those of the rules over its graphs stand beside them, for the whole recipe
+    return values
+
+
+def _integer_attention(recipe: "Recipe") -> bool:
+    return "tensorrt" not in recipe.deploy.targets or recipe.deploy.tensorrt.attention == "int8"
+
+
+def _plan_text(recipe: "Recipe", plan: "Plan", *, full: bool) -> list[str]:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return plan_lines(plan, integer_attention=_integer_attention(recipe), fold=not full, width=width)
+
+
+def _closing_lines(recipe: "Recipe", plan: "Plan") -> list[str]:
     biases = unlearned_biases(plan, [stage.kind for stage in recipe.train.stages])
-    typer.echo(f"note {biases}\n" if biases and recipe.deploy.targets else "")
-    for line in planned_integers(plan, recipe.deploy.targets, integer_attention=integer_attention):
-        typer.echo(line)
-    _refuse(file, findings)
-
-
-def _refuse(file: Path, findings: "list[Finding] | tuple[Finding, ...]") -> None:
-    errors = sum(finding.level == "error" for finding in findings)
-    if errors:
-        raise LegalityError(f"{file}: {errors} error(s) above stop it from being deployed.")
+    note = f"note {biases}\n" if biases and recipe.deploy.targets else ""
+    return [
+        note,
+        *planned_integers(plan, recipe.deploy.targets, integer_attention=_integer_attention(recipe)),
+    ]
 
 
 def _for_classes(recipe: "Recipe", classes: int | None) -> "Recipe":

@@ -4,22 +4,45 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from saq_qat.errors import ArtifactError
+from saq_qat_runtime.bundle.result_files import result_json
 
-__all__ = ["JobProgress", "newest_run", "progress", "resolve_run", "table"]
+__all__ = [
+    "JobProgress",
+    "is_quiet",
+    "newest_run",
+    "print_file",
+    "print_json",
+    "progress",
+    "quietly",
+    "resolve_run",
+    "table",
+]
 
 LINE_SECONDS = 10.0
 FILE_WIDTH = 200
 _NARROW_BAR, _WIDE_BAR, _BESIDE_BAR = 8, 40, 84  # what a note needs is taken from the bar
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _RECIPE_FILE = "resolved.yaml"
 
@@ -36,10 +59,18 @@ class JobProgress(ABC):
         """Print a line that stays, above the bar if there is one."""
 
 
+class _Quiet(JobProgress):
+    def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
+        """Nobody wants to know."""
+
+    def say(self, line: str) -> None:
+        """Nobody wants to know."""
+
+
 class _Bar(JobProgress):
-    def __init__(self, bar: RichProgress, label: str, total: int | None) -> None:
+    def __init__(self, bar: RichProgress, label: str, total: int | None, done: int) -> None:
         self._bar = bar
-        self._task = bar.add_task(label, total=total, note="")
+        self._task = bar.add_task(label, total=total, completed=done, note="")
 
     def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
         self._bar.advance(self._task, steps)
@@ -53,9 +84,10 @@ class _Bar(JobProgress):
 
 
 class _Lines(JobProgress):
-    def __init__(self, label: str, total: int | None) -> None:
+    def __init__(self, label: str, total: int | None, done: int) -> None:
         self._label, self._total = label, total
-        self._done, self._note = 0, ""
+        self._before = self._done = done
+        self._note = ""
         self._start = self._printed = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "", total: int | None = None) -> None:
@@ -67,40 +99,90 @@ class _Lines(JobProgress):
 
     def show(self) -> None:
         self._printed = time.monotonic()
-        seconds = f"{self._printed - self._start:.1f} s"
+        seconds = self._printed - self._start
         if self._note and self._total is None:
-            self.say(f"{self._label}: {self._note} ({seconds})")
+            self.say(f"{self._label}: {self._note} ({seconds:.1f} s)")
             return
         total = "" if self._total is None else f"/{self._total}"
         note = f"  {self._note}" if self._note else ""
-        self.say(f"{self._label}: {self._done}{total} in {seconds}{note}")
+        self.say(f"{self._label}: {self._done}{total} in {seconds:.1f} s{self._left(seconds)}{note}")
+
+    def _left(self, seconds: float) -> str:
+        """The time that is left, by the pace of this process so far; what an earlier one did counts not."""
+        made = self._done - self._before
+        if self._total is None or not made or self._done >= self._total:
+            return ""
+        return f", {seconds / made * (self._total - self._done):.0f} s left"
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+class _Count(MofNCompleteColumn):
+    """Steps of how many; nothing while that is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
+class _Left(TimeRemainingColumn):
+    """The time that is left, told apart from the time that has passed by its word."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text() if not left or task.finished else super().render(task).append(" left")
+
+
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[JobProgress]:
-    """Show on stderr how far a job of ``total`` steps is: a bar on a terminal, else lines now and then."""
+def progress(label: str, total: int | None = None, done: int = 0) -> Iterator[JobProgress]:
+    """Show on stderr how far a job of ``total`` steps is: a bar on a terminal, else lines now and then.
+
+    Args:
+        done: steps that were made before, by a process that this one goes on from.
+    """
     console = Console(stderr=True)
+    if is_quiet():
+        yield _Quiet()
+        return
     if not console.is_terminal:
-        lines = _Lines(label, total)
+        lines = _Lines(label, total, done)
         try:
             yield lines
         finally:
             lines.show()
         return
-    bar_width = max(_NARROW_BAR, min(_WIDE_BAR, console.width - _BESIDE_BAR))
-    columns = (
+    with RichProgress(*_columns(console.width), console=console, expand=True) as bar:
+        yield _Bar(bar, label, total, done)
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Of a bar on a terminal of so many columns: a note that is longer than the rest of the line is cut."""
+    room = min(_WIDE_BAR, width - _BESIDE_BAR)
+    bar: list[ProgressColumn] = [BarColumn(room)] if room >= _NARROW_BAR else []
+    note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return [
         TextColumn("{task.description}", markup=False),
-        *([] if total is None else [BarColumn(bar_width)]),
-        MofNCompleteColumn(),
+        *bar,
+        _Count(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with RichProgress(*columns, console=console) as bar:
-        yield _Bar(bar, label, total)
+        _Left(compact=True),
+        TextColumn("{task.fields[note]}", markup=False, table_column=note),
+    ]
+
+
+def is_quiet() -> bool:
+    """Whether the user wants results and errors alone: ``--quiet``."""
+    return _QUIET.get()
+
+
+@contextmanager
+def quietly(asked: bool) -> Iterator[None]:
+    """In this context nothing is shown of how far a job is, if ``asked``."""
+    token = _QUIET.set(asked)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
@@ -114,6 +196,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     for row in rows:
         content.add_row(*row)
     console.print(content)
+
+
+def print_json(value: Mapping[str, Any], what: str) -> None:
+    """Print one JSON document to stdout, and nothing else.
+
+    Raises:
+        ResultError: a number is not finite; names ``what`` and the number.
+    """
+    sys.stdout.write(result_json(value, what))
+
+
+def print_file(path: Path) -> None:
+    """Print a JSON file that was just written to stdout, byte for byte."""
+    sys.stdout.write(path.read_text(encoding="utf-8"))
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

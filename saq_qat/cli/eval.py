@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from saq_qat.cli.console import progress, resolve_run
+from saq_qat.cli.console import print_file, progress, resolve_run
 
 __all__ = ["evaluate_run"]
 
@@ -18,6 +18,7 @@ def evaluate_run(
             "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print eval.json instead of text.")] = False,
 ) -> None:
     """Evaluate a run on its validation images: fake-quant and deploy view, in all and by class.
 
@@ -42,6 +43,9 @@ def evaluate_run(
     report = folder / "report"
     with progress("eval", images_to_classify(restored)) as shown:
         evaluation = evaluate_checkpoint(restored, choice.taken.name, device, report, shown.advance)
+    if as_json:
+        print_file(report / EVALUATION_FILE)
+        return
     typer.echo(f"{restored.run}\n{choice}")
     for line in evaluation_lines(evaluation):
         typer.echo(line)

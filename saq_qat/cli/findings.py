@@ -1,14 +1,17 @@
 """How findings of legality rules look on a terminal."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from saq_qat.errors import LegalityError
+
 if TYPE_CHECKING:
     from saq_qat.quant.plan.plan import Finding
 
-__all__ = ["count_levels", "listed", "print_findings"]
+__all__ = ["count_errors", "count_levels", "listed", "print_findings", "refuse"]
 
 _LEVELS = ("error", "warning", "note")
 _PLACES_SHOWN = 6
@@ -37,3 +40,15 @@ def count_levels(findings: "Iterable[Finding]") -> str:
     levels = [finding.level for finding in findings]
     counts = ((level, sum(found == level for found in levels)) for level in _LEVELS)
     return ", ".join(f"{count or 'no'} {level}{'' if count == 1 else 's'}" for level, count in counts)
+
+
+def count_errors(findings: "Iterable[Finding]") -> int:
+    """How many of them stop deployment."""
+    return sum(finding.level == "error" for finding in findings)
+
+
+def refuse(file: Path, findings: "Iterable[Finding]") -> None:
+    """Raise LegalityError if there is an error among what was found of ``file``."""
+    errors = count_errors(findings)
+    if errors:
+        raise LegalityError(f"{file}: {errors} error(s) above stop it from being deployed.")

@@ -13,11 +13,13 @@ from saq_qat.cli.analyze import analyze
 from saq_qat.cli.bench import bench
 from saq_qat.cli.build import build
 from saq_qat.cli.check import check
+from saq_qat.cli.console import quietly
 from saq_qat.cli.doctor import doctor
 from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.export import export
 from saq_qat.cli.init import init
 from saq_qat.cli.report import report
+from saq_qat.cli.runs import runs_app
 from saq_qat.cli.schema import schema
 from saq_qat.cli.show import show
 from saq_qat.cli.study import measure, study
@@ -49,6 +51,7 @@ app.command()(analyze)
 app.command()(report)
 app.command()(study)
 app.command(hidden=True)(measure)
+app.add_typer(runs_app)
 app.command()(doctor)
 
 
@@ -61,20 +64,25 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show results and errors alone, not how far a job is.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Declared for `--help`; `main` takes `--debug` out, so that it may stand anywhere."""
+    """Declared for `--help`; `main` takes `--debug` and `--quiet` out, so that they may stand anywhere."""
 
 
 def main() -> None:
     """Run the command line of this process and exit with the code that `saq_qat.errors` documents."""
     arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+    debug, quiet = "--debug" in arguments, "--quiet" in arguments
+    arguments = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app([argument for argument in arguments if argument != "--debug"], prog_name="saq-qat")
+        with quietly(quiet):
+            app(arguments, prog_name="saq-qat")
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

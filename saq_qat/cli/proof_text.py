@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["print_comparisons", "print_flips", "print_tensors"]
 
-_NAMES = ("integer reference", "deploy view in float64", "in float32")
+_NAMES = ("reference", "float64", "float32")
+"""The integer reference, and the deploy view in both precisions."""
 _FLIPS_SHOWN = 10
 _COUNTED_IN_ENGINES = (
     "What TensorRT runs as int8 is counted in its engine's own list of layers: saq-qat build."
@@ -48,7 +49,7 @@ def print_tensors(proof: "Proof") -> None:
     for name, first in columns[0].items():
         cells = [_cell(column[name].mismatches, column[name].ties) for column in columns]
         rows.append((name.removesuffix(".codes"), first.producer, f"{first.compared:,}", *cells))
-    typer.echo("Codes that differ from the engine's (+ ties)")
+    typer.echo("Codes of reference and deploy view that differ from the engine's (+ ties)")
     header = ("tensor", "computed as", "codes", *_NAMES)
     for line in block_table(header, rows, left=(0, 1)):
         typer.echo(f"  {line}")

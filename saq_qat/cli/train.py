@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saq_qat.cli.console import newest_run, progress, resolve_run
+from saq_qat.cli.console import is_quiet, newest_run, progress, resolve_run
 from saq_qat.cli.untrained import deployable, untrained
 from saq_qat.errors import LegalityError, RecipeError
 
@@ -50,7 +50,7 @@ def train(
             loaded, folder = _existing_run(recipe, overrides or (), runs)
         else:
             loaded, folder = _new_run(recipe, overrides or (), runs, processes)
-        with _shown(folder, quiet=not processes.is_first) as on_progress:
+        with _shown(folder, quiet=is_quiet() or not processes.is_first) as on_progress:
             result = run_training(loaded, folder, resume=resume, on_progress=on_progress)
         if processes.is_first:
             _print_result(result)
@@ -105,7 +105,10 @@ def _shown(folder: Path, *, quiet: bool) -> Iterator[Callable[["TrainingProgress
             if bar is None:
                 if state.teacher is not None:
                     typer.echo(_teacher_line(state.teacher))
-                bar = context.enter_context(progress("train", state.steps))
+                if state.first_step:
+                    typer.echo(f"goes on behind step {state.first_step} of {state.steps}")
+                done = state.first_step
+                bar = context.enter_context(progress("train", state.steps, done))
             if state.top1 is not None:
                 typer.echo(_epoch_line(state))
             else:
@@ -140,9 +143,10 @@ def _print_result(result: "TrainingResult") -> None:
     line = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %"
     if result.deploy_top1 is not None:
         line += f", deployed top-1 {result.deploy_top1:.2f} %"
-    typer.echo(
-        f"{line} (best {result.best_top1:.2f} %), after {result.steps} steps in {result.seconds:.1f} s"
-    )
+    steps = f"{result.steps} steps"
+    if result.steps_now != result.steps:
+        steps += f" ({result.steps_now} of them now)"
+    typer.echo(f"{line}\n(best {result.best_top1:.2f} %), after {steps} in {result.seconds:.1f} s")
     share = result.waited / result.seconds
     if share > _MUCH:
         typer.echo(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saq_qat.cli.console import progress, resolve_run
+from saq_qat.cli.console import print_file, progress, resolve_run
 from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
@@ -33,31 +33,40 @@ def verify(
     ] = None,
     code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 16,
     top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verify.json instead of text.")] = False,
 ) -> None:
     """Compare checkpoint, fake-quant network, deploy view, integer reference and the bundle's graphs: every
     number and every code.
 
     Exit code 1 if a hard comparison fails, 3 if the bundle is damaged or belongs to another checkpoint.
     """
-    from saq_qat.cli.proof_text import print_comparisons, print_flips, print_tensors
     from saq_qat_export.proof.fixes import failed_checks, flip_fix
     from saq_qat_export.proof.prove import ProofSize
 
     folder = resolve_run(run)
     size = ProofSize(code_images, top1_images or None)
     verified = _verify(folder, bundle or folder / "export", checkpoint, size)
-    typer.echo(str(verified.choice))
-    print_tensors(verified.proof)
-    print_flips(verified.proof, verified.manifest.labels)
-    typer.echo("")
-    print_comparisons(verified.proof)
+    if as_json:
+        print_file(verified.report)
+    else:
+        _print(verified)
     for reason in verified.absent:
-        typer.echo(reason)
+        typer.echo(reason, err=as_json)
     failed = failed_checks(verified.proof.comparisons)
     if failed:
         fix = flip_fix(verified.proof.comparisons, biases_learned=verified.form == "deploy")
         hint = f"\nThe {fix}" if fix else ""
         raise GateError(f"Not proved: {'; '.join(failed)}. Every number is in {verified.report}.{hint}")
+
+
+def _print(verified: "_Verified") -> None:
+    from saq_qat.cli.proof_text import print_comparisons, print_flips, print_tensors
+
+    typer.echo(str(verified.choice))
+    print_tensors(verified.proof)
+    print_flips(verified.proof, verified.manifest.labels)
+    typer.echo("")
+    print_comparisons(verified.proof)
 
 
 @dataclass(frozen=True)

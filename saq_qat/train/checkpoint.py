@@ -24,6 +24,7 @@ __all__ = [
     "Form",
     "FormatError",
     "Position",
+    "checkpoint_outline",
     "newest_checkpoint",
     "not_finite",
     "packed",
@@ -179,22 +180,45 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name in (*names, *([RECORDS_FILE] if RECORDS_FILE in hashes else []))
     }
     state = _parse(folder, "state.json", content["state.json"])
-    data = state.get("data")
-    checkpoint = Checkpoint(
-        position=Position(**state["position"]),
-        form=state["form"],
-        world_size=state["world_size"],
+    checkpoint = replace(
+        _outline(folder, state, hashes),
         model=_unpack(folder, "model.safetensors", content),
         training=_unpack(folder, "optimizer.safetensors", content),
-        progress=state["progress"],
-        sha256=hashes["model.safetensors"],
-        data=None if data is None else data_record_from_json(data, str(folder / "state.json")),
-        folder=folder,
     )
     if RECORDS_FILE not in content:
         return checkpoint
     records = _parse(folder, RECORDS_FILE, content[RECORDS_FILE])
     return replace(checkpoint, records=records_from_json(records, str(folder / RECORDS_FILE)))
+
+
+def _outline(folder: Path, state: dict[str, Any], hashes: dict[str, Any]) -> Checkpoint:
+    data = state.get("data")
+    return Checkpoint(
+        position=Position(**state["position"]),
+        form=state["form"],
+        world_size=state["world_size"],
+        model={},
+        progress=state["progress"],
+        sha256=hashes["model.safetensors"],
+        data=None if data is None else data_record_from_json(data, str(folder / "state.json")),
+        folder=folder,
+    )
+
+
+def checkpoint_outline(folder: Path) -> Checkpoint | None:
+    """Where the checkpoint in ``folder`` stands, without its tensors, which are neither read nor checked.
+
+    None if there is none, and none before it.
+
+    Raises:
+        ArtifactError: its state.json is missing or damaged. FormatError: another version wrote it.
+    """
+    found = next((each for each in (folder, _beside(folder, "previous")) if each.is_dir()), None)
+    if found is None:
+        return None
+    _check_format(found)
+    hashes = _parse(found, _HASHES, _read(found, _HASHES))
+    return _outline(found, _parse(found, "state.json", _checked(found, "state.json", hashes)), hashes)
 
 
 def _check_format(folder: Path) -> None:

@@ -6,10 +6,18 @@ from typing import Literal
 
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
-from saq_qat.train.checkpoint import Checkpoint, Form, newest_checkpoint
+from saq_qat.train.checkpoint import Checkpoint, Form, checkpoint_outline, newest_checkpoint
 from saq_qat.train.folder import RESOLVED
 
-__all__ = ["CheckpointName", "Choice", "Standing", "checkpoint_with", "choose_checkpoint", "standing_of"]
+__all__ = [
+    "CheckpointName",
+    "Choice",
+    "Standing",
+    "checkpoint_with",
+    "choose_checkpoint",
+    "glance",
+    "standing_of",
+]
 
 CheckpointName = Literal["last", "best"]
 
@@ -118,15 +126,37 @@ def standing_of(run: Path, name: CheckpointName) -> Standing | None:
     Raises:
         ArtifactError: the folder is no run, or the checkpoint and the one before it are damaged.
     """
-    recipe = run / RESOLVED
-    if not recipe.is_file():
+    _require_run(run)
+    checkpoint = newest_checkpoint(run / "checkpoints" / name)
+    return None if checkpoint is None else _standing(run, name, checkpoint)
+
+
+def glance(run: Path) -> Standing | None:
+    """Where the checkpoint stands that commands take; None if the run has none.
+
+    Its tensors are neither read nor checked, so that many runs can be looked at in a moment.
+
+    Raises:
+        ArtifactError: the folder is no run, or what the checkpoint says of itself is damaged.
+    """
+    _require_run(run)
+    for name in _NAMES:
+        checkpoint = checkpoint_outline(run / "checkpoints" / name)
+        standing = None if checkpoint is None else _standing(run, name, checkpoint)
+        if standing is not None and (name == "last" or standing.in_last_stage):
+            return standing
+    return None
+
+
+def _require_run(run: Path) -> None:
+    if not (run / RESOLVED).is_file():
         raise ArtifactError(
             f"{run}: no run; it has no {RESOLVED}. Name a folder that saq-qat train has written."
         )
-    checkpoint = newest_checkpoint(run / "checkpoints" / name)
-    if checkpoint is None:
-        return None
-    kinds = [stage.kind for stage in load_recipe(recipe).train.stages]
+
+
+def _standing(run: Path, name: CheckpointName, checkpoint: Checkpoint) -> Standing:
+    kinds = [stage.kind for stage in load_recipe(run / RESOLVED).train.stages]
     stage = checkpoint.position.stage
     judged = _judged(checkpoint)
     return Standing(

@@ -8,7 +8,9 @@ from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
 from saq_qat_runtime.bundle.result_files import sync_folder, write_synced
 
-__all__ = ["locked", "sync_folder", "write_synced", "write_whole"]
+__all__ = ["LOCK_FILE", "is_locked", "locked", "sync_folder", "write_synced", "write_whole"]
+
+LOCK_FILE = ".lock"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -34,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    with (folder / ".lock").open("a") as file:
+    with (folder / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -42,3 +44,19 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is at work in this folder. Wait until it ends, or name another."
             ) from error
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds ``folder`` just now."""
+    import fcntl
+
+    try:
+        file = (folder / LOCK_FILE).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False

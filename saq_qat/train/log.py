@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from saq_qat import __version__
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 
-__all__ = ["RunLog", "clip_levels", "environment", "read_log"]
+__all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
+
+_TAIL_BYTES = 1 << 18
 
 
 class RunLog:
@@ -59,8 +61,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     Older logs hold NaN and Infinity, which are read as None.
     """
+    return _parsed(path.read_text(encoding="utf-8").splitlines())
+
+
+def log_tail(path: Path) -> list[dict[str, Any]]:
+    """The last lines of a log, those within its last 256 KiB, as ``read_log`` gives them."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return _parsed(lines if size <= _TAIL_BYTES else lines[1:])
+
+
+def _parsed(texts: Iterable[str]) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in texts:
         try:
             lines.append(json.loads(text, parse_constant=lambda _: None))
         except ValueError:

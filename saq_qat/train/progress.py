@@ -22,7 +22,7 @@ class Progress:
 
     Attributes:
         stage: kind of the stage; ``stage_number`` of ``stages`` counts from 1, as ``epoch`` and ``batch`` do.
-        step: steps since the start of the run, of ``steps`` in all.
+        step: steps since the start of the run, of ``steps`` in all; this process began behind ``first_step``.
         loss: of the last step, or the epoch's mean.
         top1: of the network as it trains, in percent.
         deploy_top1: of the deploy view, in percent.
@@ -38,6 +38,7 @@ class Progress:
     batches: int
     step: int
     steps: int
+    first_step: int
     loss: float
     images_per_second: float
     top1: float | None = None
@@ -56,8 +57,9 @@ def silent(_progress: Progress) -> None:
 class TrainingResult:
     """End of a training; accuracies in percent, ``deploy_top1`` None for a float network.
 
-    ``best_top1`` is that of the checkpoint ``best``: of the deploy view, or of the float network. For
-    ``waited`` of all ``seconds`` the steps stood still until their batch was there.
+    ``best_top1`` is that of the checkpoint ``best``: of the deploy view, or of the float network. This
+    process made the last ``steps_now`` of all ``steps``. For ``waited`` of all ``seconds`` of the run the
+    steps stood still until their batch was there.
     """
 
     folder: Path
@@ -66,5 +68,6 @@ class TrainingResult:
     deploy_top1: float | None
     best_top1: float
     steps: int
+    steps_now: int
     seconds: float
     waited: float

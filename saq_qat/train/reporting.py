@@ -103,6 +103,7 @@ def _show(
             batches=training.batches_of(stage),
             step=position.step,
             steps=training.steps,
+            first_step=training.first_step,
             loss=loss,
             images_per_second=images_per_second,
             top1=top1,

@@ -22,6 +22,7 @@ from saq_qat.train.checkpoint import Form, Position
 from saq_qat.train.descent import Descent
 from saq_qat.train.determinism import repeatable_kernels, seed_step
 from saq_qat.train.distributed import joined_processes
+from saq_qat.train.ending import logged_end
 from saq_qat.train.evaluate import evaluate_both, evaluate_on
 from saq_qat.train.files import locked
 from saq_qat.train.folder import prepare_folder
@@ -63,6 +64,7 @@ def run_training(
         wanted = recipe.train.teacher
         teacher = None if wanted is None else load_teacher(wanted, images, processes.device)
         training = begin_or_resume(recipe, run_folder, processes, images, teacher, stop, on_progress)
+        context.enter_context(logged_end(training))
         require_statistics(training)
         if training.position == Position():
             _judge_teacher(training)
@@ -248,9 +250,12 @@ def _judge(training: Training) -> bool:
 
 def _finish(training: Training) -> TrainingResult:
     accuracy = training.accuracy
-    seconds = time.monotonic() - training.started
     training.write_log(
-        "end", **accuracy, best=training.best, seconds=round(seconds, 3), waited=round(training.waited, 3)
+        "end",
+        **accuracy,
+        best=training.best,
+        seconds=round(training.seconds, 3),
+        waited=round(training.waited, 3),
     )
     return TrainingResult(
         folder=training.folder,
@@ -259,6 +264,7 @@ def _finish(training: Training) -> TrainingResult:
         deploy_top1=accuracy["deploy_top1"],
         best_top1=training.best or 0.0,
         steps=training.position.step,
-        seconds=seconds,
+        steps_now=training.position.step - training.first_step,
+        seconds=training.seconds,
         waited=training.waited,
     )

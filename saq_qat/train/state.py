@@ -41,7 +41,9 @@ class Training:
         loss_sum: of the epoch so far, for its mean.
         best: top-1 of the checkpoint ``best``, of this stage's epochs alone; None before the first.
         accuracy: what the last evaluation found; None for a loss that is not finite.
-        waited: seconds that this process has waited for batches; ``epoch_waited`` of them in this epoch.
+        first_step: where this process took the run up.
+        seconds_before: that the run took up to there.
+        waited: seconds that the run has waited for batches; ``epoch_waited`` of them in this epoch.
         step_seconds: of a step of this epoch, the mean of those this process made; 0 before its end.
         unloaded: tensors of optimizer and method from the checkpoint, until their stage takes them.
         behind: weights from the checkpoint whose average its model is, until their stage takes them.
@@ -64,6 +66,8 @@ class Training:
     loss_sum: float = 0.0
     best: float | None = None
     accuracy: dict[str, float | None] = field(default_factory=dict)
+    first_step: int = 0
+    seconds_before: float = 0.0
     waited: float = 0.0
     epoch_waited: float = 0.0
     step_seconds: float = 0.0
@@ -75,6 +79,11 @@ class Training:
     def judged(self) -> nn.Module:
         """What is evaluated and shipped: the average of the weights where there is one, or the network."""
         return self.network if self.average is None else self.average.network
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken so far, in all its processes one after the other."""
+        return self.seconds_before + time.monotonic() - self.started
 
     @property
     def batches(self) -> int:
@@ -116,6 +125,9 @@ class Training:
         self.form, self.position = checkpoint.form, checkpoint.position
         self.loss_sum, self.best = progress["loss_sum"], progress["best"]
         self.accuracy = dict(progress["accuracy"])
+        self.first_step = checkpoint.position.step
+        # Checkpoints of older versions do not know.
+        self.seconds_before, self.waited = progress.get("seconds", 0.0), progress.get("waited", 0.0)
         self.unloaded = dict(checkpoint.training)
         self.behind = weights_behind(checkpoint.training)
 
@@ -156,6 +168,8 @@ class Training:
             "best": self.best,
             "accuracy": self.accuracy,
             "log_bytes": self.log.size,
+            "seconds": round(self.seconds, 3),
+            "waited": round(self.waited, 3),
             "teacher": self.teacher.sha256 if self.teacher is not None else None,
         }
         checkpoint = Checkpoint(

@@ -1,12 +1,13 @@
 """Progress that suits its output, whole tables, and the run a user means."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 
 from saq_qat.cli import console
-from saq_qat.cli.console import newest_run, progress, resolve_run, table
+from saq_qat.cli.console import is_quiet, newest_run, progress, quietly, resolve_run, table
 from saq_qat.errors import ArtifactError
 
 
@@ -47,19 +48,72 @@ def test_progress_ends_its_line_when_the_job_fails(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("train: 1 in ")
 
 
-def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+    @property
+    def lines(self) -> list[str]:
+        """What a person saw, one after the other."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue()).replace("\r", "\n").splitlines()
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Stderr is a terminal of eighty columns from now on."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    return terminal
+
+
+def test_on_a_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
     with progress("read") as shown:
         shown.advance(2, note="[loss] 1.5", total=3)
         shown.say("a line [that] stays")
     for part in ("read", "2/3", "[loss] 1.5", "a line [that] stays"):
         assert part in terminal.getvalue()
+
+
+def test_a_note_that_is_too_long_is_cut_and_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with progress("train", 123456, 12345) as shown:
+        shown.advance(note="quantized 12/300 loss 1.234 12345 images/s and many other things to know")
+    last = terminal.lines[-1]
+    assert all(len(line) <= 80 for line in terminal.lines)
+    assert last.startswith("train  12346/123456 0:00:0") and "quantized 12/300 loss 1.234" in last
+
+
+def test_a_job_without_a_total_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with progress("verify") as shown:
+        shown.advance(note="3/8 codes of 16 images")
+    assert re.fullmatch(r"verify\s+0:00:0\d\s+3/8 codes of 16 images\s*", terminal.lines[-1])
+
+
+def test_the_time_left_is_of_the_steps_this_process_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 5.0, 20.0, 20.0, 30.0])
+    monkeypatch.setattr("saq_qat.cli.console.time.monotonic", lambda: next(clock))
+    with progress("train", 1000, done=900) as shown:
+        shown.advance()
+        shown.advance(19)
+        monkeypatch.undo()
+        shown.advance(80)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: 920/1000 in 20.0 s, 80 s left"
+    assert lines[-1].startswith("train: 1000/1000 in ") and "left" not in lines[-1]
+
+
+def test_who_wants_it_quiet_sees_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    with quietly(True), progress("train", 3) as shown:
+        shown.advance(3, note="loss 1.5")
+        shown.say("a line")
+        assert is_quiet()
+    assert terminal.getvalue() == "" and not is_quiet()
 
 
 def test_a_table_outside_a_terminal_cuts_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,3 +170,51 @@ def test_eval_tells_of_classes_and_writes_the_answer_to_each_image(
         assert 100 * np.mean(own == answers.labels) == pytest.approx(found[form]["top1"])
     assert [each["name"] for each in found["classes"]] == [str(digit) for digit in range(10)]
     assert sum(each["images"] for each in found["classes"]) == 40
+
+
+def test_json_is_one_document_and_the_file_that_was_written(
+    saq_qat: SaqQat, run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    assert saq_qat("export", str(own), "--code-images", "1") == 0
+    capsys.readouterr()
+    for command, file in (("verify", "verify.json"), ("eval", "eval.json")):
+        assert saq_qat(command, str(own), "--json", "--quiet") == 0
+        shown = capsys.readouterr()
+        assert shown.out == (own / "report" / file).read_text() and shown.err == ""
+
+
+def test_check_prints_its_findings_as_one_document(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:
+    assert saq_qat("check", str(recipe), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] and [layer["name"] for layer in found["plan"]["layers"]] == [
+        "conv1",
+        "conv2",
+        "fc",
+    ]
+    assert {"ORT006"} <= {finding["rule"] for finding in found["findings"]}
+    assert found["planned_integers"] == ["planned as integer: 3/3 for onnxruntime"]
+    assert saq_qat("check", str(recipe), "quant.grid=paper", "--json") == 2
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert not found["passed"] and "error" in {finding["level"] for finding in found["findings"]}
+    assert "stop it from being deployed" in shown.err
+    stages = "train.stages=[{kind: float, epochs: 1, lr: 0.1}]"
+    assert saq_qat("check", str(recipe), "quant=null", stages, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["plan"], found["findings"], found["passed"]) == (None, [], True)
+
+
+def test_check_of_a_graph_prints_one_document(
+    saq_qat: SaqQat, run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert saq_qat("export", str(run), "--code-images", "1", "--output", str(tmp_path / "bundle")) == 0
+    capsys.readouterr()
+    file = tmp_path / "bundle" / "model.onnx"
+    code = saq_qat("check", str(file), "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["file"] == str(file) and found["passed"] == (code == 0)
+    assert set(found["targets"]) == {"tensorrt", "onnxruntime"}
+    assert found["targets"]["onnxruntime"]["notes"] == [
+        f"{file}: 0 of 3 integer products exceed the pair bound for target onnxruntime."
+    ]

@@ -1,11 +1,15 @@
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from pytest import CaptureFixture, MonkeyPatch
 
+from saq_qat.cli.console import quietly
 from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.train import train
 from saq_qat.errors import ArtifactError, RecipeError
+from saq_qat.train.stop import TrainingStoppedError
 from tests.train.small_recipe import SMALL_RECIPE
 
 AS_WRITTEN = f"# as written{SMALL_RECIPE}"
@@ -46,6 +50,36 @@ def test_resuming_finds_the_run_by_folder_by_recipe_or_takes_the_newest(
         train(argument, resume=True)
         assert f"run {run}" in capsys.readouterr().out
     assert list(Path("runs", "small").iterdir()) == [run]
+
+
+def test_a_run_that_goes_on_counts_from_where_it_was_left(
+    recipe: Path, capsys: CaptureFixture[str], monkeypatch: MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saq_qat.cli.console.LINE_SECONDS", 0.0)
+
+    def stop(_state: object) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ""
+
+    with pytest.raises(TrainingStoppedError), MonkeyPatch.context() as stopping:
+        stopping.setattr("saq_qat.cli.train._note", stop)
+        train(recipe, ["train.stages.0.epochs=2"])
+    capsys.readouterr()
+    train(resume=True)
+    shown = capsys.readouterr()
+    assert "goes on behind step 1 of 4\n" in shown.out
+    assert shown.err.splitlines()[0].startswith("train: 2/4 in ")
+    assert shown.err.splitlines()[-1].startswith("train: 4/4 in ")
+    assert "after 4 steps (3 of them now) in " in shown.out
+
+
+def test_quiet_shows_results_alone(recipe: Path, capsys: CaptureFixture[str]) -> None:
+    with quietly(True):
+        train(recipe)
+        evaluate_run()
+    shown = capsys.readouterr()
+    assert shown.err == "" and shown.out.startswith("top-1 ")
+    assert "epoch 1/1" not in shown.out and "fake-quant" in shown.out
 
 
 def test_steps_are_shown_before_anything_is_logged(recipe: Path, capsys: CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Proves one exported network on a recipe's images: the whole proof, and how much of it runs as integers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from saq_qat_export.proof.predictions import (
     agreement_comparisons,
     engine_comparison,
 )
+from saq_qat_export.proof.steps import OnImages, OnStep, Steps
 from saq_qat_export.proof.teacher import Teacher
 from saq_qat_export.proof.tensorrt import tensorrt_comparisons
 from saq_qat_runtime.backend import Backend
@@ -72,18 +73,20 @@ class Proof:
         return all(comparison.passed for comparison in self.comparisons if comparison.hard)
 
 
-def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = lambda _: None) -> Proof:
+def prove(lowered: Lowered, size: ProofSize, on_step: OnStep = lambda _: None) -> Proof:
     """Run the proof with ONNX Runtime as the engine, on a run's own images and thresholds.
 
     Args:
-        on_step: told in words what is being compared.
+        on_step: told in words what is being compared, the how-manieth comparison that is of how many, and
+            how long the images still take.
     """
+    steps = Steps(on_step, _steps_of(lowered))
     view, graph, images = lowered.view, lowered.graph, lowered.restored.images
-    comparisons = prove_integers(lowered, size.code_images, on_step)
+    comparisons = prove_integers(lowered, size.code_images, steps)
     backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
-    on_step("predictions of fake-quant network, deploy view and engine")
+    steps("predictions of fake-quant network, deploy view and engine")
     agreement = agree(
-        lowered.network, view, _classifier(backend), _batches(images, size.top1_images, _TOP1_BATCH)
+        lowered.network, view, _classifier(backend), _counted(images, size.top1_images, steps.images)
     )
     comparisons += agreement_comparisons(agreement, lowered.restored.recipe.deploy.thresholds)
     counts = {}
@@ -91,8 +94,8 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
         counts["onnxruntime"] = backend.integer_count()
     if lowered.openvino is not None:
         engine = OpenVinoBackend(lowered.openvino.content)
-        on_step("predictions of OpenVINO")
-        comparisons.append(prove_engine(lowered, "OpenVINO", _classifier(engine), size))
+        steps("predictions of OpenVINO")
+        comparisons.append(prove_engine(lowered, "OpenVINO", _classifier(engine), size, steps.images))
         counts["openvino"] = engine.integer_count()
     comparisons += [_kernel_comparison(lowered.plan, target, count) for target, count in counts.items()]
     return Proof(tuple(comparisons), agreement, next(iter(counts.values()), None))
@@ -101,7 +104,7 @@ def prove(lowered: Lowered, size: ProofSize, on_step: Callable[[str], None] = la
 def prove_integers(
     lowered: Lowered,
     code_images: int,
-    on_step: Callable[[str], None] = lambda _: None,
+    on_step: OnStep = lambda _: None,
     *,
     adversarial_images: int = _ADVERSARIAL_IMAGES,
     brief: bool = False,
@@ -143,7 +146,13 @@ def prove_integers(
     return comparisons
 
 
-def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSize) -> Comparison:
+def prove_engine(
+    lowered: Lowered,
+    name: str,
+    engine: Classifier,
+    size: ProofSize,
+    on_images: OnImages = lambda _done, _total: None,
+) -> Comparison:
     """Predictions of another engine beside those of ONNX Runtime: of OpenVINO, or of TensorRT on its GPU.
 
     Args:
@@ -152,7 +161,7 @@ def prove_engine(lowered: Lowered, name: str, engine: Classifier, size: ProofSiz
     graph = lowered.graph
     backend = OnnxRuntimeBackend(graph.content, exact_pairs=bool(graph.over_pair_bound))
     reference = _classifier(backend)
-    batches = _batches(lowered.restored.images, size.top1_images, _TOP1_BATCH)
+    batches = _counted(lowered.restored.images, size.top1_images, on_images)
     thresholds = lowered.restored.recipe.deploy.thresholds
     return engine_comparison(name, engine, reference, batches, thresholds)
 
@@ -171,6 +180,22 @@ def _classifier(backend: Backend) -> Classifier:
 
 def _batches(images: ImageData, limit: int | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return val_batches(sample_validation(images, limit), batch_size=size)
+
+
+def _counted(images: ImageData, limit: int | None, on_images: OnImages) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches to classify, each told of when the next is asked for."""
+    total = len(images.val) if limit is None else min(limit, len(images.val))
+    done = 0
+    for batch, labels in _batches(images, limit, _TOP1_BATCH):
+        yield batch, labels
+        done += len(labels)
+        on_images(done, total)
+
+
+def _steps_of(lowered: Lowered) -> int:
+    """How many comparisons ``prove`` tells of."""
+    with_openvino = 2 if lowered.openvino is not None else 0
+    return 4 + ("onnxruntime" in lowered.targets) + (lowered.tensorrt is not None) + with_openvino
 
 
 def _kernel_comparison(plan: Plan, target: str, kernels: IntegerCount) -> Comparison:

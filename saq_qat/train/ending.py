@@ -1,0 +1,35 @@
+"""How a training ended, in its log: the last line of every run that was not killed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from saq_qat.errors import DivergedError
+from saq_qat.train.state import Training
+from saq_qat.train.stop import TrainingStoppedError
+
+__all__ = ["logged_end"]
+
+
+@contextmanager
+def logged_end(training: Training) -> Iterator[None]:
+    """Log why the training in this context ended before its end: ``stopped``, ``diverged`` or ``failed``.
+
+    The line stands behind the last checkpoint, so that a training that goes on from there drops it.
+    """
+    try:
+        yield
+    except TrainingStoppedError:
+        _log(training, "stopped", "a signal")
+        raise
+    except DivergedError as error:
+        _log(training, "diverged", str(error))
+        raise
+    except Exception as error:
+        _log(training, "failed", str(error) or type(error).__name__)
+        raise
+
+
+def _log(training: Training, event: str, reason: str) -> None:
+    # A full disk, which refuses this line too, is often why a training fails; that is what must be told.
+    with suppress(OSError):
+        training.write_log(event, reason=reason)
