@@ -1,15 +1,14 @@
 """Several runs side by side: figures as rows, runs as columns, and what their recipes say differently."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from saq_qat.bench.record import FLOAT, STATIC_INT8, Timing
-from saq_qat.recipe.flat import flat
 from saq_qat.report.collect import Collected
-from saq_qat.report.headline import deployed_row, first_timing, row_of
+from saq_qat.report.headline import deployed_row, first_timing
+from saq_qat.report.run_comparison import ComparedRow, compare_runs, shown_value
 from saq_qat.report.tables import Table
-from saq_qat.report.text import NOT_MEASURED, megabytes, milliseconds, percent, times
-from saq_qat.report.verdict import integer_products, judge_run
+from saq_qat.report.text import NOT_MEASURED, percent, times
+from saq_qat.report.verdict import judge_run
 
 __all__ = [
     "Outcome",
@@ -62,74 +61,22 @@ def short_names(runs: Sequence[Collected]) -> tuple[str, ...]:
     return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1))
 
 
-Figure = Callable[[Collected], str]
-
-
 def figures(runs: Mapping[str, Collected]) -> Table:
-    """What was measured: a row for each figure, a column for each run."""
-    rows = tuple((label, *(figure(known) for known in runs.values())) for label, figure in _FIGURES.items())
-    return Table(("", *runs), tuple(row for row in rows if set(row[1:]) != {NOT_MEASURED}), (0,))
+    """What was measured: a row for each figure that a run has, a column for each run."""
+    verdicts = ("verdict", *(judge_run(known).status for known in runs.values()))
+    results = compare_runs(tuple(runs.values())).results
+    rows = tuple(_row(each) for each in results if any(value is not None for value in each.values))
+    return Table(("", *runs), (verdicts, *rows), (0,))
 
 
-def _share(known: Collected) -> str:
-    count = integer_products(known)
-    return NOT_MEASURED if count is None else f"{count.integer} of {count.total}"
+def recipe_differences(runs: Mapping[str, Collected]) -> Table | None:
+    """Keys of the resolved recipes that are not the same for all; None if there are none."""
+    rows = tuple(_row(each) for each in compare_runs(tuple(runs.values())).recipe if each.name != "name")
+    return Table(("", *runs), rows, tuple(range(len(runs) + 1))) if rows else None
 
 
-def _flips(known: Collected) -> str:
-    return (
-        NOT_MEASURED
-        if known.proof is None
-        else f"{known.proof.agreement.flips} of {known.proof.agreement.images}"
-    )
-
-
-def _median(known: Collected) -> str:
-    timing = first_timing(known.bench)
-    return (
-        NOT_MEASURED if timing is None else f"{milliseconds(timing.latency.median_ms)} (batch {timing.batch})"
-    )
-
-
-def _beside(candidate: str) -> Figure:
-    def ratio(known: Collected) -> str:
-        timing: Timing | None = first_timing(known.bench)
-        found = None if timing is None else timing.over_float if candidate == FLOAT else timing.over_int8
-        return times(None if found is None else found.median)
-
-    return ratio
-
-
-def _file(known: Collected) -> str:
-    return megabytes(outcome("", known).file_bytes)
-
-
-def _bits(known: Collected) -> str:
-    quant = known.recipe.quant
-    return "full precision" if quant is None else f"W{quant.weight.bits} A{quant.activation.bits}"
-
-
-def _ended(known: Collected, key: str, form: str) -> str:
-    end = next((line for line in reversed(known.log) if line.get("event") == "end"), None)
-    return "not finished" if end is None else format(end[key], form)
-
-
-_FIGURES: Mapping[str, Figure] = {
-    "verdict": lambda known: judge_run(known).status,
-    "bits": _bits,
-    "top-1 %, float": lambda known: percent(row_of(known, "float").top1),
-    "top-1 %, fake-quant": lambda known: percent(row_of(known, "fake-quant").top1),
-    "top-1 %, deployed": lambda known: percent(deployed_row(known).top1),
-    "predictions that flip": _flips,
-    "median ms": _median,
-    "speed beside float32": _beside(FLOAT),
-    "speed beside static int8": _beside(STATIC_INT8),
-    "file": _file,
-    "integer products": _share,
-    "training steps": lambda known: _ended(known, "step", ",d"),
-    "training seconds": lambda known: _ended(known, "seconds", ",.0f"),
-    "seed": lambda known: str(known.recipe.seed),
-}
+def _row(row: ComparedRow) -> tuple[str, ...]:
+    return (row.name.strip(), *map(shown_value, row.values))
 
 
 def differences(runs: Mapping[str, Collected]) -> Table:
@@ -190,22 +137,6 @@ def class_differences(runs: Mapping[str, Collected], most: int) -> Table | None:
 
 def _change(first: float | None, other: float | None) -> float:
     return 0.0 if first is None or other is None else other - first
-
-
-def recipe_differences(runs: Mapping[str, Collected]) -> Table | None:
-    """Keys of the resolved recipes that are not the same for all; None if there are none."""
-    values = [flat(known.recipe.model_dump(mode="json")) for known in runs.values()]
-    keys = [key for key in dict.fromkeys(key for own in values for key in own) if key != "name"]
-    rows = tuple(
-        (key, *(_word(own.get(key, "absent")) for own in values))
-        for key in keys
-        if len({repr(own.get(key, "absent")) for own in values}) > 1
-    )
-    return Table(("", *runs), rows, tuple(range(len(runs) + 1))) if rows else None
-
-
-def _word(value: object) -> str:
-    return "null" if value is None else str(value)
 
 
 def unlike_machines(runs: Mapping[str, Collected]) -> str:

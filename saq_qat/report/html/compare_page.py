@@ -19,6 +19,7 @@ from saq_qat.report.html.data import short_report
 from saq_qat.report.html.page import BYTES
 from saq_qat.report.html.pareto import pareto_charts
 from saq_qat.report.html.render import render
+from saq_qat.report.run_comparison import compare_runs
 
 __all__ = ["comparison_page"]
 
@@ -50,6 +51,7 @@ def comparison_page(runs: Sequence[Collected], limit: int = BYTES) -> str:
         "differences": differences(named),
         "classes": class_differences(named, _CLASSES),
         "recipe": recipe_differences(named),
+        "set_aside": compare_runs(runs).set_aside,
         "unlike": unlike_machines(named),
         "curves": learning_curves({name: known.log for name, known in named.items()}, _POINTS),
         "pareto": pareto_charts(outcomes),
