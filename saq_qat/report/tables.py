@@ -59,8 +59,7 @@ class Table:
     @property
     def is_wide(self) -> bool:
         """Whether a page of 800 pixels has no room for the columns side by side."""
-        pictures = any(isinstance(cell, Histogram) for row in self.rows for cell in row)
-        return pictures or len(self.columns) > _MOST_COLUMNS
+        return len(self.columns) > _MOST_COLUMNS
 
 
 def accuracy_table(known: Collected) -> Table:

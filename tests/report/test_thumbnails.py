@@ -17,7 +17,7 @@ from saq_qat.report.thumbnails import data_uri, flips_of
 NAMES = tuple("abcdefghij")
 
 
-def pixels(uri: str) -> np.ndarray:  # type: ignore[type-arg]  # uint8, of any shape
+def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 

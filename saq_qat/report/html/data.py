@@ -16,11 +16,20 @@ __all__ = ["page_data", "short_report"]
 _LARGEST_MATRIX = 100  # classes; beyond, predictions.csv has the answers
 
 
-def page_data(known: Collected, details: Details, latencies: Sequence[Distribution]) -> dict[str, Any]:
-    """Plain values: the report, and what each picture shows."""
+def page_data(
+    known: Collected, details: Details, latencies: Sequence[Distribution], *, by_layer: bool = True
+) -> dict[str, Any]:
+    """Plain values: the report, and what each picture shows.
+
+    Args:
+        by_layer: with what is known of single layers and tensors.
+    """
+    report = short_report(known)
+    if not by_layer and report["bundle"] is not None:
+        del report["bundle"]["layers"], report["bundle"]["tensors"]
     return {
-        "report": short_report(known),
-        "grids": None if details.grids is None else asdict(details.grids),
+        "report": report,
+        "grids": asdict(details.grids) if details.grids is not None and by_layer else None,
         "mismatches": {} if known.proof is None else dict(mismatches(known.proof.comparisons)),
         "latencies": [
             {

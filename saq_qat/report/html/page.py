@@ -36,15 +36,19 @@ BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of what grows with the network a page shows: pictures, histograms a table, classes, points."""
+    """How much of what grows with the network a page shows: pictures, histograms a table, classes, points.
+
+    ``by_layer``: whether the numbers of every layer are embedded too.
+    """
 
     thumbnails: int
     histograms: int
     classes: int
     points: int
+    by_layer: bool = True
 
 
-_BOUNDS = (Bounds(24, 150, 200, 400), Bounds(12, 60, 100, 200), Bounds(0, 0, 20, 100))
+_BOUNDS = (Bounds(24, 150, 200, 400), Bounds(12, 60, 100, 200), Bounds(0, 0, 20, 100, by_layer=False))
 THUMBNAILS = _BOUNDS[0].thumbnails
 
 
@@ -91,7 +95,7 @@ def _context(known: Collected, details: Details, bounds: Bounds) -> dict[str, An
         "bundle_sha256": known.bundle_sha256,
         "machines": _machines(known),
         "recipe": details.recipe,
-        "data": page_data(known, details, latencies),
+        "data": page_data(known, details, latencies, by_layer=bounds.by_layer),
     }
 
 

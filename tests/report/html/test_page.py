@@ -7,12 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from saq_qat.errors import SaqError
 from saq_qat.report.collect import Collected, collect
 from saq_qat.report.details import Details, details_of
 from saq_qat.report.html.page import BYTES, report_page
+from saq_qat.report.predictions import Predictions
 from saq_qat.report.report_json import report_json
 from tests.report.html.conftest import HOSTILE
 
@@ -175,3 +177,26 @@ def test_mismatches_of_the_proof_stand_beside_their_tensor(known: Collected, det
     assert table is not None
     column = table.columns.index("mismatches")
     assert [row[column] for row in table.rows][:3] == ["0", "7", "0"] and table.bad == (1,)
+
+
+def test_a_network_of_hundreds_of_layers_and_a_thousand_classes_has_a_page(
+    known: Collected, details: Details
+) -> None:
+    assert details.grids is not None and known.manifest is not None
+    names = [f"features.denseblock{i // 40}.layer{i % 40}.conv" for i in range(600)]
+    uses = tuple(dataclasses.replace(details.grids.weights[1], name=name) for name in names)
+    layers = tuple(dataclasses.replace(known.manifest.layers[1], name=name) for name in names)
+    tensors = tuple(dataclasses.replace(known.manifest.tensors[1], name=name) for name in names)
+    classes = tuple(f"n{i:08}, a class with a long name" for i in range(1000))
+    labels = np.arange(50_000) % 1000
+    answers = np.where(np.arange(50_000) % 4, labels, (labels * 7) % 1000)
+    predictions = Predictions(tuple(map(str, range(50_000))), labels, answers, np.roll(answers, 1))
+    manifest = dataclasses.replace(known.manifest, layers=layers, tensors=tensors)
+    large = dataclasses.replace(known, manifest=manifest, log=known.log * 300)
+    grids = dataclasses.replace(details.grids, weights=uses, activations=uses)
+    page = report_page(
+        large, dataclasses.replace(details, grids=grids, predictions=predictions, classes=classes)
+    )
+    assert len(page.encode()) < BYTES
+    shown = words(page)
+    assert all(name in shown for name in names) and "20 of 1000 classes" in shown
