@@ -63,6 +63,8 @@ def details_of(known: Collected, thumbnails: int) -> Details:
 def _classes(known: Collected) -> tuple[str, ...]:
     if known.manifest is not None:
         return known.manifest.labels
+    if known.evaluation is not None:
+        return tuple(each.name for each in known.evaluation.classes)
     if known.checkpoint is None:
         return ()
     checkpoint = newest_checkpoint(known.run / "checkpoints" / known.checkpoint.name)

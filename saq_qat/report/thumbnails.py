@@ -63,6 +63,16 @@ class _Flip:
     after: int
 
 
+@dataclass(frozen=True)
+class _Found:
+    """How many of the first ``images`` validation images flipped, and (the first of) which."""
+
+    total: int
+    images: int
+    source: str
+    listed: Sequence[_Flip]
+
+
 def flips_of(
     known: Collected, predictions: Predictions | None, names: Sequence[str], most: int
 ) -> Flips | None:
@@ -72,21 +82,11 @@ def flips_of(
         names: of the classes.
         most: pictures, at most.
     """
-    if known.proof is not None:
-        found = known.proof.agreement
-        listed = [_Flip(f.index, f"image {f.index}", f.label, f.fake_quant, f.deployed) for f in found.listed]
-        sample = found.images
-        total, source = found.flips, "fake-quant network against ONNX Runtime, by saq-qat verify"
-    elif predictions is not None and predictions.deployed is not None:
-        places = np.flatnonzero(predictions.network != predictions.deployed)
-        columns = predictions.labels, predictions.network, predictions.deployed
-        listed = [_Flip(int(i), predictions.images[i], *(int(c[i]) for c in columns)) for i in places[:most]]
-        total, sample = len(places), len(predictions.images)
-        source = "fake-quant network against its deploy view in PyTorch, by saq-qat eval"
-    else:
+    found = _by_verify(known) or _by_eval(predictions)
+    if found is None:
         return None
-    listed = listed[:most]
-    pictures, missing = _pictures(known, [flip.place for flip in listed], sample)
+    listed = found.listed[:most]
+    pictures, missing = _pictures(known, [flip.place for flip in listed], found.images)
     shown = tuple(
         FlippedImage(
             flip.name,
@@ -97,7 +97,26 @@ def flips_of(
         )
         for flip, picture in zip(listed, pictures, strict=True)
     )
-    return Flips(total, sample, source, shown, missing)
+    return Flips(found.total, found.images, found.source, shown, missing)
+
+
+def _by_verify(known: Collected) -> _Found | None:
+    if known.proof is None:
+        return None
+    found = known.proof.agreement
+    listed = [_Flip(f.index, f"image {f.index}", f.label, f.fake_quant, f.deployed) for f in found.listed]
+    source = "fake-quant network against ONNX Runtime, by saq-qat verify"
+    return _Found(found.flips, found.images, source, listed)
+
+
+def _by_eval(found: Predictions | None) -> _Found | None:
+    if found is None or found.deployed is None:
+        return None
+    columns = found.labels, found.network, found.deployed
+    places = np.flatnonzero(found.network != found.deployed).tolist()
+    listed = [_Flip(place, found.images[place], *(int(c[place]) for c in columns)) for place in places]
+    source = "fake-quant network against its deploy view in PyTorch, by saq-qat eval"
+    return _Found(len(places), len(found.images), source, listed)
 
 
 def _class(names: Sequence[str], index: int) -> str:

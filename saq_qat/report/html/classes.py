@@ -58,32 +58,27 @@ def matrix(found: Predictions, names: Sequence[str], form: str) -> Matrix | None
     if len(names) > LARGEST_MATRIX:
         return None
     answers = found.network if found.deployed is None else found.deployed
-    counts = confusion_matrix(found.labels, answers, len(names))
+    counts = confusion_matrix(found.labels, answers, len(names)).tolist()
     start = 8 + _LETTER * min(_LETTERS, max(map(len, names)))
     size = (_WIDTH - start) / len(names)
-    cells = []
-    for row, own in enumerate(counts.tolist()):
-        for column, count in enumerate(own):
-            if count:
-                title = f"{count} of {sum(own)} images of {names[row]}: {names[column]}"
-                place = (round(start + column * size, 2), round(row * size, 2))
-                cells.append(Cell(*place, count, round(count / sum(own), 3), row == column, title))
+    cells = [
+        _cell(start + column * size, row * size, count, own, names[row], names[column])
+        for row, own in enumerate(counts)
+        for column, count in enumerate(own)
+        if count
+    ]
     centres = tuple(
         (round((index + 0.5) * size, 2), name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…", name)
         for index, name in enumerate(names)
     )
     shown = f"{form} network" if found.deployed is None else "deploy view"
-    bottom = _WIDTH - start
-    return Matrix(
-        _WIDTH,
-        round(bottom + start, 2),
-        round(size, 2),
-        start,
-        round(bottom, 2),
-        tuple(cells),
-        centres,
-        shown,
-    )
+    below = round(_WIDTH - start, 2)
+    return Matrix(_WIDTH, _WIDTH, round(size, 2), start, below, tuple(cells), centres, shown)
+
+
+def _cell(x: float, y: float, count: int, row: Sequence[int], truth: str, answer: str) -> Cell:
+    title = f"{count} of {sum(row)} images of {truth}: {answer}"
+    return Cell(round(x, 2), round(y, 2), count, round(count / sum(row), 3), truth == answer, title)
 
 
 def change_of(row: ClassAccuracy) -> float:

@@ -1,11 +1,14 @@
 """Several runs as one HTML file: curves laid over each other, differences, and who beats whom."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from saq_qat import __version__
 from saq_qat.errors import RecipeError
 from saq_qat.report.collect import Collected
 from saq_qat.report.compare import (
+    Outcome,
     class_differences,
     differences,
     figures,
@@ -43,7 +46,16 @@ def comparison_page(runs: Sequence[Collected], limit: int = BYTES) -> str:
         )
     named = dict(zip(short_names(runs), runs, strict=True))
     outcomes = [outcome(name, known) for name, known in named.items()]
-    values = {
+    values = _context(named, outcomes)
+    page = render("compare.html", values | {"data": {"runs": {n: short_report(k) for n, k in named.items()}}})
+    if len(page.encode()) < limit:
+        return page
+    return render("compare.html", values | {"data": {"runs": [asdict(each) for each in outcomes]}})
+
+
+def _context(named: Mapping[str, Collected], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    runs = tuple(named.values())
+    return {
         "title": f"{len(runs)} runs of saq-qat",
         "runs": [(name, str(known.run)) for name, known in named.items()],
         "version": __version__,
@@ -55,9 +67,4 @@ def comparison_page(runs: Sequence[Collected], limit: int = BYTES) -> str:
         "unlike": unlike_machines(named),
         "curves": learning_curves({name: known.log for name, known in named.items()}, _POINTS),
         "pareto": pareto_charts(outcomes),
-        "data": {"runs": {name: short_report(known) for name, known in named.items()}},
     }
-    page = render("compare.html", values)
-    if len(page.encode()) < limit:
-        return page
-    return render("compare.html", values | {"data": {"runs": [vars(each) for each in outcomes]}})
