@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from saq_qat.report.evaluation import Evaluation
 from saq_qat.report.per_class import ClassAccuracy
-from saq_qat.report.text import NOT_MEASURED, aligned, percent, shortened
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent, shortened
 
 __all__ = ["evaluation_lines"]
 

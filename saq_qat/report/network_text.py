@@ -2,6 +2,7 @@
 
 from saq_qat.report.blocks import block_table
 from saq_qat.report.collect import Collected
+from saq_qat.report.narrow import WIDTH
 from saq_qat_runtime.bundle.records import LayerRecord, TensorRecord
 from saq_qat_runtime.report.text import NOT_MEASURED
 
@@ -16,11 +17,12 @@ def cpu_lines(known: Collected) -> list[str]:
 
 
 def layer_lines(known: Collected, *, fold: bool = True) -> list[str]:
-    """Bits and codes of weights and inputs, and what runs as integer."""
+    """Weights and inputs, each as ``bits: codes``, and what runs as integer."""
     if known.manifest is None:
         return ["no bundle yet"]
-    header = ("layer", "op", "weight bits", "weight codes", "input bits", "input codes", "runs as")
-    return block_table(header, list(map(_layer, known.manifest.layers)), left=(0, 1, 6), fold=fold)
+    header = ("layer", "op", "weights", "inputs", "runs as")
+    rows = list(map(_layer, known.manifest.layers))
+    return block_table(header, rows, left=(0, 1, 4), fold=fold, width=WIDTH)
 
 
 def tensor_lines(known: Collected, *, fold: bool = True) -> list[str]:
@@ -41,10 +43,8 @@ def _layer(layer: LayerRecord) -> tuple[str, ...]:
     return (
         layer.name,
         layer.op,
-        _known(layer.weight_bits),
-        _known(layer.weight_grid),
-        _known(layer.input_bits),
-        _known(layer.input_grid),
+        _grid(layer.weight_bits, layer.weight_grid),
+        _grid(layer.input_bits, layer.input_grid),
         "integer" if layer.integer else f"float: {layer.reason}",
     )
 
@@ -55,5 +55,5 @@ def _tensor(tensor: TensorRecord) -> tuple[str | float, ...]:
     return tensor.name, str(tensor.bits), codes, tensor.dtype, tensor.scale, shift
 
 
-def _known(value: int | str | None) -> str:
-    return NOT_MEASURED if value is None else str(value)
+def _grid(bits: int | None, codes: str | None) -> str:
+    return NOT_MEASURED if bits is None or codes is None else f"{bits}: {codes}"

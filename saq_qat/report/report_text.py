@@ -1,12 +1,16 @@
-"""The report of a run as text: verdict, accuracy, proof, latency, sizes, training, network, warnings."""
+"""The report of a run as text of 80 columns: verdict, accuracy, proof, latency, sizes, training, network."""
 
 from saq_qat.quant.plan.float_operations import WHY_FLOAT
-from saq_qat.report.accuracy import accuracy_rows, flip_interval
+from saq_qat.report.accuracy import flip_interval
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import engine_lines
+from saq_qat.report.narrow import fitted, table_lines
 from saq_qat.report.network_text import cpu_lines, layer_lines, tensor_lines
+from saq_qat.report.tables import Table, accuracy_table, candidate_table, gpu_table, latency_table
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import (
+    Verdict,
+    busy_lines,
     comparisons,
     fix_of,
     integer_products,
@@ -17,14 +21,12 @@ from saq_qat.report.verdict import (
 from saq_qat_export.proof.prove import KERNEL_COMPARISON
 from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.report.bench_text import (
-    candidate_lines,
     describe_machine,
-    latency_tables,
     size_lines,
     speed_verdicts,
 )
-from saq_qat_runtime.report.gpu_text import gpu_lines, gpu_machine_lines
-from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent, section
+from saq_qat_runtime.report.gpu_text import gpu_machine_lines
+from saq_qat_runtime.report.text import section
 
 __all__ = ["report_text"]
 
@@ -32,14 +34,15 @@ _FLIPS_SHOWN = 5
 
 
 def report_text(known: Collected, *, full: bool = False) -> list[str]:
-    """The whole report, line by line; the verdict comes first.
+    """The whole report, line by line, in 80 columns; the verdict comes first.
 
     Args:
         full: list every block of the network, also those that are alike.
     """
     missing = missing_steps(known)
-    return [
-        str(judge_run(known)),
+    lines = [
+        *_verdict(judge_run(known)),
+        "",
         f"{known.recipe.name}, run {known.run}",
         *_subject(known),
         *section("Accuracy", _accuracy(known)),
@@ -50,12 +53,19 @@ def report_text(known: Collected, *, full: bool = False) -> list[str]:
         *_engines(known),
         *section("Size", ["no bundle yet"] if known.manifest is None else size_lines(known.manifest.sizes)),
         *section("Training", training_lines(known)),
-        *section("Layers", [*layer_lines(known, fold=not full), *cpu_lines(known)]),
+        *section("Layers, bits: codes", [*layer_lines(known, fold=not full), *cpu_lines(known)]),
         *section("Activations", tensor_lines(known, fold=not full)),
         *section("Warnings", warnings_of(known)),
         *section("Not measured", missing or ["nothing"]),
         *section("Made by", _made_by(known)),
     ]
+    return fitted(lines)
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    """The verdict with its first reason, then a line for each other one."""
+    first, *others = str(verdict).split("; ")
+    return [first, *(f"  {each}" for each in others)]
 
 
 def _subject(known: Collected) -> list[str]:
@@ -69,18 +79,7 @@ def _subject(known: Collected) -> list[str]:
 
 
 def _accuracy(known: Collected) -> list[str]:
-    rows = [
-        (
-            row.form,
-            percent(row.top1),
-            percent(row.top5),
-            NOT_MEASURED if row.images is None else f"{row.images:,}",
-            NOT_MEASURED if row.flips is None else f"{row.flips:,}",
-            row.source,
-        )
-        for row in accuracy_rows(known)
-    ]
-    lines = aligned(("", "top-1 %", "top-5 %", "images", "flips", ""), rows, left=(0, 5))
+    lines = table_lines(accuracy_table(known))
     if known.proof is None:
         return lines
     found = known.proof.agreement
@@ -99,34 +98,39 @@ def _accuracy(known: Collected) -> list[str]:
 
 
 def _proof(known: Collected) -> list[str]:
-    found = comparisons(known)
+    found, fix = comparisons(known), fix_of(known)
     if not found:
         return ["no bundle was proved yet"]
-    rows = [
+    rows = tuple(
         (
-            "pass" if comparison.passed else "FAIL",
-            "hard" if comparison.hard else "soft",
-            comparison.name,
-            f"{comparison.compared:,}",
-            f"{comparison.mismatches:,}",
-            comparison.detail,
+            "pass" if each.passed else "FAIL",
+            "hard" if each.hard else "soft",
+            f"{each.compared:,}",
+            f"{each.mismatches:,}",
+            f"{each.name}: {each.detail}" if each.detail else each.name,
         )
-        for comparison in found
-    ]
-    fix = fix_of(known)
-    table = aligned(("", "comparison", "compares", "compared", "differ", ""), rows, left=(0, 1, 2, 5))
-    return [*table, *([fix] if fix else [])]
+        for each in found
+    )
+    table = Table(("", "", "compared", "differ", "comparison"), rows, (0, 1, 4))
+    return [*table_lines(table), *([fix] if fix else [])]
 
 
 def _latency(known: Collected) -> list[str]:
-    bench = known.bench
-    if bench is None:
+    bench, candidates = known.bench, candidate_table(known)
+    if bench is None or candidates is None:
         return section("Latency", [f"not measured: saq-qat bench {known.run}"])
+    lines = section("Latency", [*busy_lines(bench), *speed_verdicts(bench)])
+    for batch in bench.batches:
+        title = f"Latency at batch {batch}, {bench.threads} thread(s)"
+        lines += section(title, table_lines(latency_table(known, batch)))
+    if bench.gpu is not None:
+        for batch in dict.fromkeys(timing.batch for timing in bench.gpu.timings):
+            title = f"Latency on the GPU at batch {batch}, {bench.gpu.backend} {bench.gpu.version}"
+            lines += section(title, table_lines(gpu_table(bench.gpu, batch)))
     return [
-        *section("Latency", speed_verdicts(bench)),
-        *latency_tables(bench),
-        *gpu_lines(bench),
-        *section("What ran", candidate_lines(bench)),
+        *lines,
+        *(section("Did not take part", bench.not_run) if bench.not_run else []),
+        *section("What ran", table_lines(candidates)),
         *section("Notes on latency", bench.notes),
     ]
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from saq_qat.bench.record import Timing
 from saq_qat.recipe.flat import flat
 from saq_qat.report.accuracy import accuracy_rows
 from saq_qat.report.collect import Collected
 from saq_qat.report.runs import outline
-from saq_qat.report.text import NOT_MEASURED, aligned, shortened
 from saq_qat.report.verdict import integer_products
+from saq_qat_runtime.bench.record import Timing
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, shortened
 
-__all__ = ["ComparedRow", "RunComparison", "compare_runs", "comparison_lines"]
+__all__ = ["ComparedRow", "RunComparison", "compare_runs", "comparison_lines", "shown_value"]
 
 Value = str | int | float | bool | None
 
@@ -138,7 +138,7 @@ def comparison_lines(comparison: RunComparison) -> Iterator[str]:
     names = max(_NAMES_WIDTH, _WIDTH - len(letters) * (width + 2))
     for title, rows in (("Recipe", comparison.recipe), ("Results", comparison.results)):
         cells = [
-            (_ending(row.name, names), *(shortened(_shown(value), width) for value in row.values))
+            (_ending(row.name, names), *(shortened(shown_value(value), width) for value in row.values))
             for row in rows
         ]
         yield from ("", *(aligned((title, *letters), cells) if cells else [f"{title}: no difference"]))
@@ -155,7 +155,8 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
 
 
-def _shown(value: Value) -> str:
+def shown_value(value: Value) -> str:
+    """A value as people read it: five figures, a dash for None."""
     if value is None:
         return NOT_MEASURED
     if isinstance(value, float):

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from saq_qat.report.runs import RunOutline
-from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, percent, shortened
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, megabytes, percent, shortened
 
 __all__ = ["outline_lines", "runs_lines"]
 

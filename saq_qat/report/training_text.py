@@ -1,12 +1,12 @@
 """The training of a run as a table: each stage with its last epoch, the teacher, the end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from saq_qat.report.collect import Collected
 from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent
 
-__all__ = ["training_lines"]
+__all__ = ["last_behind_best", "training_lines"]
 
 
 def training_lines(known: Collected) -> list[str]:
@@ -25,11 +25,38 @@ def training_lines(known: Collected) -> list[str]:
     return [*teachers, *aligned(header, map(_row, stages)), state]
 
 
+def last_behind_best(log: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence if the checkpoint ``last`` is worse than ``best``, by the epochs of the last stage."""
+    epochs = [line for line in log if line.get("event") == "epoch"]
+    starts = [i for i, line in enumerate(epochs) if not i or _begins_stage(line, epochs[i - 1])]
+    stage = [(line["epoch"], *_score(line)) for line in (epochs[starts[-1] :] if starts else [])]
+    judged = [(epoch, name, score) for epoch, name, score in stage if score is not None]
+    if not judged or stage[-1][2] is None:
+        return []
+    epoch, name, score = judged[-1]
+    best_epoch, _, best = max(judged, key=lambda each: each[2])
+    if score >= best:
+        return []
+    return [
+        f"last is worse than best: {name} {percent(score)} % after epoch {epoch} of the "
+        f"{epochs[-1]['stage']} stage, {percent(best)} % after epoch {best_epoch}"
+    ]
+
+
+def _score(line: Mapping[str, Any]) -> tuple[str, float | None]:
+    deployed: float | None = line.get("deploy_top1")
+    return ("top-1", line.get("top1")) if deployed is None else ("deployed top-1", deployed)
+
+
+def _begins_stage(line: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return bool(line["stage"] != before["stage"] or line["epoch"] <= before["epoch"])
+
+
 def _last_epochs(epochs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last epoch of each stage; a stage begins where the kind changes, or epochs count from 1 again."""
     found: list[dict[str, Any]] = []
     for line in epochs:
-        if found and line["stage"] == found[-1]["stage"] and line["epoch"] > found[-1]["epoch"]:
+        if found and not _begins_stage(line, found[-1]):
             found[-1] = line
         else:
             found.append(line)

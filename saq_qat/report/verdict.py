@@ -6,8 +6,10 @@ from typing import Literal
 
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
+from saq_qat.report.training_text import last_behind_best
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
+from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
 from saq_qat_runtime.bundle.records import ComparisonRecord
 from saq_qat_runtime.bundle.result_files import short_digest
@@ -18,8 +20,10 @@ from saq_qat_runtime.report.text import percent, times
 
 __all__ = [
     "Verdict",
+    "busy_lines",
     "comparisons",
     "fix_of",
+    "int8_was_faster",
     "integer_products",
     "judge_run",
     "missing_steps",
@@ -116,13 +120,37 @@ def warnings_of(known: Collected) -> list[str]:
     skipped = sum(line.get("event") == "skipped" for line in known.log)
     if skipped:
         found.append(f"{skipped} training step(s) were skipped because a gradient was not finite")
+    found += last_behind_best(known.log)
+    if known.bench is not None:
+        found += int8_was_faster(known.bench)
     found.append(
         f"accuracies are those of one training (seed {known.recipe.seed}): small differences may be chance"
     )
     missing = missing_steps(known)
     found += [each.reason for each in known.set_aside if each.reason not in missing]
     found += engine_warnings(known.engines)
-    return found + ([] if known.bench is None else bench_warnings(known.bench))
+    if known.bench is not None:
+        # What holds for the machine comes first: it explains what is said of single candidates.
+        found += sorted(bench_warnings(known.bench), key=lambda warning: ": not steady" in warning)
+    return found
+
+
+def busy_lines(bench: Bench) -> list[str]:
+    """That others used the machine meanwhile, and how much of it they left; empty where it was idle."""
+    cautions = (caution for timing in bench.timings for caution in timing.cautions)
+    found = dict.fromkeys(caution for caution in cautions if caution.startswith("busy machine"))
+    return [f"{caution}: latencies are those of a shared machine" for caution in found]
+
+
+def int8_was_faster(bench: Bench) -> list[str]:
+    """A sentence for each batch size at which ONNX Runtime's own static int8 beats the bundle."""
+    timings = [bench.timing(bench.bundle, batch) for batch in bench.batches]
+    return [
+        f"static int8 on ONNX Runtime was FASTER at batch {timing.batch}: "
+        f"the bundle has {times(timing.over_int8.median)} its speed"
+        for timing in timings
+        if timing is not None and timing.over_int8 is not None and timing.over_int8.median < 1
+    ]
 
 
 def _facts(known: Collected) -> Iterator[str]:
@@ -138,6 +166,7 @@ def _facts(known: Collected) -> Iterator[str]:
     if known.bench is not None:
         timings = [known.bench.timing(known.bench.bundle, batch) for batch in known.bench.batches[:1]]
         yield from (f"batch {timing.batch}: {pace(timing)}" for timing in timings if timing is not None)
+        yield from int8_was_faster(known.bench)[:1]
         yield from gpu_verdicts(known.bench)[:1]
     for engine in (each for each in known.engines if not each.stale):
         yield f"{engine.record.flavour} engine {audit_label(engine.record.audit)}"

@@ -135,3 +135,35 @@ def test_a_bundle_for_tensorrt_on_a_machine_without_a_gpu_exits_with_4_and_the_r
         assert "There is no CUDA driver" in capsys.readouterr().err
     assert saq_qat("report", str(folder)) == 0
     assert "TensorRT engines" in capsys.readouterr().out
+
+
+def test_report_writes_a_page_and_a_card_and_lays_runs_side_by_side(
+    saq_qat: SaqQat, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert saq_qat("report", str(run), "--html", "--output", str(page), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"] == str(run)
+    assert page.read_text().startswith("<!doctype html>")
+    assert (tmp_path / "model_card.md").read_text().startswith("---\nlibrary_name: saq-qat\n")
+    assert saq_qat("report", "--compare", str(run), str(run)) == 0
+    assert str(run / "report" / "compare.html") in capsys.readouterr().out
+    assert "2 runs of saq-qat" in (run / "report" / "compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (("a", "b"), "--compare"),
+        (("a", "--output", "x.html"), "--html"),
+        (("--compare", "a", "b", "--json"), "Drop --json"),
+    ],
+)
+def test_wrong_usage_of_report_exits_with_2(
+    saq_qat: SaqQat, arguments: tuple[str, ...], fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("report", *arguments) == 2
+    assert fix in capsys.readouterr().err
+
+
+def test_a_comparison_of_one_run_exits_with_2(saq_qat: SaqQat, run: Path) -> None:
+    assert saq_qat("report", "--compare", str(run)) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from saq_qat.report.collect import Collected, collect
+from saq_qat.report.report_text import report_text
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.predictions import Agreement, Flip
 from saq_qat_export.proof.prove import Proof, ProofSize
@@ -39,6 +40,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = trained_run(tmp_path_factory.mktemp("runs") / "tiny")
     export_run(run, run / "export", size=ProofSize(4, 40), allow_failed_gate=True)
     return run
+
+
+def words(known: Collected) -> str:
+    """The report as one line, however it was broken into lines of 80 columns."""
+    return " ".join(" ".join(report_text(known)).split())
 
 
 def timing(name: str, batch: int, milliseconds: float) -> Timing:

@@ -20,16 +20,16 @@ from saq_qat.report.verdict import judge_run
 from saq_qat_export.bundle.graph_facts import GraphFacts
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.predictions import FAKE_QUANT_COMPARISON
-from tests.report.conftest import measured, proof
+from tests.report.conftest import measured, proof, words
 
 EPOCH = {
     "stage": "quantized", "form": "quantized", "epoch": 1, "loss": 1.0, "top1": 90.0, "deploy_top1": 87.5
 }  # fmt: skip
 
 
-def test_a_complete_run_passes_with_every_fact_in_the_first_line(complete: Collected) -> None:
+def test_a_complete_run_passes_with_every_fact_before_the_first_empty_line(complete: Collected) -> None:
     text = report_text(complete)
-    first = text[0]
+    first = " ".join(text[: text.index("")])
     for fact in ("PASS", "0 of 1,000 codes", "87.50 %", "1 of 40", "3.00x the speed", "3/3 products"):
         assert fact in first
     assert "nothing" in "".join(text[text.index("Not measured") + 1])
@@ -52,7 +52,7 @@ def test_a_run_without_a_bundle_is_incomplete_and_names_the_next_command(run: Pa
     verdict = judge_run(known)
     assert verdict.status == "INCOMPLETE"
     assert f"saq-qat export {run}" in verdict.reason
-    text = "\n".join(report_text(known))
+    text = words(known)
     assert "not measured: run saq-qat export, then saq-qat verify" in text
     assert f"not measured: saq-qat bench {run}" in text
 
@@ -117,9 +117,50 @@ def test_layers_of_equal_blocks_are_listed_once_unless_asked(complete: Collected
     assert len(layer_lines(known, fold=False)) == 1 + 12 * (1 + len(parts))
 
 
-def test_a_slow_bundle_is_called_slow_in_the_first_line(complete: Collected) -> None:
-    known = dataclasses.replace(complete, bench=measured(60.0))
-    assert "batch 1: SLOWER than float32 on ONNX Runtime: 0.50x its speed" in report_text(known)[0]
+def test_a_slow_bundle_is_called_slow_before_the_first_empty_line(complete: Collected) -> None:
+    text = report_text(dataclasses.replace(complete, bench=measured(60.0)))
+    first = " ".join(text[: text.index("")])
+    assert "batch 1: SLOWER than float32 on ONNX Runtime: 0.50x its speed" in first
+    assert "static int8 on ONNX Runtime was FASTER at batch 1" in first
+
+
+def test_a_bundle_faster_than_static_int8_is_not_said_to_be_slower(complete: Collected) -> None:
+    assert "FASTER" in words(complete)  # 10 ms beside 9 ms
+    assert "FASTER" not in words(dataclasses.replace(complete, bench=measured(8.0)))
+
+
+def test_every_line_fits_80_columns_but_for_words_that_are_longer(complete: Collected) -> None:
+    assert complete.manifest is not None
+    layer = dataclasses.replace(
+        complete.manifest.layers[0], integer=False, reason="its input is a sum that no quantizer reads " * 3
+    )
+    caution = "busy machine: 0.1 of 2 cores free for 1 threads"
+    timings = tuple(dataclasses.replace(each, cautions=(caution,)) for each in measured().timings)
+    known = dataclasses.replace(
+        complete,
+        bench=dataclasses.replace(measured(), timings=timings),
+        manifest=dataclasses.replace(complete.manifest, layers=(layer, *complete.manifest.layers[1:])),
+    )
+    for full in (False, True):
+        long = [line for line in report_text(known, full=full) if len(line) > 80]
+        assert [line for line in long if len(line.split()) > 1] == []
+    latency = report_text(known)[report_text(known).index("Latency") :]
+    assert latency[1].strip().startswith(caution)
+
+
+def test_a_last_checkpoint_that_is_worse_than_the_best_is_told(complete: Collected) -> None:
+    log = [
+        {"event": "epoch", **EPOCH, "epoch": epoch, "deploy_top1": top1}
+        for epoch, top1 in ((1, 88.0), (2, 87.5))
+    ]
+    known = dataclasses.replace(complete, log=tuple(log))
+    assert (
+        "last is worse than best: deployed top-1 87.50 % after epoch 2 of the quantized stage, 88.00 %"
+        in words(known)
+    )
+    assert "last is worse" not in words(dataclasses.replace(complete, log=tuple(log[:1])))
+    longer = ({"event": "epoch", **EPOCH, "stage": "float", "epoch": 9, "deploy_top1": None}, *log[1:])
+    assert "last is worse" not in words(dataclasses.replace(complete, log=longer))
 
 
 def test_json_is_strict_and_holds_every_number(complete: Collected) -> None:
