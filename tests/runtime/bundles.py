@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
+from saq_qat_runtime.bundle.expected import EXPECTED_FILE, Expected
 from saq_qat_runtime.bundle.files import sha256
 from saq_qat_runtime.bundle.manifest import (
     SCHEMA_VERSION,
@@ -37,6 +39,15 @@ DEPLOY = DeployRecord(
 def file_record(path: Path) -> FileRecord:
     content = path.read_bytes()
     return FileRecord(path.name, sha256(content), len(content))
+
+
+def write_expected(folder: Path, logits: NDArray[np.float32]) -> FileRecord:
+    """expected.csv of as many images, whose answers are those of the logits."""
+    count = len(logits)
+    answers = tuple(int(answer) for answer in logits.argmax(axis=1))
+    names = tuple(f"{index}.png" for index in range(count))
+    (folder / EXPECTED_FILE).write_bytes(Expected(names, tuple(range(count)), answers).to_csv())
+    return file_record(folder / EXPECTED_FILE)
 
 
 def build_manifest(model: FileRecord, golden: FileRecord, expected: FileRecord) -> Manifest:

@@ -10,7 +10,7 @@ import pytest
 
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.session import Session
-from tests.runtime.bundles import build_manifest, file_record
+from tests.runtime.bundles import build_manifest, file_record, write_expected
 from tests.runtime.networks import images, quantized_network
 from tests.runtime.serve.client import Address
 
@@ -28,7 +28,8 @@ def write_bundle(folder: Path, content: bytes | None = None) -> Path:
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     logits = session.run(None, {"image": images(4)})[0]
     np.savez(folder / "golden.npz", inputs=images(4), logits=logits)
-    manifest = build_manifest(file_record(folder / "model.onnx"), file_record(folder / "golden.npz"))
+    files = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
+    manifest = build_manifest(*files, write_expected(folder, logits))
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 
