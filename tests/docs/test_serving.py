@@ -126,6 +126,6 @@ def test_every_metric_is_named() -> None:
 def test_the_extra_of_the_text_holds_what_the_server_imports() -> None:
     assert Serving.__module__.startswith("saq_qat_runtime.serve.web")
     project = (ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8")
-    (extra,) = re.findall(r"^serve = (.*)$", project, re.MULTILINE)
+    (extra,) = re.findall(r"^serve = \[(.*?)^\]", project, re.MULTILINE | re.DOTALL)
     for package in ("fastapi", "uvicorn", "prometheus-client", "python-multipart"):
         assert package in extra

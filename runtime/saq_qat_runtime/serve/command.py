@@ -11,7 +11,7 @@ __all__ = ["add_arguments", "run", "serve_bundles"]
 
 _MEBIBYTE = 1024 * 1024
 _DEFAULTS, _BOUNDS = ServeSettings(), Bounds()
-_EXTRA = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "starlette", "multipart")
+_EXTRA = ("fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, run_optional: bool = False) -> None:

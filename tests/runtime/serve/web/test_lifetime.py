@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -61,13 +62,23 @@ class Load:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._send, args=(index,)) for index in range(clients)]
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
+
+    def wait_for(self, answers: int) -> None:
+        """Until so many more were answered."""
+        wanted, end = self.answered + answers, time.monotonic() + 60
+        while self.answered < wanted and not self.lost:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
     def _send(self, index: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._address.port, timeout=30)
@@ -109,27 +120,28 @@ def test_a_stop_under_load_loses_no_request(
     launch: Launch, integer_bundle: Path, integer_session: Session, keep_alive: bool
 ) -> None:
     process, address = launch(integer_bundle, "--drain-seconds", "0.5")
-    load = Load(address, integer_session, keep_alive=keep_alive)
-    time.sleep(1.0)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-    load.stop()
+    with Load(address, integer_session, keep_alive=keep_alive) as load:
+        load.wait_for(30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        end = time.monotonic() + 10
+        while not load.refused and time.monotonic() < end:
+            time.sleep(0.01)
     assert load.lost == []
-    assert load.answered > 20
     assert load.refused > 0
 
 
 def test_while_it_drains_it_is_not_ready_and_still_answers(launch: Launch, integer_bundle: Path) -> None:
-    process, address = launch(integer_bundle, "--drain-seconds", "3")
+    process, address = launch(integer_bundle, "--drain-seconds", "2")
     assert address.ask("GET", "/v2/health/ready").status == 200
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert address.ask("GET", "/v2/health/ready").status == 503
     assert address.ask("GET", "/v2/models/tiny/ready").status == 503
     assert address.ask("GET", "/v2/health/live").status == 200
     reply = address.infer(*binary_request(images(1)))
     assert (reply.status, reply.headers["connection"]) == (200, "close")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_slow_request_in_flight_is_finished(launch: Launch, integer_bundle: Path) -> None:
@@ -143,7 +155,7 @@ def test_a_slow_request_in_flight_is_finished(launch: Launch, integer_bundle: Pa
         time.sleep(1.5)
         connection.sendall(body[-10:])
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_client_that_never_finishes_does_not_keep_it_alive(launch: Launch, integer_bundle: Path) -> None:
@@ -152,7 +164,7 @@ def test_a_client_that_never_finishes_does_not_keep_it_alive(launch: Launch, int
         connection.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
 
 
 def test_models_are_replaced_under_load_without_an_error(
@@ -161,18 +173,17 @@ def test_models_are_replaced_under_load_without_an_error(
     root = tmp_path / "models"
     shutil.copytree(integer_bundle, root / "tiny" / "1")
     process, address = launch(root)
-    load = Load(address, integer_session)
-    for version in range(2, 5):
-        shutil.copytree(integer_bundle, root / "tiny" / str(version))
-        shutil.rmtree(root / "tiny" / str(version - 1))
-        process.send_signal(signal.SIGHUP)
-        end = time.monotonic() + 20
-        while address.ask("GET", "/v2/models/tiny").json["versions"] != [str(version)]:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    load.stop()
+    with Load(address, integer_session) as load:
+        for version in range(2, 5):
+            shutil.copytree(integer_bundle, root / "tiny" / str(version))
+            shutil.rmtree(root / "tiny" / str(version - 1))
+            process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 60
+            while address.ask("GET", "/v2/models/tiny").json["versions"] != [str(version)]:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            load.wait_for(10)
     assert load.lost == []
-    assert load.answered > 20
 
 
 def test_a_reload_that_fails_is_said_and_changes_nothing(
@@ -237,9 +248,8 @@ def test_batches_form_under_load_and_no_answer_depends_on_them(
 
     settings = ServeSettings(threads=1, drain_seconds=0.0, max_batch=4, batch_delay=0.02)
     address = start(integer_bundle, settings)
-    load = Load(address, integer_session, clients=8)
-    time.sleep(1.5)
-    load.stop()
+    with Load(address, integer_session, clients=8) as load:
+        load.wait_for(60)
     assert load.lost == []
     text = address.ask("GET", "/metrics").body.decode()
     counts = {

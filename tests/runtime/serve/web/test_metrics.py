@@ -1,9 +1,11 @@
 """The metrics say what happened, in names that do not grow with what clients send."""
 
+import time
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from saq_qat_runtime.serve.settings import ServeSettings, ShadowSettings
 from tests.runtime.networks import images
 from tests.runtime.serve.client import Address, binary_request
 from tests.runtime.serve.conftest import Start
@@ -36,6 +38,22 @@ def test_requests_batches_and_models_are_counted(start: Start, integer_bundle: P
     (info,) = [labels for name, labels in found if name == "saq_model_info"]
     assert dict(info)["products"] == "integer (3/3 products on integer kernels)"
     assert found["saq_in_flight", ()] == 1  # the one that asks
+
+
+def test_the_shadow_is_measured(start: Start, integer_bundle: Path) -> None:
+    shadow = ShadowSettings(backend="onnxruntime", share=1.0)
+    server = start(integer_bundle, ServeSettings(threads=1, drain_seconds=0.0, shadow=shadow))
+    assert server.infer(*binary_request(images(3))).status == 200
+    tiny = (("model", "tiny"), ("version", "1"))
+    end = time.monotonic() + 20
+    while not (found := samples(server)).get(("saq_shadow_images_total", tiny)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert found["saq_shadow_images_total", tiny] == 3
+    assert found["saq_shadow_flips_total", tiny] == 0
+    assert found["saq_shadow_agreement", tiny] == 1
+    assert found["saq_shadow_largest_difference", tiny] == 0
+    assert found["saq_shadow_seconds_count", tiny] == found["saq_shadow_primary_seconds_count", tiny] == 1
 
 
 def test_names_from_clients_make_no_new_lines(start: Start, integer_bundle: Path) -> None:
