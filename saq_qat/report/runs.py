@@ -60,12 +60,7 @@ def outline(run: Path) -> RunOutline:
     lines = log_tail(log) if log.is_file() else []
     last: dict[str, Any] = lines[-1] if lines else {}
     epochs = [line for line in lines if "epoch" in line]
-    trouble: str | None = None
-    checkpoint: Standing | None = None
-    try:
-        checkpoint = glance(run)
-    except SaqError as error:
-        trouble = str(error)
+    checkpoint, trouble = _checkpoint(run)
     state = _state(run, last)
     return RunOutline(
         run=str(run),
@@ -79,6 +74,14 @@ def outline(run: Path) -> RunOutline:
         bytes=sum(sizes_of(run).values()),
         trouble=trouble,
     )
+
+
+def _checkpoint(run: Path) -> tuple[Standing | None, str | None]:
+    """The checkpoint that commands take, and why it cannot be read."""
+    try:
+        return glance(run), None
+    except SaqError as error:
+        return None, str(error)
 
 
 def _state(run: Path, last: dict[str, Any]) -> RunState:

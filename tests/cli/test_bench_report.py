@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from saq_qat.train.discard import check_deletable
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
 from saq_qat_runtime.bundle.manifest import Manifest
@@ -36,6 +37,22 @@ def test_bench_writes_what_report_then_shows(
     assert shown.startswith("INCOMPLETE: ")
     assert "Latency at batch 2" in shown
     assert (run / "report" / "report.txt").read_text() in shown
+
+
+def test_bench_says_which_step_it_is_at_and_how_long_measuring_takes(
+    saq_qat: SaqQat, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("saq_qat.cli.console.LINE_SECONDS", 0.0)
+    both = ("--seconds", "0.02", "--batch", "1", "--batch", "2")
+    assert saq_qat("bench", str(run), "--no-baselines", *both) == 0
+    told = [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told[1:5] == [
+        "bench: 1/4 loading the bundle, at least 2 s left",
+        "bench: 2/4 top-1 of the engines on 40 images, at least 2 s left",
+        "bench: 3/4 latency at batch 1, at least 2 s left",
+        "bench: 4/4 latency at batch 2, at least 1 s left",
+    ]
+    check_deletable(run)  # nothing that bench and report write counts as a user's
 
 
 def test_report_prints_the_json_it_writes(

@@ -11,6 +11,7 @@ import pytest
 
 from saq_qat.report.predictions import read_predictions
 from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
+from saq_qat.train.discard import check_deletable
 from saq_qat_runtime.bundle.files import file_sha256
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.session import Session
@@ -182,6 +183,7 @@ def test_json_is_one_document_and_the_file_that_was_written(
         assert saq_qat(command, str(own), "--json", "--quiet") == 0
         shown = capsys.readouterr()
         assert shown.out == (own / "report" / file).read_text() and shown.err == ""
+    check_deletable(own)  # nothing that commands write into a run counts as a user's
 
 
 def test_check_prints_its_findings_as_one_document(saq_qat: SaqQat, recipe: Path, capsys: Captured) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.report.networks import trained_run
+
+ROOT = Path(__file__).parents[2]
+SECTION = (ROOT / "README.md").read_text("utf-8").split("## Keep order among runs\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^saq-qat (.*?) *#", SECTION, re.MULTILINE)
 
 SaqQat = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -85,3 +91,16 @@ def test_without_runs_there_is_nothing_to_list(
     monkeypatch.chdir(tmp_path)
     assert saq_qat("runs") == 0
     assert capsys.readouterr().out.startswith("no run in runs/")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_run_as_they_stand_there(saq_qat: SaqQat, run: Path, command: str) -> None:
+    arguments = [str(run) if word == "RUN" else word for word in shlex.split(command)]
+    if "delete" in arguments:
+        assert saq_qat(*arguments) == 2  # there is nobody to answer its question
+        arguments.append("--yes")
+    assert saq_qat(*arguments) == 0
+
+
+def test_every_command_of_the_section_is_tried() -> None:
+    assert len(COMMANDS) == SECTION.count("\nsaq-qat ") == 5
