@@ -24,6 +24,7 @@ from saq_qat.recipe.schema.recipe import Recipe
 from saq_qat.recipe.schema.teacher import Teacher
 from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
 from saq_qat.recipe.schema.train import (
+    CalibrationStage,
     DeployStage,
     DescentStage,
     Ema,
@@ -40,6 +41,7 @@ __all__ = [
     "AdamW",
     "BatchRange",
     "Bits",
+    "CalibrationStage",
     "Cifar",
     "Cpu",
     "Data",

@@ -14,6 +14,8 @@ from saq_qat.recipe.schema.train import Train
 
 __all__ = ["Recipe"]
 
+_QUANTIZING = ("calibration", "quantized", "deploy")
+
 
 class Recipe(Section):
     """Everything a run of saq-qat is made of."""
@@ -34,7 +36,7 @@ class Recipe(Section):
     deploy: Deploy = Field(default=Deploy(), description="Where and how to deploy.")
 
     def broken_rules(self) -> Iterator[BrokenRule]:
-        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind in ("quantized", "deploy")]
+        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind in _QUANTIZING]
         if self.quant is None and quantizing:
             kind = self.train.stages[quantizing[0]].kind
             yield (
