@@ -30,7 +30,9 @@ class Recipe(Section):
         default=0, ge=0, lt=2**63, description="Seed of initial weights, data order and augmentation."
     )
     model: Model = Field(description="The network.")
-    data: Data = Field(description="The images: digits, cifar10, cifar100, imagefolder or synthetic.")
+    data: Data = Field(
+        description="The images: digits, cifar10, cifar100, imagefolder, parquet or synthetic."
+    )
     quant: Quant | None = Field(default=None, description="How to quantize; null trains in full precision.")
     train: Train = Field(description="How to train.")
     deploy: Deploy = Field(default=Deploy(), description="Where and how to deploy.")
