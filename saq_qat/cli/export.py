@@ -26,10 +26,18 @@ def export(
         bool,
         typer.Option("--trt/--no-trt", help="Write the graph for TensorRT and build its engine."),
     ] = False,
+    float32: Annotated[
+        bool,
+        typer.Option("--float", help="Write the float32 network as one ONNX file, and no bundle."),
+    ] = False,
     flavour: Annotated[Literal["auto", "tensorrt", "tensorrt-rtx"], FLAVOUR] = "auto",
     timing_cache: Annotated[Path | None, TIMING_CACHE] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the bundle; RUN/export if left out.")
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder of the bundle, RUN/export if left out; the file of --float, else RUN/float.onnx.",
+        ),
     ] = None,
     checkpoint: Annotated[
         Literal["last", "best"] | None,
@@ -47,6 +55,10 @@ def export(
 
     With --trt, a TensorRT engine as well. Exit code 4 if no TensorRT library can build one here; the bundle
     is written all the same.
+
+    With --float: of a run in full precision the network itself; of a quantized one the network with its
+    quantizers taken out, its weights clipped and not rounded, and BatchNorm's statistics estimated again.
+    That is the float32 of bench; its accuracy is not that of a float training.
     """
     from saq_qat_export.proof.prove import ProofSize
     from saq_qat_export.run import export_run
@@ -54,6 +66,11 @@ def export(
     if not onnx:
         raise RecipeError("export writes ONNX bundles; engines are built from them. Drop --no-onnx.")
     folder = resolve_run(run)
+    if float32:
+        if trt:
+            raise RecipeError("--float writes a float32 graph alone, and --trt an int8 engine. Name one.")
+        _export_float(folder, output or folder / "float.onnx", checkpoint, top1_images or None)
+        return
     bundle = output or folder / "export"
     with progress("export") as shown:
         shown.say(f"export {folder}")
@@ -72,6 +89,23 @@ def export(
         _build_engine(bundle, settings, flavour, timing_cache, allow_failed_gate=allow_failed_gate)
     elif "tensorrt" in exported.manifest.models:
         typer.echo(f"no engine: build it where it will run, with: saq-qat build {bundle}")
+
+
+def _export_float(
+    run: Path, path: Path, checkpoint: Literal["last", "best"] | None, images: int | None
+) -> None:
+    from saq_qat.bench.float_file import export_float
+
+    with progress("export") as shown:
+        shown.say(f"export {run}")
+        shown.advance(note="exporting to ONNX and comparing with PyTorch")
+        found = export_float(run, path, checkpoint=checkpoint, images=images)
+    typer.echo(str(found.choice))
+    typer.echo(
+        f"float32: {found.network}; top-1 {found.top1:.2f} % on {found.images:,} images, logits within "
+        f"{found.largest_difference:.1e} of PyTorch's"
+    )
+    typer.echo(f"file: {found.path} ({found.bytes / 1e6:.2f} MB)")
 
 
 def _build_engine(

@@ -1,6 +1,7 @@
 """The step for loops of one's own takes the very steps that a recipe takes."""
 
 import copy
+from functools import partial
 from typing import Literal
 
 import pytest
