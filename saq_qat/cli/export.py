@@ -12,9 +12,17 @@ from saq_qat_runtime.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from saq_qat.recipe.schema import TensorRt
+    from saq_qat_export.proof.prove import ProofSize
     from saq_qat_export.run import Exported
 
 __all__ = ["export"]
+
+_OUTPUT = typer.Option(
+    "--output", help="Folder of the bundle, RUN/export if left out; the file of --float, else RUN/float.onnx."
+)
+_CHECKPOINT = typer.Option(
+    "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
+)
 
 
 def export(
@@ -32,19 +40,8 @@ def export(
     ] = False,
     flavour: Annotated[Literal["auto", "tensorrt", "tensorrt-rtx"], FLAVOUR] = "auto",
     timing_cache: Annotated[Path | None, TIMING_CACHE] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            help="Folder of the bundle, RUN/export if left out; the file of --float, else RUN/float.onnx.",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Literal["last", "best"] | None,
-        typer.Option(
-            "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
-        ),
-    ] = None,
+    output: Annotated[Path | None, _OUTPUT] = None,
+    checkpoint: Annotated[Literal["last", "best"] | None, _CHECKPOINT] = None,
     code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 8,
     top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 1000,
     allow_failed_gate: Annotated[
@@ -61,7 +58,6 @@ def export(
     That is the float32 of bench; its accuracy is not that of a float training.
     """
     from saq_qat_export.proof.prove import ProofSize
-    from saq_qat_export.run import export_run
 
     if not onnx:
         raise RecipeError("export writes ONNX bundles; engines are built from them. Drop --no-onnx.")
@@ -72,23 +68,38 @@ def export(
         _export_float(folder, output or folder / "float.onnx", checkpoint, top1_images or None)
         return
     bundle = output or folder / "export"
-    with progress("export") as shown:
-        shown.say(f"export {folder}")
-        exported = export_run(
-            folder,
-            bundle,
-            checkpoint=checkpoint,
-            size=ProofSize(code_images, top1_images or None),
-            tensorrt=trt,
-            allow_failed_gate=allow_failed_gate,
-            on_step=lambda step: shown.advance(note=step),
-        )
+    size = ProofSize(code_images, top1_images or None)
+    exported = _export_bundle(folder, bundle, checkpoint, size, trt=trt, allow_failed_gate=allow_failed_gate)
     _print(exported)
     if trt:
         settings = exported.recipe.deploy.tensorrt
         _build_engine(bundle, settings, flavour, timing_cache, allow_failed_gate=allow_failed_gate)
     elif "tensorrt" in exported.manifest.models:
         typer.echo(f"no engine: build it where it will run, with: saq-qat build {bundle}")
+
+
+def _export_bundle(
+    run: Path,
+    bundle: Path,
+    checkpoint: Literal["last", "best"] | None,
+    size: "ProofSize",
+    *,
+    trt: bool,
+    allow_failed_gate: bool,
+) -> "Exported":
+    from saq_qat_export.run import export_run
+
+    with progress("export") as shown:
+        shown.say(f"export {run}")
+        return export_run(
+            run,
+            bundle,
+            checkpoint=checkpoint,
+            size=size,
+            tensorrt=trt,
+            allow_failed_gate=allow_failed_gate,
+            on_step=lambda step: shown.advance(note=step),
+        )
 
 
 def _export_float(

@@ -14,6 +14,7 @@ from saq_qat.quant.plan.plan import Finding
 from saq_qat.train.choose import CheckpointName, checkpoint_with
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.progress import TrainingResult
+from saq_qat_export.bundle.write import check_destination
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import lower_restored, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize
@@ -117,6 +118,7 @@ def export(
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
         DataError, RecipeError: the images, or a setting.
     """
+    settings = _Settings(tensorrt, size, allow_failed_gate, on_step)
     if isinstance(source, QuantizedNetwork):
         if folder is None or images is None:
             raise RecipeError(
@@ -125,27 +127,46 @@ def export(
             )
         preprocessing = preprocessing_of(source, mean, std, resize)
         own = own_network(source, images, preprocessing, classes=classes, name=name)
-        with own.restored() as restored:
-            on_step("lowering to integers and exporting to ONNX")
-            shipped = export_lowered(
-                lower_restored(restored, tensorrt=tensorrt),
-                Path(folder),
-                size=size or ProofSize(top1_images=None),
-                allow_failed_gate=allow_failed_gate,
-                on_step=on_step,
-            )
-        return Bundle(Path(folder), shipped.manifest, shipped.proof, shipped.findings, own)
+        return _export_own(own, Path(folder), settings)
     run = source.folder if isinstance(source, TrainingResult) else Path(source)
     if images is not None:
         raise RecipeError(f"{run}: a run is proved on the images of its recipe; leave images out.")
+    return _export_run(run, run / "export" if folder is None else Path(folder), checkpoint, settings)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Those that runs and networks of the caller's own share."""
+
+    tensorrt: bool
+    size: ProofSize | None
+    allow_failed_gate: bool
+    on_step: OnStep
+
+
+def _export_own(own: OwnNetwork, folder: Path, settings: _Settings) -> Bundle:
+    check_destination(folder)
+    with own.restored() as restored:
+        settings.on_step("lowering to integers and exporting to ONNX")
+        shipped = export_lowered(
+            lower_restored(restored, tensorrt=settings.tensorrt),
+            folder,
+            size=settings.size or ProofSize(top1_images=None),
+            allow_failed_gate=settings.allow_failed_gate,
+            on_step=settings.on_step,
+        )
+    return Bundle(folder, shipped.manifest, shipped.proof, shipped.findings, own)
+
+
+def _export_run(run: Path, folder: Path, checkpoint: CheckpointName | None, settings: _Settings) -> Bundle:
     exported = export_run(
         run,
-        run / "export" if folder is None else Path(folder),
+        folder,
         checkpoint=checkpoint,
-        size=size,
-        tensorrt=tensorrt,
-        allow_failed_gate=allow_failed_gate,
-        on_step=on_step,
+        size=settings.size,
+        tensorrt=settings.tensorrt,
+        allow_failed_gate=settings.allow_failed_gate,
+        on_step=settings.on_step,
     )
     return Bundle(exported.folder, exported.manifest, exported.proof, exported.findings, run)
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__: list[str] = []
+__all__ = ()
 
 
 class _Room(ModuleType):
