@@ -21,9 +21,18 @@ from saq_qat_export.proof.prove import Proof, ProofSize, prove
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.bundle.manifest import Manifest
 
-__all__ = ["Exported", "export_run"]
+__all__ = ["Exported", "Shipped", "export_lowered", "export_run"]
 
 _GOLDEN_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A bundle that was written: its manifest, its proof, and what the rules of TensorRT say of its graph."""
+
+    manifest: Manifest
+    proof: Proof
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,25 @@ def export_run(
     on_step("lowering to integers and exporting to ONNX")
     choice = choose_checkpoint(run, checkpoint)
     lowered = lower_run(run, choice.taken.name, tensorrt=tensorrt)
+    shipped = export_lowered(lowered, folder, size=size, allow_failed_gate=allow_failed_gate, on_step=on_step)
+    restored = lowered.restored
+    if images is not None:
+        on_step("writing the images of expected.csv")
+        write_images(restored, shipped.proof.agreement, images)
+    return Exported(
+        folder, restored.recipe, choice, restored.form, shipped.manifest, shipped.proof, shipped.findings
+    )
+
+
+def export_lowered(
+    lowered: Lowered,
+    folder: Path,
+    *,
+    size: ProofSize | None = None,
+    allow_failed_gate: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Shipped:
+    """Prove a lowered network and write its bundle into ``folder``; errors as of ``export_run``."""
     _check_pairs(lowered, allow_failed_gate=allow_failed_gate)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)
@@ -85,11 +113,7 @@ def export_run(
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     check_bundle(bundle, lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
-    if images is not None:
-        on_step("writing the images of expected.csv")
-        write_images(lowered.restored, proof.agreement, images)
-    restored = lowered.restored
-    return Exported(folder, restored.recipe, choice, restored.form, bundle.manifest, proof, findings)
+    return Shipped(bundle.manifest, proof, findings)
 
 
 def _check_pairs(lowered: Lowered, *, allow_failed_gate: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import load_recipe
-from saq_qat.recipe.schema import Recipe, StatisticsStage
+from saq_qat.recipe.schema import DescentStage, Recipe
 from saq_qat.recipe.schema.method import Sam, Saq
 from saq_qat.train.choose import choose_checkpoint
 from saq_qat.train.folder import RESOLVED
@@ -64,7 +64,9 @@ def _point(run: Path, recipe: Recipe) -> RadiusPoint:
 
 def _method(recipe: Recipe) -> Any:
     """Of the last stage that moves weights, the deploy stage apart, which seldom has one of its own."""
-    moving = [stage for stage in recipe.train.stages if not isinstance(stage, StatisticsStage)]
+    moving = [stage for stage in recipe.train.stages if isinstance(stage, DescentStage)]
+    if not moving:
+        raise RecipeError(f"{recipe.name}: no stage of this recipe trains, so it has no radius to compare.")
     return next((s for s in reversed(moving) if s.kind != "deploy"), moving[-1]).method
 
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from saq_qat import __version__
 from saq_qat.cli.analyze import analyze
 from saq_qat.cli.bench import bench
 from saq_qat.cli.build import build
@@ -27,6 +26,7 @@ from saq_qat.cli.study import measure, study
 from saq_qat.cli.train import train
 from saq_qat.cli.verify import verify
 from saq_qat.errors import SaqError
+from saq_qat.version import __version__
 from saq_qat_runtime.errors import SessionError
 
 __all__ = ["app", "main"]

@@ -130,13 +130,14 @@ def _note(state: "TrainingProgress") -> str:
 def _epoch_line(state: "TrainingProgress") -> str:
     what = f"of {state.batches} batches" if _at_rest(state) else f"epoch {state.epoch}/{state.epochs}"
     stage = f"stage {state.stage_number}/{state.stages}, " if state.stages > 1 else ""
-    line = f"{stage}{state.stage} {what}: loss {state.loss:.4f}, top-1 {state.top1:.2f} %"
+    loss = "" if state.stage == "calibration" else f"loss {state.loss:.4f}, "
+    line = f"{stage}{state.stage} {what}: {loss}top-1 {state.top1:.2f} %"
     return line if state.deploy_top1 is None else f"{line}, deployed {state.deploy_top1:.2f} %"
 
 
 def _at_rest(state: "TrainingProgress") -> bool:
-    """Whether the stage estimates statistics, which takes batches but no steps."""
-    return state.stage == "statistics"
+    """Whether the stage takes batches but no steps."""
+    return state.stage in ("calibration", "statistics")
 
 
 def _print_result(result: "TrainingResult") -> None:

@@ -20,18 +20,9 @@ def untrained(recipe: "Recipe") -> "tuple[nn.Module, ImageData]":
     Raises:
         SaqError: images, weights or a package are not there, or the network does not take these images.
     """
-    from saq_qat.data.open import open_data
-    from saq_qat.models.build import build_model
-    from saq_qat.models.probe import check_takes_images
-    from saq_qat.train.log_copies import check_log_copies
-    from saq_qat.train.statistics import check_statistics
+    from saq_qat.train.beginning import beginning
 
-    images = open_data(recipe.data, recipe.seed)
-    model = build_model(recipe.model, len(images.classes))
-    check_takes_images(model, recipe.data.image_size, len(images.classes), recipe.model.name)
-    check_statistics(recipe, model)
-    check_log_copies(recipe.train.logs)
-    return model, images
+    return beginning(recipe)
 
 
 def deployable(

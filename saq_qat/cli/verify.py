@@ -1,6 +1,6 @@
 """`saq-qat verify`: the whole proof for a run, tensor by tensor."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,8 +11,6 @@ from saq_qat.errors import ArtifactError, GateError
 
 if TYPE_CHECKING:
     from saq_qat.train.choose import Choice
-    from saq_qat_export.proof.comparison import Comparison
-    from saq_qat_export.proof.lowered import Lowered
     from saq_qat_export.proof.prove import Proof, ProofSize
     from saq_qat_runtime.bundle.manifest import Manifest
 
@@ -86,13 +84,9 @@ def _verify(
 ) -> _Verified:
     """Prove the bundle in ``place`` and write the result into the run's report."""
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
-    from saq_qat_export.bundle.expected import expected_comparison
-    from saq_qat_export.bundle.manifest_check import check_manifest
     from saq_qat_export.proof.lowered import lower_run
-    from saq_qat_export.proof.numbers.prove import with_contents
-    from saq_qat_export.proof.prove import prove
     from saq_qat_export.proof.verification import Verification, write_verification
-    from saq_qat_runtime.bundle.expected import read_expected
+    from saq_qat_export.verify import verify_bundle
     from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
     with progress("verify") as shown:
@@ -101,46 +95,18 @@ def _verify(
         asked = checkpoint or checkpoint_with(folder, manifest.checkpoint_sha256)
         choice = choose_checkpoint(folder, asked)
         _check_checkpoint(place, manifest, choice)
-        shown.advance(note="every number of the bundle's graphs, beside the checkpoint's")
-        contents = _check_numbers(place, manifest, folder / "checkpoints" / asked)
-        shown.advance(note="lowering the checkpoint again")
-        lowered = lower_run(folder, asked, tensorrt="tensorrt" in manifest.models)
-        lowered = with_contents(lowered, contents)
-        files = {file.name: (place / file.name).read_bytes() for file in manifest.files()}
-        check_manifest(manifest, files, lowered)
-        proof = prove(lowered, size, lambda step: shown.advance(note=step))
-        shown.advance(note="engines that can run here")
-        engines, absent = _engine_comparisons(place, lowered, size)
-        answers = expected_comparison(read_expected(place, manifest), lowered.restored, proof.agreement)
-        proof = replace(proof, comparisons=(*proof.comparisons, *engines, answers))
+        verified = verify_bundle(
+            place,
+            folder / "checkpoints" / asked,
+            lambda tensorrt: lower_run(folder, asked, tensorrt=tensorrt),
+            size,
+            lambda step: shown.advance(note=step),
+        )
+        restored = verified.lowered.restored
         report = folder / "report" / "verify.json"  # before the text, whose reader may leave early
-        write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
+        write_verification(Verification.of(verified.proof, restored.checkpoint_sha256, digest), report)
         shown.advance(note="done")
-    return _Verified(choice, manifest, proof, lowered.restored.form, absent, report)
-
-
-def _engine_comparisons(
-    bundle: Path, lowered: "Lowered", size: "ProofSize"
-) -> "tuple[list[Comparison], list[str]]":
-    """A comparison for each engine of the bundle that can run on this machine, and why the others cannot."""
-    from saq_qat_export.proof.prove import prove_engine
-    from saq_qat_runtime.errors import BackendUnavailable
-    from saq_qat_runtime.session import Session
-    from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES
-
-    comparisons, absent = [], []
-    for flavour, name in ENGINE_FILES.items():
-        if not (bundle / name).is_file():
-            continue
-        try:
-            session = Session.load(bundle, backend=flavour, allow_failed_gate=True)
-        except BackendUnavailable as error:
-            absent.append(f"{name} was not compared: {error}")
-            continue
-        with session:
-            session.self_test()
-            comparisons.append(prove_engine(lowered, name, session.run, size))
-    return comparisons, absent
+    return _Verified(choice, manifest, verified.proof, restored.form, list(verified.absent), report)
 
 
 def _check_checkpoint(folder: Path, manifest: "Manifest", choice: "Choice") -> None:
@@ -155,24 +121,3 @@ def _check_checkpoint(folder: Path, manifest: "Manifest", choice: "Choice") -> N
         f"{folder}: exported from checkpoint {exported[:12]}..., and checkpoint {taken.name!r} of this run "
         f"is {taken.sha256[:12]}... (SHA-256 of model.safetensors). {fix}"
     )
-
-
-def _check_numbers(folder: Path, manifest: "Manifest", checkpoint: Path) -> dict[str, bytes]:
-    """The bundle's graphs by target, which must state the numbers of the checkpoint, whatever wrote them."""
-    from saq_qat.train.checkpoint import newest_checkpoint
-    from saq_qat_export.proof.numbers.prove import compare_contents, describe_differences
-    from saq_qat_runtime.bundle.files import read_verified
-
-    found = newest_checkpoint(checkpoint)
-    if found is None or found.folder is None:
-        raise ArtifactError(f"{checkpoint}: no such checkpoint; the training has not saved one yet.")
-    models = manifest.models
-    contents = {t: read_verified(folder, m.name, m.sha256, m.bytes) for t, m in models.items()}
-    numbers = compare_contents(contents, found.folder)
-    wrong = [describe_differences(models[t].name, n) for t, n in numbers.items() if n.differences]
-    if wrong:
-        raise GateError(
-            f"{folder}: its numbers are not those of {found.folder}.\n" + "\n".join(wrong) + f"\nThe bundle "
-            f"was made by {manifest.created_by}. Export again, or name the checkpoint it was made from."
-        )
-    return contents

@@ -17,7 +17,7 @@ from saq_qat.data.sources import Arrays, cifar_arrays, digits_arrays, squares, s
 from saq_qat.data.subset import held_out, limited
 from saq_qat.data.transforms import ImageFile
 from saq_qat.errors import RecipeError
-from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Parquet, Synthetic
+from saq_qat.recipe.schema import Cifar, Data, Digits, ImageFolder, Memory, Parquet, Synthetic
 from saq_qat_runtime.bundle.records import Preprocessing
 
 __all__ = ["ImageData", "open_data"]
@@ -61,6 +61,11 @@ def open_data(data: Data, seed: int) -> ImageData:
             return _open_arrays(data, cifar_arrays(data), seed)
         case Synthetic():
             return _open_arrays(data, synthetic_arrays(data), seed)
+        case Memory():
+            raise RecipeError(
+                "data.kind: memory: these images were in the memory of the program that trained the network, "
+                "and are gone with it. Verify there, with saq_qat.verify, or name images that files hold."
+            )
     raise _unread(data)
 
 

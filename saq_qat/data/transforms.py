@@ -128,9 +128,13 @@ def _naming(path: ImageFile) -> Iterator[None]:
 def network_input(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(pixels / 255 - mean) / std in float32 and this order: uint8 [N, H, W, C] -> float32 [N, C, H, W].
 
+    Images of `saq_qat.data.given` are float32 already and only change their layout.
+
     The same bits on every device as the runtime's own: divisors are tensors there, because kernels of a GPU
     would multiply by the reciprocal of a number.
     """
+    if pixels.dtype == torch.float32:  # what a program has made the network's input itself
+        return pixels.permute(0, 3, 1, 2).contiguous()
     device = pixels.device
     mean, std = (
         torch.tensor(n, device=device).view(-1, 1, 1) for n in (preprocessing.mean, preprocessing.std)

@@ -25,7 +25,7 @@ from saq_qat.models.resnet_cifar_option_a import (
 from saq_qat.models.vit import vit_b16, vit_b32, vit_micro, vit_s16, vit_s32
 from saq_qat.recipe.schema import Model
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "plain_network"]
 
 
 def _of_torchvision(name: str) -> Callable[..., nn.Module]:
@@ -71,13 +71,22 @@ def build_model(model: Model, num_classes: int) -> nn.Module:
     if ":" in model.name:
         with _working_folder_importable():
             network = _construct(model, _import_constructor(model.name), num_classes)
-        separate_attention(network)
+        network = plain_network(network)
     else:
-        network = _construct(model, _built_in(model), num_classes)
-    network = _plain(network)
+        network = _plain(_construct(model, _built_in(model), num_classes))
     if model.pretrained is not None:
         load_pretrained(network, Path(model.pretrained), strict=model.pretrained_strict)
     return network
+
+
+def plain_network(network: nn.Module) -> nn.Module:
+    """A network of your own as torch.fx can see it, in float32; changed in place, or what it wraps.
+
+    Raises:
+        RecipeError: part of it is a scripted module.
+    """
+    separate_attention(network)
+    return _plain(network)
 
 
 def _plain(network: nn.Module) -> nn.Module:

@@ -1,7 +1,9 @@
 """Sharpness-aware quantization: the two-pass step and efficient training (paper Eq. 15 and Algorithm 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,6 @@ from torch import Tensor, nn
 from saq_qat.optim.exchange import distributed, share_gradients
 from saq_qat.optim.gradients import GradientSum, along_vertical, cosine, flat_norm, vertical_component
 from saq_qat.optim.passes import (
-    MicroBatch,
     Objective,
     Snapshot,
     random_state,
@@ -22,12 +23,20 @@ from saq_qat.optim.perturbation import Ball, find_epsilon, opened, perturbed
 from saq_qat.optim.update import StepResult, Update
 from saq_qat.recipe.schema import Saq
 
-__all__ = ["SaqStep"]
+__all__ = ["Pass", "SaqDescent", "SaqStep"]
 
 _VERTICAL = "g_v/"
 
 
-class SaqStep:
+class Pass(Protocol):
+    """A forward and a backward pass over one micro-batch, whoever makes them."""
+
+    def __call__(self, inputs: Sequence[Tensor], *, in_float32: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The loss, 0-dim and detached, and its gradients; as ``Objective.gradients``."""
+        ...
+
+
+class SaqDescent:
     """One SAQ step: g at Q(w), epsilon from it, g_s at Q(w) + epsilon on the same batch, an update with both.
 
     With efficient training, g_s is computed at steps 0, tau, 2 tau, ... and its direction vertical to g is
@@ -36,17 +45,21 @@ class SaqStep:
     Several processes share gradients, never epsilons. Without efficient training only the second pass
     exchanges them, and since g_s is then added to g where it stands, one exchange carries both: ||g|| and
     the cosine stay unknown. With it, both passes exchange, so that g_v is the same everywhere.
+
+    Args:
+        precision: of the passes; in ``bfloat16`` epsilon goes through a product of its own.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        network: nn.Module,
+        precision: Literal["float32", "bfloat16"],
         parameters: Mapping[str, nn.Parameter],
         update: Update,
         ball: Ball,
         method: Saq,
     ) -> None:
-        self._objective = objective
+        self._precision = precision
         self._names = list(parameters)
         self._parameters = list(parameters.values())
         self._update = update
@@ -55,33 +68,42 @@ class SaqStep:
         self._further = [places[id(parameter)] for parameter in ball.parameters]
         self._method = method
         self._apart = method.efficient is not None or not distributed()
-        self._buffers = Snapshot(list(objective.network.buffers()))
-        self._statistics = Snapshot(running_statistics(objective.network))
+        self._buffers = Snapshot(list(network.buffers()))
+        self._statistics = Snapshot(running_statistics(network))
         self._t = 0
         self._g_v: list[Tensor] | None = None
 
-    def step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with undone_unless_kept(self._buffers, images.device) as keep:
-            result = self._step(images, labels)
+    def step(self, passes: Callable[[], Sequence[Pass]]) -> StepResult:
+        """Train on a batch, whose micro-batches ``passes`` gives, one pass for each.
+
+        Raises:
+            DivergedError: too many steps in a row were skipped, because a number was not finite.
+        """
+        with undone_unless_kept(self._buffers, self._device) as keep:
+            result = self._step(passes)
             if result.finite:  # else the next step does what this one should have done
                 keep()
                 self._t += 1
         return result
 
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+    @property
+    def _device(self) -> torch.device:
+        return self._parameters[0].device
+
+    def _step(self, passes: Callable[[], Sequence[Pass]]) -> StepResult:
         self._update.begin()
+        parts = passes()
         if self._method.objective == "vql":
-            return self._one_pass(images, labels, None)
+            return self._one_pass(parts, None)
         if self._second_pass_is_due():
-            return self._two_passes(images, labels)
-        return self._one_pass(images, labels, self._g_v)
+            return self._two_passes(parts)
+        return self._one_pass(parts, self._g_v)
 
     def _second_pass_is_due(self) -> bool:
         efficient = self._method.efficient
         return efficient is None or self._t % efficient.tau == 0 or self._g_v is None
 
-    def _two_passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        parts = self._objective.micro_batches(images, labels)
+    def _two_passes(self, parts: Sequence[Pass]) -> StepResult:
         sum_g = GradientSum()
         add_up = not self._apart and self._method.objective in ("sum", "mean")
         sum_g_s = sum_g if add_up else GradientSum()
@@ -109,12 +131,12 @@ class SaqStep:
         self._g_v = g_v if result.finite else self._g_v
         return result
 
-    def _both_gradients(self, part: MicroBatch, sum_g: GradientSum, sum_g_s: GradientSum) -> Tensor:
+    def _both_gradients(self, part: Pass, sum_g: GradientSum, sum_g_s: GradientSum) -> Tensor:
         """Both passes over one micro-batch: loss, perturbed loss and ||epsilon||, shape (3,)."""
-        objective, ball, method = self._objective, self._ball, self._method
-        device, state = part.images.device, random_state(part.images.device)
+        ball, method = self._ball, self._method
+        device, state = self._device, random_state(self._device)
         with opened(ball) as slots:
-            loss, found = objective.gradients(part, [*self._parameters, *slots])
+            loss, found = part([*self._parameters, *slots])
             g, of_slots = found[: len(self._parameters)], found[len(self._parameters) :]
             epsilon = find_epsilon(ball, of_slots, [g[index] for index in self._further], method.rho)
             sum_g.add(g)
@@ -124,20 +146,19 @@ class SaqStep:
                 nullcontext() if method.second_pass_statistics else statistics_put_back(self._statistics)
             )
             in_float32 = bool(ball.parameters)  # they have no product of their own to go through
-            apart = objective.precision == "bfloat16" and not in_float32
+            apart = self._precision == "bfloat16" and not in_float32
             with perturbed(ball, epsilon, apart=apart), statistics:
-                perturbed_loss, g_s = objective.gradients(part, self._parameters, in_float32=in_float32)
+                perturbed_loss, g_s = part(self._parameters, in_float32=in_float32)
             sum_g_s.add(g_s)
         return torch.stack([loss, perturbed_loss, epsilon.norm])
 
-    def _one_pass(self, images: Tensor, labels: Tensor, g_v: list[Tensor] | None) -> StepResult:
+    def _one_pass(self, parts: Sequence[Pass], g_v: list[Tensor] | None) -> StepResult:
         """g alone, with g_s = g + beta ||g|| g_v / ||g_v|| in place of a second pass if ``g_v`` is given."""
-        parts = self._objective.micro_batches(images, labels)
         sum_g = GradientSum()
         losses = []
         for part in parts:
             with opened(self._ball):
-                loss, g = self._objective.gradients(part, self._parameters)
+                loss, g = part(self._parameters)
             sum_g.add(g)
             losses.append(loss)
         g = sum_g.mean(len(parts))
@@ -178,3 +199,32 @@ class SaqStep:
             if known
             else None
         )
+
+
+class SaqStep:
+    """``SaqDescent`` on images and labels, by the passes of an objective."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        parameters: Mapping[str, nn.Parameter],
+        update: Update,
+        ball: Ball,
+        method: Saq,
+    ) -> None:
+        self._objective = objective
+        self._descent = SaqDescent(objective.network, objective.precision, parameters, update, ball, method)
+
+    def step(self, images: Tensor, labels: Tensor) -> StepResult:
+        return self._descent.step(lambda: self._passes(images, labels))
+
+    def _passes(self, images: Tensor, labels: Tensor) -> list[Pass]:
+        parts = self._objective.micro_batches(images, labels)
+        return [partial(self._objective.gradients, part) for part in parts]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of ``SaqDescent``."""
+        return self._descent.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._descent.load_state_dict(state)

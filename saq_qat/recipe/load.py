@@ -1,23 +1,24 @@
 """From the YAML a user wrote to a checked recipe, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from saq_qat import __version__
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.describe import describe
 from saq_qat.recipe.overrides import apply_overrides
-from saq_qat.recipe.schema import Recipe
+from saq_qat.recipe.schema import Recipe, Section
 from saq_qat.recipe.yaml_tree import Tree, Value, read_yaml
+from saq_qat.version import __version__
 
-__all__ = ["as_tuples", "dump_recipe", "load_recipe", "parse_recipe", "read_text"]
+__all__ = ["as_tuples", "dump_recipe", "load_recipe", "parse_recipe", "parse_section", "read_text"]
 
 VERSION = 1
+_Section = TypeVar("_Section", bound=Section)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -57,6 +58,18 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(as_tuples(tree.value))
     except ValidationError as error:
         raise RecipeError("\n".join(describe(error, tree))) from None
+
+
+def parse_section(section: type[_Section], values: Mapping[str, Any], name: str) -> _Section:
+    """A section of a recipe, of values that a program gives; messages call them ``name``.
+
+    Raises:
+        RecipeError: as :func:`load_recipe`.
+    """
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        raise RecipeError("\n".join(describe(error, Tree(None, {(): name}), section))) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -1,11 +1,11 @@
 """A Markdown card for model hubs: what the bundle is, how accurate and how fast, and what that means."""
 
-from saq_qat import __version__
 from saq_qat.report.accuracy import accuracy_rows
 from saq_qat.report.collect import Collected
 from saq_qat.report.headline import deployed_row, facts
 from saq_qat.report.html.render import render
 from saq_qat.report.verdict import judge_run, warnings_of
+from saq_qat.version import __version__
 
 __all__ = ["model_card"]
 

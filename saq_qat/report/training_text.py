@@ -66,7 +66,7 @@ def _last_epochs(epochs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
     return (
         line["stage"],
-        "-" if line["stage"] == "statistics" else str(line["epoch"]),
+        "-" if line["stage"] in ("calibration", "statistics") else str(line["epoch"]),
         NOT_MEASURED if line["loss"] is None else f"{line['loss']:.4f}",
         percent(line.get("top1")),
         percent(line.get("top5")),

@@ -21,7 +21,7 @@ from saq_qat.optim.build import build_optimizer, build_step, set_learning_rate
 from saq_qat.optim.compilation import missing_compiler
 from saq_qat.optim.passes import Objective
 from saq_qat.optim.update import TrainingStep
-from saq_qat.recipe.schema import EfficientTraining, Plain, Recipe, Saq, StatisticsStage
+from saq_qat.recipe.schema import DescentStage, EfficientTraining, Plain, Recipe, Saq
 from saq_qat.train.determinism import repeatable_kernels
 from saq_qat.train.forms import next_form
 from saq_qat.train.memory import held_bytes, peak_bytes
@@ -155,7 +155,7 @@ def measure_training_cost(
 
 
 def _method_of(recipe: Recipe) -> Saq:
-    stages = [stage for stage in recipe.train.stages if not isinstance(stage, StatisticsStage)]
+    stages = [stage for stage in recipe.train.stages if isinstance(stage, DescentStage)]
     return next((s.method for s in stages if isinstance(s.method, Saq)), Saq(kind="saq", rho=0.3))
 
 

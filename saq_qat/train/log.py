@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from saq_qat import __version__
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.train.log_copies import LogCopy
+from saq_qat.version import __version__
 
 __all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
 

@@ -23,7 +23,7 @@ class Progress:
     Attributes:
         stage: kind of the stage; ``stage_number`` of ``stages`` counts from 1, as ``epoch`` and ``batch`` do.
         step: steps since the start of the run, of ``steps`` in all; this process began behind ``first_step``.
-        loss: of the last step, or the epoch's mean.
+        loss: of the last step, or the epoch's mean; not a number for a calibration, which computes none.
         top1: of the network as it trains, in percent.
         deploy_top1: of the deploy view, in percent.
         teacher: the recipe's, if it has one; None in a run that goes on.

@@ -1,7 +1,9 @@
 """Lines of log.jsonl and progress of a training in its loop."""
 
+import math
+
 from saq_qat.optim.update import StepResult
-from saq_qat.recipe.schema import DescentStage, Stage, StatisticsStage
+from saq_qat.recipe.schema import CalibrationStage, DescentStage, Stage, StatisticsStage
 from saq_qat.train.log import clip_levels
 from saq_qat.train.progress import Progress
 from saq_qat.train.state import Training
@@ -59,7 +61,7 @@ def report_batch(
 def report_epoch(training: Training, stage: Stage) -> None:
     """Show and log what the evaluation after an epoch found, with the clip levels."""
     batches = training.batches_of(stage)
-    loss = training.loss_sum / batches
+    loss = math.nan if isinstance(stage, CalibrationStage) else training.loss_sum / batches
     training.write_log(
         "epoch",
         stage=stage.kind,
@@ -98,7 +100,7 @@ def _show(
             stage_number=position.stage + 1,
             stages=len(training.recipe.train.stages),
             epoch=position.epoch + 1,
-            epochs=1 if isinstance(stage, StatisticsStage) else stage.epochs,
+            epochs=stage.epochs if isinstance(stage, DescentStage) else 1,
             batch=batch,
             batches=training.batches_of(stage),
             step=position.step,

@@ -17,7 +17,7 @@ from saq_qat.errors import DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
 from saq_qat.optim.update import StepResult
 from saq_qat.quant.network import WeightsTooLargeError
-from saq_qat.recipe.schema import DescentStage, Recipe, Stage, StatisticsStage
+from saq_qat.recipe.schema import CalibrationStage, DescentStage, Recipe, Stage
 from saq_qat.train.checkpoint import Form, Position
 from saq_qat.train.descent import Descent
 from saq_qat.train.determinism import repeatable_kernels, seed_step
@@ -97,10 +97,13 @@ def _run_stage(training: Training) -> None:
     if (training.position.epoch, training.position.batch) == (0, 0):
         # What ships ends the last stage: no epoch of an earlier one may stand in its way.
         training.best = None
-    if not isinstance(stage, StatisticsStage):
+    if isinstance(stage, DescentStage):
         _descend(training, stage)
     elif training.position.epoch == 0:
-        estimate_statistics(training, stage)
+        if isinstance(stage, CalibrationStage):
+            _enter_form(training, "quantized")
+        else:
+            estimate_statistics(training, stage)
         _close_epoch(training, stage, {})
     training.move(stage=training.position.stage + 1, epoch=0)
 
@@ -226,7 +229,7 @@ def _close_epoch(training: Training, stage: Stage, tensors: dict[str, Tensor]) -
 def _is_judged(training: Training, stage: Stage) -> bool:
     """Whether the epoch that ends is one to judge; what an earlier one was worth is forgotten if not."""
     done, every = training.position.epoch + 1, training.recipe.train.evaluate_epochs
-    judged = isinstance(stage, StatisticsStage) or done % every == 0 or done == stage.epochs
+    judged = not isinstance(stage, DescentStage) or done % every == 0 or done == stage.epochs
     if not judged:
         training.accuracy = dict.fromkeys(training.accuracy)
     return judged

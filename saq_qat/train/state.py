@@ -16,7 +16,7 @@ from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.models.build import build_model
 from saq_qat.models.probe import CHANNELS, check_takes_images
 from saq_qat.quant.plan.plan import Plan
-from saq_qat.recipe.schema import Recipe, Stage, StatisticsStage
+from saq_qat.recipe.schema import CalibrationStage, DescentStage, Recipe, Stage, StatisticsStage
 from saq_qat.train.average import WeightAverage, behind_average, weights_behind
 from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
 from saq_qat.train.distributed import Processes
@@ -99,21 +99,23 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run; statistics stages make none."""
+        """Optimizer steps of the whole run; calibration and statistics stages make none."""
         stages = self.recipe.train.stages
-        return sum(s.epochs for s in stages if not isinstance(s, StatisticsStage)) * self.batches
+        return sum(s.epochs for s in stages if isinstance(s, DescentStage)) * self.batches
 
     @property
     def epochs_before(self) -> int:
         """Epochs of the stages before this one: no two epochs of a run see the same order of images."""
         before = self.recipe.train.stages[: self.position.stage]
         return sum(
-            -(-stage.batches // self.batches) if isinstance(stage, StatisticsStage) else stage.epochs
+            stage.epochs if isinstance(stage, DescentStage) else -(-self.batches_of(stage) // self.batches)
             for stage in before
         )
 
     def batches_of(self, stage: Stage) -> int:
-        """Batches of an epoch of ``stage``; a statistics stage is one epoch."""
+        """Batches of an epoch of ``stage``; a calibration or statistics stage is one epoch."""
+        if isinstance(stage, CalibrationStage):
+            return 0 if self.recipe.quant is None else self.recipe.quant.calibration_batches
         return stage.batches if isinstance(stage, StatisticsStage) else self.batches
 
     def move(self, **changes: int) -> None:

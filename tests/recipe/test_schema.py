@@ -1,16 +1,19 @@
 """Rules between fields that are each right by themselves, with the place of the field to mend."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from saq_qat.errors import RecipeError
-from saq_qat.recipe.load import parse_recipe
-from saq_qat.recipe.schema import DeployStage, Plain, Recipe, Sgd
+from saq_qat.recipe.load import dump_recipe, parse_recipe
+from saq_qat.recipe.schema import CalibrationStage, DeployStage, Plain, Recipe, Sgd
 
 FLOAT = "{kind: float, epochs: 1, lr: 1}"
 QUANTIZED = "{kind: quantized, epochs: 1, lr: 1}"
 DEPLOY = "{kind: deploy, epochs: 1, lr: 1}"
 STATISTICS = "{kind: statistics, batches: 10}"
+CALIBRATION = "{kind: calibration}"
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,7 @@ STATISTICS = "{kind: statistics, batches: 10}"
         ([f"train.stages=[{DEPLOY}, {DEPLOY}]"], "train.stages.1: there can be only one deploy stage"),
         (
             [f"train.stages=[{STATISTICS}, {QUANTIZED}]"],
-            "train.stages.0: a statistics stage needs a float or",
+            "train.stages.0: a statistics stage needs a float, calibration or",
         ),
         ([f"train.stages=[{DEPLOY}, {STATISTICS}]"], "train.stages.1: a statistics stage cannot follow"),
         (
@@ -46,7 +49,15 @@ STATISTICS = "{kind: statistics, batches: 10}"
             ["train.teacher={run: a, label_weight: 0}", "train.label_smoothing=0.1"],
             "train.label_smoothing: smooths labels that teacher.label_weight = 0 leaves out",
         ),
-        (["train.stages=[]"], "train.stages: must have at least 1 item(s)"),
+        (["quant=null", "train.stages=[]"], "train.stages.0: a calibration stage needs the section quant"),
+        (
+            [f"train.stages=[{QUANTIZED}, {CALIBRATION}]"],
+            "train.stages.1: a calibration stage cannot follow a quantized stage",
+        ),
+        (
+            [f"train.stages=[{DEPLOY}, {CALIBRATION}]"],
+            "train.stages.1: a calibration stage cannot follow a deploy stage",
+        ),
         (["quant=null"], "train.stages.1: a quantized stage needs the section quant"),
         (["quant=null", f"train.stages=[{DEPLOY}]"], "train.stages.0: a deploy stage needs"),
         ([f"train.stages=[{FLOAT}]"], "quant: nothing is quantized, because no stage is"),
@@ -110,10 +121,22 @@ def test_broken_rules_of_different_sections_come_together(text: str) -> None:
         ["train.stages.1.method.efficient={}", "train.stages.1.method.objective=mean"],
         ["quant.activation.kind=lsq", "quant.activation.offset=bounded"],
         ["quant=null", f"train.stages=[{FLOAT}]"],
+        [f"train.stages=[{FLOAT}, {CALIBRATION}, {STATISTICS}, {DEPLOY}]"],
+        [f"train.stages=[{CALIBRATION}, {QUANTIZED}]"],
     ],
 )
 def test_what_the_rules_allow_is_accepted(text: str, overrides: list[str]) -> None:
     parse_recipe(text, "r", overrides)
+
+
+def test_no_stages_are_one_calibration_stage_which_needs_no_optimizer(text: str) -> None:
+    without = re.sub(r"  optimizer:\n(    .*\n)+", "", text)
+    assert "optimizer" not in without
+    recipe = parse_recipe(without, "r", ["train.stages=[]"])
+    assert recipe.train.stages == (CalibrationStage(kind="calibration"),)
+    assert parse_recipe(dump_recipe(recipe), "dumped") == recipe
+    with pytest.raises(RecipeError, match=r"train\.optimizer: a stage that trains needs an optimizer"):
+        parse_recipe(without, "r")
 
 
 def test_rules_hold_for_recipes_made_in_python() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from saq_qat import __version__
 from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
+from saq_qat.version import __version__
 from saq_qat_export.bundle.expected import expected_answers
 from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
 from saq_qat_export.bundle.records import (

@@ -16,7 +16,7 @@ from saq_qat.train.restore import Restored, restore
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_graph, export_onnx, export_tensorrt
 from saq_qat_export.proof.tensorrt import TensorRtGraphs
 
-__all__ = ["Lowered", "lower_run"]
+__all__ = ["Lowered", "lower_restored", "lower_run"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,14 @@ def lower_run(
         ArtifactError: the run is in full precision, or cannot be restored.
         LegalityError: TensorRT cannot run what was trained.
     """
-    restored = restore(run, checkpoint, images)
+    return lower_restored(restore(run, checkpoint, images), tensorrt=tensorrt)
+
+
+def lower_restored(restored: Restored, *, tensorrt: bool = False) -> Lowered:
+    """Lower a restored network for its targets; arguments and errors as of ``lower_run``."""
     if restored.plan is None or not isinstance(restored.network, fx.GraphModule):
         raise ArtifactError(
-            f"{run}: export needs a quantized network, and this run was trained in full precision. "
+            f"{restored.run}: export needs a quantized network, and this run was trained in full precision. "
             "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
             "weights."
         )

@@ -12,7 +12,7 @@ from saq_qat.analysis.study.schema import Study, set_by_the_study
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import load_recipe
-from saq_qat.recipe.schema import Recipe, Sam, Saq, StatisticsStage
+from saq_qat.recipe.schema import DescentStage, Recipe, Sam, Saq
 
 __all__ = ["Kind", "ResolvedArm", "comparison_kind", "image_passes", "passes_per_step", "resolve_arms"]
 
@@ -199,7 +199,7 @@ def image_passes(recipe: Recipe) -> float:
     return math.fsum(
         stage.epochs * passes_per_step(stage.method)
         for stage in recipe.train.stages
-        if not isinstance(stage, StatisticsStage)
+        if isinstance(stage, DescentStage)
     )
 
 
@@ -226,7 +226,7 @@ def _cost_differs(one: Recipe, other: Recipe) -> list[str]:
 
 
 def _epochs(recipe: Recipe) -> int:
-    return sum(s.epochs for s in recipe.train.stages if not isinstance(s, StatisticsStage))
+    return sum(s.epochs for s in recipe.train.stages if isinstance(s, DescentStage))
 
 
 def _equal(one: float, other: float) -> bool:

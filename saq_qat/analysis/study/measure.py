@@ -23,7 +23,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
 from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.quant.numerics.layers import quant_layers
-from saq_qat.recipe.schema import DescentStage, Recipe, StatisticsStage
+from saq_qat.recipe.schema import DescentStage, Recipe
 from saq_qat.train.log import read_log
 from saq_qat.train.restore import Restored, restore
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, export_onnx
@@ -133,7 +133,9 @@ def _curvature(network: nn.Module, train: ImageData, images: int | None) -> Curv
 
 def _step_cost(recipe: Recipe, run: Path) -> StepCost:
     """Of the last stage that moves weights and is no deploy stage, or of the deploy stage alone."""
-    moving: list[DescentStage] = [s for s in recipe.train.stages if not isinstance(s, StatisticsStage)]
+    moving = [s for s in recipe.train.stages if isinstance(s, DescentStage)]
+    if not moving:
+        return StepCost(0.0, None)
     stage = next((s for s in reversed(moving) if s.kind != "deploy"), moving[-1])
     log = run / "log.jsonl"
     epochs = [line for line in (read_log(log) if log.is_file() else ()) if line.get("event") == "epoch"]

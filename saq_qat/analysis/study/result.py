@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from saq_qat import __version__
 from saq_qat.analysis.study.arms import Kind, ResolvedArm, comparison_kind, image_passes
 from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
 from saq_qat.analysis.study.measure import read_measured
@@ -14,6 +13,7 @@ from saq_qat.analysis.study.schema import Study
 from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
 from saq_qat.errors import ArtifactError
 from saq_qat.train.choose import standing_of
+from saq_qat.version import __version__
 from saq_qat_runtime.bundle.result_files import decode_result, read_result, short_digest, write_result
 
 __all__ = [

@@ -10,6 +10,7 @@ from saq_qat.recipe.schema.data import (
     Data,
     Digits,
     ImageFolder,
+    Memory,
     Parquet,
     RandAugment,
     RandomErasing,
@@ -24,6 +25,7 @@ from saq_qat.recipe.schema.recipe import Recipe
 from saq_qat.recipe.schema.teacher import Teacher
 from saq_qat.recipe.schema.tensorrt import BatchRange, TensorRt
 from saq_qat.recipe.schema.train import (
+    CalibrationStage,
     DeployStage,
     DescentStage,
     Ema,
@@ -41,6 +43,7 @@ __all__ = [
     "AdamW",
     "BatchRange",
     "Bits",
+    "CalibrationStage",
     "Cifar",
     "Cpu",
     "Data",
@@ -53,6 +56,7 @@ __all__ = [
     "FloatStage",
     "ImageFolder",
     "LogCopyName",
+    "Memory",
     "Mixing",
     "Model",
     "OnnxRuntime",

@@ -7,7 +7,17 @@ from pydantic import Field
 
 from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section
 
-__all__ = ["Cifar", "Data", "Digits", "ImageFolder", "Parquet", "RandAugment", "RandomErasing", "Synthetic"]
+__all__ = [
+    "Cifar",
+    "Data",
+    "Digits",
+    "ImageFolder",
+    "Memory",
+    "Parquet",
+    "RandAugment",
+    "RandomErasing",
+    "Synthetic",
+]
 
 
 class RandAugment(Section):
@@ -164,4 +174,12 @@ class Synthetic(_Images):
     val_size: Count = Field(default=64, description="Number of validation images.")
 
 
-Data = Annotated[Digits | Cifar | ImageFolder | Parquet | Synthetic, Field(discriminator="kind")]
+class Memory(_Images):
+    """Images that a program held in memory: what a bundle says of a network that no recipe trained."""
+
+    kind: Literal["memory"] = Field(
+        description="Images that a program handed to saq_qat.export; no recipe can be trained on them."
+    )
+
+
+Data = Annotated[Digits | Cifar | ImageFolder | Parquet | Synthetic | Memory, Field(discriminator="kind")]

@@ -14,6 +14,8 @@ from saq_qat.recipe.schema.train import Train
 
 __all__ = ["Recipe"]
 
+_QUANTIZING = ("calibration", "quantized", "deploy")
+
 
 class Recipe(Section):
     """Everything a run of saq-qat is made of."""
@@ -28,13 +30,15 @@ class Recipe(Section):
         default=0, ge=0, lt=2**63, description="Seed of initial weights, data order and augmentation."
     )
     model: Model = Field(description="The network.")
-    data: Data = Field(description="The images: digits, cifar10, cifar100, imagefolder or synthetic.")
+    data: Data = Field(
+        description="The images: digits, cifar10, cifar100, imagefolder, parquet or synthetic."
+    )
     quant: Quant | None = Field(default=None, description="How to quantize; null trains in full precision.")
     train: Train = Field(description="How to train.")
     deploy: Deploy = Field(default=Deploy(), description="Where and how to deploy.")
 
     def broken_rules(self) -> Iterator[BrokenRule]:
-        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind in ("quantized", "deploy")]
+        quantizing = [i for i, stage in enumerate(self.train.stages) if stage.kind in _QUANTIZING]
         if self.quant is None and quantizing:
             kind = self.train.stages[quantizing[0]].kind
             yield (

@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, Field
 
 from saq_qat.recipe.schema.base import BrokenRule, Count, Fraction, NonNegative, Positive, Section
 from saq_qat.recipe.schema.method import Plain, Sam, Saq
-from saq_qat.recipe.schema.optimizer import Optimizer
+from saq_qat.recipe.schema.optimizer import Optimizer, Sgd
 from saq_qat.recipe.schema.teacher import Teacher
 
 __all__ = [
+    "CalibrationStage",
     "DeployStage",
     "DescentStage",
     "Ema",
@@ -26,7 +27,7 @@ __all__ = [
 LogCopyName = Literal["csv", "tensorboard"]
 """What can be kept of the log beside log.jsonl."""
 
-_ORDER = ("float", "quantized", "deploy")
+_ORDER = {"float": 0, "calibration": 1, "quantized": 1, "deploy": 2}
 
 _SHORT = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -98,10 +99,26 @@ class StatisticsStage(Section):
     )
 
 
+class CalibrationStage(Section):
+    """Quantization without training: first values of clip levels, BatchNorm's statistics, and no more."""
+
+    kind: Literal["calibration"] = Field(
+        description="Quantize: quant.calibration_batches of training images place every clip level, and give "
+        "BatchNorm its statistics anew. No weight is trained."
+    )
+
+
 DescentStage = FloatStage | QuantizedStage | DeployStage
 """The stages that move weights."""
 
-Stage = Annotated[FloatStage | QuantizedStage | StatisticsStage | DeployStage, Field(discriminator="kind")]
+Stage = Annotated[
+    FloatStage | CalibrationStage | QuantizedStage | StatisticsStage | DeployStage,
+    Field(discriminator="kind"),
+]
+
+
+def _calibrated_alone(stages: object) -> object:
+    return (CalibrationStage(kind="calibration"),) if stages == () else stages
 
 
 class Mixing(Section):
@@ -142,11 +159,13 @@ class Train(Section):
         description="m of m-sharpness: images that share one perturbation; "
         "the whole share of a process if null.",
     )
-    optimizer: Optimizer = Field(description="sgd or adamw.")
-    stages: tuple[Stage, ...] = Field(
-        min_length=1,
+    optimizer: Optimizer = Field(
+        default=Sgd(kind="sgd"), description="sgd or adamw; needed wherever a stage trains."
+    )
+    stages: Annotated[tuple[Stage, ...], BeforeValidator(_calibrated_alone)] = Field(
         description="In this order: float stages, quantized stages, one deploy stage; each optional. "
-        "Statistics stages may follow float and quantized ones.",
+        "A calibration stage quantizes without training; statistics stages may follow any but deploy. "
+        "[] is one calibration stage: the network as it is, quantized.",
     )
     teacher: Teacher | None = Field(
         default=None,
@@ -196,6 +215,8 @@ class Train(Section):
     )
 
     def broken_rules(self) -> Iterator[BrokenRule]:
+        if "optimizer" not in self.model_fields_set and any(isinstance(s, DescentStage) for s in self.stages):
+            yield "optimizer", "a stage that trains needs an optimizer: {kind: sgd} or {kind: adamw}"
         m = self.micro_batch_size
         if m is not None and self.batch_size % m:
             yield "micro_batch_size", f"must divide batch_size = {self.batch_size} (got {m})"
@@ -215,11 +236,13 @@ def _broken_order(stages: tuple[Stage, ...]) -> Iterator[BrokenRule]:
         at = f"stages.{index}"
         if isinstance(stage, StatisticsStage):
             if before is None:
-                yield at, "a statistics stage needs a float or quantized stage before it, to follow up"
+                yield at, "a statistics stage needs a float, calibration or quantized stage before it"
             elif before == "deploy":
                 yield at, "a statistics stage cannot follow a deploy stage, which has no BatchNorm left"
             continue
-        if before is not None and _ORDER.index(stage.kind) < _ORDER.index(before):
+        if stage.kind == "calibration" and before in ("calibration", "quantized"):
+            yield at, f"a calibration stage cannot follow a {before} stage, which has calibrated already"
+        elif before is not None and _ORDER[stage.kind] < _ORDER[before]:
             yield (
                 at,
                 f"a {stage.kind} stage cannot follow a {before} stage; the order is float, quantized, deploy",

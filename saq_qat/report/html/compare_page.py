@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from saq_qat import __version__
 from saq_qat.errors import RecipeError
 from saq_qat.report.collect import Collected
 from saq_qat.report.compare import (
@@ -23,6 +22,7 @@ from saq_qat.report.html.page import BYTES
 from saq_qat.report.html.pareto import pareto_charts
 from saq_qat.report.html.render import render
 from saq_qat.report.run_comparison import compare_runs
+from saq_qat.version import __version__
 
 __all__ = ["comparison_page"]
 

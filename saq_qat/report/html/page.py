@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from saq_qat import __version__
 from saq_qat.errors import SaqError
 from saq_qat.report.collect import Collected
 from saq_qat.report.details import Details
@@ -25,6 +24,7 @@ from saq_qat.report.tables import (
     size_table,
 )
 from saq_qat.report.verdict import fix_of, judge_run, missing_steps, warnings_of
+from saq_qat.version import __version__
 from saq_qat_runtime.report.bench_text import describe_machine, speed_verdicts
 from saq_qat_runtime.report.gpu_text import gpu_machine_lines
 

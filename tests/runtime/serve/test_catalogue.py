@@ -170,7 +170,9 @@ def test_a_bundle_whose_golden_logits_are_others_is_never_ready(root: Path) -> N
     before = Manifest.load(folder)
     with np.load(folder / "golden.npz") as golden:
         np.savez(folder / "golden.npz", inputs=golden["inputs"], logits=golden["logits"] + 1)
-    changed = build_manifest(before.models["onnxruntime"], file_record(folder / "golden.npz"), before.expected)
+    changed = build_manifest(
+        before.models["onnxruntime"], file_record(folder / "golden.npz"), before.expected
+    )
     (folder / "manifest.json").write_text(changed.to_json())
     catalogue = Catalogue(root, load)
     with pytest.raises(SessionError, match="golden logits"):
