@@ -102,8 +102,8 @@ def test_a_missing_key_points_at_its_section_and_says_what_it_is(refuse: Callabl
             "optimizer.kind: must be 'sgd' or 'adamw' (got 'adam'); did you mean 'adamw'?",
         ),
         ("    kind: sgd\n", "", "train.optimizer: needs the key 'kind': 'sgd' or 'adamw'"),
-        ("kind: digits", "kind: 3", "'parquet' or 'synthetic' (got 3)"),
-        ("kind: digits", "kind: [digits]", "'parquet' or 'synthetic' (got a list of 1)"),
+        ("kind: digits", "kind: 3", "'synthetic' or 'memory' (got 3)"),
+        ("kind: digits", "kind: [digits]", "'synthetic' or 'memory' (got a list of 1)"),
         ("rho: 0.1", "rho: 0.1, digits: 1", "train.stages.1.method.digits: unknown key"),
         (
             "{kind: saq, rho: 0.1}",
