@@ -13,7 +13,9 @@ import pytest
 from tests.report.networks import trained_run
 
 ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "README.md").read_text("utf-8").split("## Keep order among runs\n")[1].split("\n## ")[0]
+SECTION = (
+    (ROOT / "docs" / "studies.md").read_text("utf-8").split("## Keep order among runs\n")[1].split("\n## ")[0]
+)
 COMMANDS = re.findall(r"^saq-qat (.*?) *#", SECTION, re.MULTILINE)
 
 SaqQat = Callable[..., int]
