@@ -1,8 +1,14 @@
 """What is promised of a bundle: is it proved, what goes in and out, what must it compute."""
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +22,23 @@ from saq_qat_runtime.errors import ModelError
 __all__ = ["check_gate", "check_interface", "read_golden"]
 
 _LARGEST_GOLDEN = 1 << 28
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile)
+# What zipfile, its decompressors and NumPy raise for damaged files.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def check_gate(folder: Path, manifest: Manifest, allow_failed: bool) -> None:
@@ -46,13 +68,7 @@ def read_golden(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], 
     content = read_verified(folder, file.name, file.sha256, file.bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-            require(
-                size <= _LARGEST_GOLDEN,
-                f"{file.name} unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed.",
-            )
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            inputs, logits = arrays["inputs"], arrays["logits"]
+            inputs, logits = (_array(archive, name) for name in ("inputs", "logits"))
     except _UNREADABLE as error:
         raise ModelError(
             f"{file.name} has no readable 'inputs' and 'logits': {error}. Export again."
@@ -65,3 +81,18 @@ def read_golden(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], 
     found = f"{inputs.dtype} inputs {inputs.shape} and {logits.dtype} logits {logits.shape}"
     require(legal, f"{file.name} holds {found}, which do not fit this model. Export again.")
     return inputs, logits
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz file, unpacked only as far as it may be large."""
+    member = archive.getinfo(f"{name}.npy")
+    size = member.file_size
+    require(size <= _LARGEST_GOLDEN, f"'{name}' unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed.")
+    stream = io.BytesIO(archive.read(member))
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    require(prod(shape) * dtype.itemsize <= size, f"'{name}' says that it is {shape}, and has {size} bytes.")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
