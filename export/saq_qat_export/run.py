@@ -17,6 +17,7 @@ from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
+from saq_qat_export.proof.trained_numbers import check_weights
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.bundle.manifest import Manifest
 
@@ -60,7 +61,8 @@ def export_run(
         tensorrt: write a graph for TensorRT too, although the recipe may not name it.
 
     Raises:
-        ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
+        ArtifactError: the run cannot be lowered, a layer's weights are not finite or nothing but zeros, or
+            ``folder`` holds something that is no bundle.
         LegalityError, GateError: a graph breaks a rule of its target, or a hard comparison failed (a
             threshold of the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
         GateError: manifest, golden samples and files disagree, whatever is allowed; nothing is written.
@@ -69,6 +71,7 @@ def export_run(
     on_step("lowering to integers and exporting to ONNX")
     choice = choose_checkpoint(run, checkpoint)
     lowered = lower_run(run, choice.taken.name, tensorrt=tensorrt)
+    check_weights(lowered.network, run)
     _check_pairs(lowered, allow_failed_gate=allow_failed_gate)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -19,6 +19,7 @@ MOST_THREADS = 1024
 """Of one call: more than machines have cores."""
 
 _ENGINES: "WeakSet[object]" = WeakSet()
+_HANDLERS: list[Callable[[], None]] = []
 
 
 class Backend(Protocol):
@@ -75,14 +76,17 @@ def check_count(name: str, value: object, *, most: int | None = None, fix: str) 
 
 
 def keep_in_children(engine: object) -> None:
-    """Let a forked child end without freeing `engine`: it would wait for threads that only its parent has."""
+    """Let a child that is forked later end without freeing `engine`, and without the exit handlers of the
+    engine's library: both would wait for threads that only its parent has."""
     _ENGINES.add(engine)
+    if not _HANDLERS and hasattr(os, "register_at_fork"):
+        _HANDLERS.append(_keep_all)
+        os.register_at_fork(after_in_child=_keep_all)
 
 
 def _keep_all() -> None:
     for engine in list(_ENGINES):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-
-
-if hasattr(os, "register_at_fork"):  # where there are forks
-    os.register_at_fork(after_in_child=_keep_all)
+    process = ctypes.CDLL(None)
+    if hasattr(process, "on_exit"):  # of glibc: called with the exit status, before all that stood there
+        process.on_exit(process._exit, None)

@@ -139,7 +139,7 @@ class OnnxRuntimeBackend:
 def _unwritten(size: int, error: Exception) -> str:
     return (
         f"The graph that ONNX Runtime makes of the model, some {size:,} bytes, cannot be written to a "
-        f"temporary folder: {one_line(error)} Free some space there, raise the limit on the size of files, or "
+        f"temporary folder: {one_line(error)} Free space there, raise the limit on the size of files, or "
         "name another folder in the environment variable TMPDIR."
     )
 
