@@ -87,12 +87,14 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """An array of an .npz file, unpacked only as far as it may be large."""
     member = archive.getinfo(f"{name}.npy")
     size = member.file_size
-    require(size <= _LARGEST_GOLDEN, f"'{name}' unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed.")
+    if size > _LARGEST_GOLDEN:
+        raise ValueError(f"'{name}' unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed")
     stream = io.BytesIO(archive.read(member))
     version = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(stream)
-    require(prod(shape) * dtype.itemsize <= size, f"'{name}' says that it is {shape}, and has {size} bytes.")
+    if prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"'{name}' says that it is {shape}, and has {size} bytes")
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array

@@ -20,6 +20,7 @@ from saq_qat_runtime.bundle.onnx_tensor import (
     read_tensor,
 )
 from saq_qat_runtime.bundle.protobuf import fields, message_of, messages, number_of, text_of, texts
+from saq_qat_runtime.errors import ModelError
 
 __all__ = [
     "INT8",
@@ -36,7 +37,7 @@ _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_FUNCTIONS = 7, 8, 25
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _GRAPH_PARTS = (_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE)
-_LARGEST_GRAPH = 100_000
+_LARGEST_GRAPH = 50_000
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TYPE_ELEMENT, _TYPE_SHAPE = 1, 2, 1, 1, 2
@@ -93,12 +94,8 @@ def parse_graph(content: bytes) -> ParsedGraph:
     """The graph of a serialized ONNX model, subgraphs left out; raises ModelError if it is none."""
     graph = _only_graph(content)
     parts: dict[int, list[memoryview]] = {}
-    count = 0
-    for number, value in messages(graph):
-        if number in _GRAPH_PARTS:
-            parts.setdefault(number, []).append(value)
-            count += 1
-            require(count <= _LARGEST_GRAPH, f"The model has more than {_LARGEST_GRAPH:,} nodes and tensors.")
+    for number, value in _parts(graph):
+        parts.setdefault(number, []).append(value)
     stored = [read_tensor(value) for value in parts.get(_GRAPH_INITIALIZER, ())]
     nodes = tuple(map(_node, parts.get(_GRAPH_NODE, ())))
     constants = {tensor.name: tensor.element_type for tensor in stored}
@@ -124,7 +121,7 @@ def summarize(content: bytes) -> OnnxSummary:
     operators: Counter[str] = Counter()
     external = False
     while graphs:
-        for number, value in messages(graphs.pop()):
+        for number, value in _parts(graphs.pop()):
             if number == _GRAPH_INITIALIZER:
                 external |= is_external(value)
             elif number == _GRAPH_NODE:
@@ -139,18 +136,27 @@ def summarize(content: bytes) -> OnnxSummary:
 
 
 def _only_graph(content: bytes) -> memoryview:
-    graphs = [value for number, value in messages(memoryview(content)) if number == _MODEL_GRAPH]
-    require(
-        len(graphs) == 1, "The model file is not an ONNX model: it holds no graph. Export the bundle again."
-    )
-    return graphs[0]
+    graph = message_of(memoryview(content), _MODEL_GRAPH)
+    if graph is None:
+        raise ModelError("The model file is not an ONNX model: it holds no graph. Export the bundle again.")
+    return graph
 
 
 def _opset(content: bytes) -> int:
     """The lowest that is named, as a file may name several."""
-    found = [value for number, value in messages(memoryview(content)) if number == _MODEL_OPSETS]
-    own = [value for value in found if text_of(value, _OPSET_DOMAIN) in ("", "ai.onnx")]
+    found = (value for number, value in messages(memoryview(content)) if number == _MODEL_OPSETS)
+    own = (value for value in found if text_of(value, _OPSET_DOMAIN) in ("", "ai.onnx"))
     return min((number_of(value, _OPSET_VERSION) or 0 for value in own), default=0)
+
+
+def _parts(graph: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Nodes and tensors of a graph; raises ModelError if there are more than any network has."""
+    count = 0
+    for number, value in messages(graph):
+        if number in _GRAPH_PARTS:
+            count += 1
+            require(count <= _LARGEST_GRAPH, f"The model has more than {_LARGEST_GRAPH:,} nodes and tensors.")
+            yield number, value
 
 
 def _node(message: memoryview) -> OnnxNode:

@@ -93,7 +93,7 @@ def resize(call: Call) -> Shape:
     require(len(given) == len(axes), f"{len(given)} sizes for {len(axes)} axes.")
     for axis, asked in zip(axes, given, strict=True):
         require(-len(shape) <= axis < len(shape), f"axis {axis} is none of {len(shape)}.")
-        shape[axis] = int(asked) if sizes else _scaled(shape[axis], asked)
+        shape[axis] = _resized(shape[axis], int(asked)) if sizes else _scaled(shape[axis], asked)
     return tuple(shape)
 
 
@@ -169,6 +169,12 @@ def _each(call: Call, name: str, axes: int, default: int) -> Shape:
 def _block(call: Call) -> int:
     require(len(call.shape()) == 4 and call.number("blocksize", 0) > 0, "it has no blocksize.")
     return call.number("blocksize", 0)
+
+
+def _resized(size: int, asked: int) -> int:
+    if size % BATCH == 0 and asked != size:
+        cannot_tell("it resizes the batch")
+    return asked
 
 
 def _scaled(size: int, scale: float) -> int:

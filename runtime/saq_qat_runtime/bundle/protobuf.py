@@ -48,9 +48,14 @@ def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 def message_of(message: memoryview, wanted: int) -> memoryview | None:
     """The one nested message of a field, if it has any; raises ModelError if it has several."""
-    found = [value for field, value in messages(message) if field == wanted]
-    require(len(found) <= 1, f"The model file gives field {wanted} of a message twice. Export it again.")
-    return found[0] if found else None
+    found: memoryview | None = None
+    for field, value in messages(message):
+        if field == wanted:
+            require(
+                found is None, f"The model file gives field {wanted} of a message twice. Export it again."
+            )
+            found = value
+    return found
 
 
 def texts(message: memoryview, wanted: int) -> tuple[str, ...]:
@@ -68,8 +73,11 @@ def text_of(message: memoryview, wanted: int) -> str:
 
 def number_of(message: memoryview, wanted: int) -> int | None:
     """The signed integer of a field, None if it has none."""
-    found = [value for field, value in fields(message) if field == wanted and isinstance(value, int)]
-    return _signed(found[-1]) if found else None
+    found: int | None = None
+    for field, value in fields(message):
+        if field == wanted and isinstance(value, int):
+            found = _signed(value)
+    return found
 
 
 def integers(message: memoryview, wanted: int) -> tuple[int, ...]:
