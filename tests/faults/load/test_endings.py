@@ -1,4 +1,4 @@
-"""How calls, sessions and processes end: Ctrl-C, signals, destructors, forks, threads that are still at it."""
+"""How calls, sessions and processes end: Ctrl-C, signals, destructors, forks, threads that go on."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from saq_qat_runtime.lifetime import Lifetime
 from saq_qat_runtime.session import Session
 from tests.runtime.networks import images
 
-LONGEST = 60
+LONGEST = 300
 
 
 def in_a_process(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -101,7 +101,7 @@ print(caught)
 """
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_closing_ends_after_hundreds_of_interruptions(bundle: Path, count: int) -> None:
     done = in_a_process(INTERRUPTED, str(bundle), str(count))
     assert done.returncode == 0, done.stderr[-2000:]
