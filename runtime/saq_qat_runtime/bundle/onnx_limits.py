@@ -16,7 +16,7 @@ from saq_qat_runtime.bundle.onnx_numbers import numbers_of
 from saq_qat_runtime.bundle.onnx_operators import OPERATORS, checked_shape, element_width
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["LARGEST_MEMORY", "OLDEST_OPSET", "refuse_unsafe"]
+__all__ = ["LARGEST_MEMORY", "OLDEST_OPSET", "refuse_unsafe", "sizes_of"]
 
 OLDEST_OPSET = 18
 """Before it, operators with the names of the list read other inputs and attributes."""
@@ -80,7 +80,12 @@ class _Walk:
     constants: int = 0
 
 
-def _check_memory(graph: ParsedGraph, allowed_constants: int) -> None:
+def sizes_of(graph: ParsedGraph) -> dict[str, TensorFacts]:
+    """Facts of every tensor by name; raises ModelError as `refuse_unsafe` does."""
+    return _check_memory(graph, LARGEST_MEMORY)
+
+
+def _check_memory(graph: ParsedGraph, allowed_constants: int) -> dict[str, TensorFacts]:
     require(
         graph.opset >= OLDEST_OPSET and not graph.sparse,
         f"The model is of opset {graph.opset} or has sparse constants; bundles have opset {OLDEST_OPSET} or "
@@ -101,6 +106,7 @@ def _check_memory(graph: ParsedGraph, allowed_constants: int) -> None:
             known = walk.facts.get(name)
             if known is not None and not known.constant and last_read.get(name, place) <= place:
                 walk.memory.take(_size(known))
+    return walk.facts
 
 
 def _given(graph: ParsedGraph) -> Iterator[tuple[str, TensorFacts]]:

@@ -52,6 +52,11 @@ def _as_second(call: Call) -> int:
     return call.tensor(1).width
 
 
+def _pool_width(call: Call) -> int:
+    """Of places too, where they are asked for."""
+    return call.tensor(0).width if call.results == 1 else 8
+
+
 def _cast_width(call: Call) -> int:
     return element_width(call.number("to", 0))
 
@@ -168,7 +173,7 @@ OPERATORS: dict[str, Operator] = {
     "GridSample": _row(windows.grid_sample, "align_corners mode padding_mode"),
     "LSTM": _row(windows.recurrent, f"{_RECURRENT} input_forget", beside=_gates),
     "MatMul": _row(shapes.matmul),
-    "MaxPool": _row(windows.pool, f"{_POOL} storage_order"),
+    "MaxPool": _row(windows.pool, f"{_POOL} storage_order", _pool_width),
     "Pad": _row(windows.pad, "mode"),
     "QuantizeLinear": _row(shapes.same, "axis block_size output_dtype precision saturate", _quantized_width),
     "RNN": _row(windows.recurrent, _RECURRENT, beside=_gates),
