@@ -18,6 +18,7 @@ from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize, prove
+from saq_qat_export.proof.trained_numbers import check_weights
 from saq_qat_export.tensorrt.own_graphs import lint_graph
 from saq_qat_runtime.bundle.manifest import Manifest
 
@@ -72,8 +73,8 @@ def export_run(
         images: a new or empty folder for the images that expected.csv names.
 
     Raises:
-        ArtifactError: the run cannot be lowered, ``folder`` holds something that is no bundle, or ``images``
-            anything.
+        ArtifactError: the run cannot be lowered, a layer's weights are not finite or nothing but zeros,
+            ``folder`` holds something that is no bundle, or ``images`` anything.
         LegalityError, GateError: a graph breaks a rule of its target, or a hard comparison failed (a
             threshold of the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
         GateError: manifest, golden samples and files disagree, whatever is allowed; nothing is written.
@@ -103,6 +104,7 @@ def export_lowered(
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Shipped:
     """Prove a lowered network and write its bundle into ``folder``; errors as of ``export_run``."""
+    check_weights(lowered.network, lowered.restored.run)
     _check_pairs(lowered, allow_failed_gate=allow_failed_gate)
     findings = _check_rules(lowered, allow_failed_gate=allow_failed_gate)
     proof = prove(lowered, size or ProofSize(), on_step)

@@ -1,7 +1,11 @@
 """What the runtime asks of an engine."""
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from numpy.typing import NDArray
 
@@ -9,7 +13,13 @@ from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["Backend", "check_threads"]
+__all__ = ["MOST_THREADS", "Backend", "check_count", "check_threads", "keep_in_children"]
+
+MOST_THREADS = 1024
+"""Of one call: more than machines have cores."""
+
+_ENGINES: "WeakSet[object]" = WeakSet()
+_HANDLERS: list[Callable[[], None]] = []
 
 
 class Backend(Protocol):
@@ -50,5 +60,33 @@ class Backend(Protocol):
 
 def check_threads(threads: int | None) -> None:
     """Raise InputError for a number of threads that no engine on the CPU can use; None leaves it to them."""
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}. Leave it out for the engine's choice.")
+    if threads is not None:
+        check_count("threads", threads, most=MOST_THREADS, fix="Leave it out for the engine's choice.")
+
+
+def check_count(name: str, value: object, *, most: int | None = None, fix: str) -> None:
+    """Raise InputError for anything but an integer from 1 to `most`."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InputError(f"{name} must be an integer, got {value!r}. {fix}")
+    count = int(value)
+    if count < 1:
+        raise InputError(f"{name} must be at least 1, got {count}. {fix}")
+    if most is not None and count > most:
+        raise InputError(f"{name} may be {most} at most, got {count}. {fix}")
+
+
+def keep_in_children(engine: object) -> None:
+    """Let a child that is forked later end without freeing `engine`, and without the exit handlers of the
+    engine's library: both would wait for threads that only its parent has."""
+    _ENGINES.add(engine)
+    if not _HANDLERS and hasattr(os, "register_at_fork"):
+        _HANDLERS.append(_keep_all)
+        os.register_at_fork(after_in_child=_keep_all)
+
+
+def _keep_all() -> None:
+    for engine in list(_ENGINES):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    process = ctypes.CDLL(None)
+    if hasattr(process, "on_exit"):  # of glibc: called with the exit status, before all that stood there
+        process.on_exit(process._exit, None)

@@ -1,4 +1,7 @@
-"""What an array must be before an engine sees it."""
+"""What arguments must be, and an array before an engine sees it."""
+
+import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +9,7 @@ from numpy.typing import NDArray
 from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import InputError
 
-__all__ = ["check_batch"]
+__all__ = ["check_batch", "check_flag", "check_path"]
 
 
 def check_batch(
@@ -39,3 +42,18 @@ def _check_shape(shape: tuple[int, ...], spec: TensorSpec, max_batch: int | None
         raise InputError(f"Input {spec.name!r} must have shape {expected}, got {shape}. {fix}".rstrip())
     if max_batch is not None and shape[0] > max_batch:
         raise InputError(f"A batch may hold {max_batch} inputs (max_batch), got {shape[0]}. Split it.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise InputError for anything but True and False: "no" would count as yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, got {value!r}.")
+
+
+def check_path(name: str, value: object) -> Path:
+    """A path that was given as text or as a path; raises InputError for anything else."""
+    given = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(given, str) or "\0" in given:
+        shown = "one with a null character in it" if isinstance(given, str) else type(value).__name__
+        raise InputError(f"{name} must be a path, got {shown}.")
+    return Path(given)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saq_qat_runtime.backend import Backend
+from saq_qat_runtime.backend import Backend, check_threads
 from saq_qat_runtime.bundle.decode import require
-from saq_qat_runtime.bundle.files import read, read_verified
+from saq_qat_runtime.bundle.files import LARGEST_FILE, read, read_verified
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, InputError
@@ -23,6 +23,7 @@ _TENSORRT = "tensorrt"
 _ON_CPU = (_OPENVINO, _ONNXRUNTIME)
 _LIBRARIES = {library.backend: library for library in ENGINE_LIBRARIES}
 BACKENDS = (*_LIBRARIES, *_ON_CPU)
+_KNOWN = f"This version runs: {', '.join(map(repr, ('auto', *BACKENDS)))}."
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ def open_bundle(
     Raises BackendUnavailable where the engine asked for, or every one, cannot run here; ModelError for a
     model that is missing, damaged, or not the bundle's own; InputError for threads of an engine on a GPU.
     """
+    if not isinstance(backend, str):
+        raise InputError(f"backend must be a name, got {type(backend).__name__}. {_KNOWN}")
+    check_threads(threads)
     machine = machine or Machine()
     if backend == "auto":
         return _open_first(folder, manifest, threads, verify, machine)
     if backend not in BACKENDS:
-        known = ", ".join(map(repr, ("auto", *BACKENDS)))
-        raise BackendUnavailable(f"Backend {backend!r} is not supported. This version runs: {known}.")
+        raise BackendUnavailable(f"Backend {backend!r} is not supported. {_KNOWN}")
     if threads is not None and backend in _LIBRARIES:
         engines = " and ".join(map(repr, _ON_CPU))
         raise InputError(f"threads is for {engines}; {backend!r} runs on the GPU. Leave it out.")
@@ -126,7 +129,8 @@ def _open_engine(folder: Path, source: FileRecord, library: EngineLibrary, machi
         raise BackendUnavailable(_no_engine(folder, name))
     record = EngineRecord.load(folder, name)
     check_source(record, source)
-    backend = TensorRtBackend(read(folder, name), record, library, machine=machine)
+    content = read(folder, name, max(LARGEST_FILE, record.file.bytes))
+    backend = TensorRtBackend(content, record, library, machine=machine)
     return OpenedBundle(backend, _TENSORRT, record.file)
 
 

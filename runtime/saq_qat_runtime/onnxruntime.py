@@ -8,10 +8,18 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from saq_qat_runtime.backend import check_threads
-from saq_qat_runtime.bundle.onnx_file import refuse_unsafe, summarize
+from saq_qat_runtime.backend import check_threads, keep_in_children
+from saq_qat_runtime.bundle.onnx_file import summarize
+from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorSpec
-from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault, one_line
+from saq_qat_runtime.errors import (
+    BackendUnavailable,
+    InputError,
+    ModelError,
+    ResultError,
+    RuntimeFault,
+    one_line,
+)
 from saq_qat_runtime.kernels import IntegerCount, count_kernels
 
 __all__ = ["EXACT_PAIRS", "OnnxRuntimeBackend"]
@@ -36,6 +44,7 @@ class OnnxRuntimeBackend:
 
     content: a serialized ONNX model with its weights inside.
     threads: of one run; None leaves it to the engine, which takes the physical cores.
+    any_operators: the graph is one's own, no bundle's: see `refuse_unsafe`.
     exact_pairs: ask for kernels that add pairs of products without saturating, for a model over the pair
     bound; slower on x86 CPUs without VNNI, and nothing else anywhere.
     Raises ModelError for a model it cannot or will not load, BackendUnavailable where onnxruntime is missing.
@@ -43,14 +52,22 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, content: bytes, *, threads: int | None = None, exact_pairs: bool = False) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        threads: int | None = None,
+        exact_pairs: bool = False,
+        any_operators: bool = False,
+    ) -> None:
         check_threads(threads)
         self._onnxruntime = _import_onnxruntime()
-        refuse_unsafe(content)
+        refuse_unsafe(content, any_operators=any_operators)
         self._content = content
         self._threads = threads
         self._exact_pairs = exact_pairs
         self._session = self._load(self._options())
+        keep_in_children(self._session)
 
     @property
     def version(self) -> str:
@@ -82,14 +99,17 @@ class OnnxRuntimeBackend:
         """Count integer kernels in the graph that ONNX Runtime makes of the model.
 
         The model is loaded once more, at the default optimization level, and the optimized graph written to a
-        temporary file that is read and removed.
+        temporary file that is read and removed. Raises ResultError if the disk has no room for it.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "optimized.onnx"
-            options = self._options()
-            options.optimized_model_filepath = str(path)
-            self._load(options)
-            return count_kernels(summarize(path.read_bytes()).operators)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "optimized.onnx"
+                options = self._options()
+                options.optimized_model_filepath = str(path)
+                self._load(options)
+                return count_kernels(summarize(path.read_bytes()).operators)
+        except (ModelError, OSError) as error:  # it was loaded before: what fails is the writing
+            raise ResultError(_unwritten(len(self._content), error)) from error
 
     def close(self) -> None:
         """Release the engine's memory; `run` must not be called afterwards."""
@@ -114,6 +134,14 @@ class OnnxRuntimeBackend:
         except _failures(self._onnxruntime) as error:
             rule = f"ONNX Runtime {self.version} cannot load the model: {one_line(error)}"
             raise ModelError(f"{rule} Export the bundle again, or update onnxruntime.") from error
+
+
+def _unwritten(size: int, error: Exception) -> str:
+    return (
+        f"The graph that ONNX Runtime makes of the model, some {size:,} bytes, cannot be written to a "
+        f"temporary folder: {one_line(error)} Free space there, raise the limit on the size of files, or "
+        "name another folder in the environment variable TMPDIR."
+    )
 
 
 def _import_onnxruntime() -> ModuleType:

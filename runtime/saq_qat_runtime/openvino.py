@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from saq_qat_runtime.backend import check_threads
-from saq_qat_runtime.bundle.onnx_file import parse_graph, refuse_unsafe
+from saq_qat_runtime.backend import check_threads, keep_in_children
+from saq_qat_runtime.bundle.onnx_file import parse_graph
+from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorSpec
 from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, RuntimeFault, one_line
 from saq_qat_runtime.kernels import FLOAT_KERNELS, IntegerCount
@@ -36,17 +37,19 @@ class OpenVinoBackend:
 
     content: a serialized ONNX model with its weights inside.
     threads: of one run; None leaves it to the engine, which takes the physical cores.
+    any_operators: the graph is one's own, no bundle's: see `refuse_unsafe`.
     Raises ModelError for a model it cannot or will not load, BackendUnavailable where openvino is missing.
     """
 
     name = "openvino"
 
-    def __init__(self, content: bytes, *, threads: int | None = None) -> None:
+    def __init__(self, content: bytes, *, threads: int | None = None, any_operators: bool = False) -> None:
         check_threads(threads)
         self._openvino = _import_openvino()
-        refuse_unsafe(content)
+        refuse_unsafe(content, any_operators=any_operators)
         self._products = sum(node.op_type in FLOAT_KERNELS for node in parse_graph(content).nodes)
         self._compiled: Any = self._compile(content, threads)
+        keep_in_children(self._compiled)
         self._idle: list[Any] = []
 
     @property
@@ -136,7 +139,9 @@ def count_integer(compiled: Any, products: int = 0) -> IntegerCount:
 def _core(openvino: ModuleType) -> Any:
     """One for the process, never destroyed: with the last one goes the stack that OpenVINO 2026.4 gave signal
     handlers, and the next signal that Python handles would end the process with a segmentation fault."""
-    return openvino.Core()
+    core = openvino.Core()
+    keep_in_children(core)
+    return core
 
 
 def _import_openvino() -> ModuleType:

@@ -9,6 +9,7 @@ What an image may be, wherever it comes from:
   become RGB (or one channel for a network of one).
 - 1 to `PIXEL_LIMIT` pixels, and no more than `LONGEST_ASPECT` times as long as wide: a thin strip is small
   on disk and huge once its short side is scaled up. One pixel is enough.
+- A file is a regular one, of `LARGEST_IMAGE` bytes at most: a pipe or a device would be waited for.
 
 Anything else raises InputError, before its pixels are decoded where the header tells.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bundle.files import read_regular
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import BackendUnavailable, InputError
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "LARGEST_IMAGE",
     "LONGEST_ASPECT",
     "PIXEL_LIMIT",
     "ImageLike",
@@ -52,6 +55,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 ImageLike: TypeAlias = "str | PathLike[str] | bytes | NDArray[np.uint8] | Image"
 
 PIXEL_LIMIT = 50_000_000
+LARGEST_IMAGE = 1 << 29
 LONGEST_ASPECT = 100
 # Other formats could start external programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -79,6 +83,10 @@ def preprocess(image: ImageLike, settings: Preprocessing) -> NDArray[np.float32]
     image: a path, the bytes of a file, a PIL image, or a uint8 array (height, width, 1 or 3).
     Raises InputError for anything that is not an image as the head of this module describes it.
     """
+    if not isinstance(settings, Preprocessing):
+        raise InputError(
+            f"settings must be a Preprocessing, as of a manifest, got {type(settings).__name__}."
+        )
     side, channels = settings.image_size, settings.channels
     if isinstance(image, np.ndarray):
         pixels = _checked_array(image)
@@ -114,7 +122,7 @@ def open_undecoded(image: Any) -> "Image":
         kinds = "a path, bytes, a PIL image or a uint8 array (height, width, 3)"
         raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
     try:
-        content = image if isinstance(image, (bytes, bytearray)) else Path(image).read_bytes()
+        content = image if isinstance(image, (bytes, bytearray)) else read_regular(Path(image), LARGEST_IMAGE)
         opened: Image = pil.open(io.BytesIO(content), formats=FORMATS)
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise InputError(f"The image is too large: {error} Send a smaller one.") from error

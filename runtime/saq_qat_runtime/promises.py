@@ -1,8 +1,13 @@
 """What is promised of a bundle: is it proved, what goes in and out, what must it compute."""
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,23 @@ __all__ = ["check_gate", "check_interface", "read_golden", "read_golden_codes"]
 
 _LARGEST_GOLDEN = 1 << 28
 _NO_CODES = ("inputs", "logits")
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile)
+# What zipfile, its decompressors and NumPy raise for damaged files.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def check_gate(folder: Path, manifest: Manifest, allow_failed: bool) -> None:
@@ -78,14 +99,28 @@ def _golden_arrays(folder: Path, file: FileRecord, wanted: Callable[[str], bool]
     content = read_verified(folder, file.name, file.sha256, file.bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-            require(
-                size <= _LARGEST_GOLDEN,
-                f"{file.name} unpacks to {size} bytes, {_LARGEST_GOLDEN} are allowed.",
-            )
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files if wanted(name)}
+            listed = (name.removesuffix(".npy") for name in archive.namelist())
+            names = [name for name in listed if wanted(name)]
+            size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+            if size > _LARGEST_GOLDEN:
+                raise ValueError(f"they unpack to {size} bytes, {_LARGEST_GOLDEN} are allowed")
+            return {name: _array(archive, name) for name in names}
     except _UNREADABLE as error:
         raise ModelError(
-            f"{file.name} has no readable 'inputs' and 'logits': {error}. Export again."
+            f"{file.name} has no readable 'inputs', 'logits' and codes: {error}. Export again."
         ) from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz file, whose size is within bounds."""
+    member = archive.getinfo(f"{name}.npy")
+    size = member.file_size
+    stream = io.BytesIO(archive.read(member))
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    if prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"'{name}' says that it is {shape}, and has {size} bytes")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array

@@ -10,12 +10,13 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from saq_qat_runtime.backend import Backend
+from saq_qat_runtime.backend import Backend, check_count
+from saq_qat_runtime.bundle.files import check_digest
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
-from saq_qat_runtime.checks import check_batch
+from saq_qat_runtime.checks import check_batch, check_flag, check_path
 from saq_qat_runtime.choose import open_bundle
-from saq_qat_runtime.errors import InputError, RuntimeFault
+from saq_qat_runtime.errors import ModelError, RuntimeFault
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.lifetime import Lifetime
 from saq_qat_runtime.preprocess import ImageLike, preprocess
@@ -82,7 +83,7 @@ class Session:
         self._check_finite = check_finite
         self._max_batch = max_batch
         self._info = info
-        self._lifetime = Lifetime()
+        self._lifetime = Lifetime(backend.close)
 
     @classmethod
     def load(
@@ -107,14 +108,23 @@ class Session:
         allow_failed_gate: load a bundle although its integers are not proved to be the trained ones.
         Raises ModelError, BackendUnavailable or InputError.
         """
-        if max_batch is not None and max_batch < 1:
-            raise InputError(f"max_batch must be at least 1, got {max_batch}. Leave it out for no limit.")
-        path = Path(folder)
-        manifest = Manifest.load(path, verify_files=verify)
+        flags = {"verify": verify, "check_finite": check_finite, "allow_failed_gate": allow_failed_gate}
+        for name, flag in flags.items():
+            check_flag(name, flag)
+        if max_batch is not None:
+            check_count("max_batch", max_batch, fix="Leave it out for no limit.")
+        path = check_path("folder", folder)
+        manifest = Manifest.load(path, verify_files=False)
         check_gate(path, manifest, allow_failed_gate)
         opened = open_bundle(path, manifest, backend, threads=threads, verify=verify)
         engine = opened.backend
-        check_interface(manifest, engine)
+        try:
+            if verify:
+                _check_others(path, manifest, opened.model)
+            check_interface(manifest, engine)
+        except ModelError:
+            engine.close()
+            raise
         info = SessionInfo(
             manifest, opened.target, opened.model, engine.name, engine.version, opened.threads, opened.skipped
         )
@@ -139,19 +149,17 @@ class Session:
 
         An empty batch gives empty logits. Raises InputError for any other array; see `check_batch`.
         """
-        with self._lifetime.call():
-            checked = check_batch(
-                batch, self._info.manifest.inputs[0], max_batch=self._max_batch, finite=self._check_finite
-            )
-            return self._compute(checked)
+        spec, limit = self._info.manifest.inputs[0], self._max_batch
+        return self._lifetime.call(
+            lambda: self._compute(check_batch(batch, spec, max_batch=limit, finite=self._check_finite))
+        )
 
     def predict(self, images: "ImageLike | Sequence[ImageLike]", top_k: int = 5) -> list[list[Prediction]]:
         """The `top_k` most probable labels of each image, best first; a single image is a list of one.
 
         An image is a path, the bytes of a file, a PIL image, or a uint8 array (height, width, channels).
         """
-        if top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}.")
+        check_count("top_k", top_k, fix="Leave it out for the five best.")
         listed = _listed(images)
         settings = self._info.manifest.preprocessing
         limit = min(self._max_batch or _IMAGES_AT_ONCE, _IMAGES_AT_ONCE)
@@ -175,26 +183,19 @@ class Session:
         Raises RuntimeFault if they differ by more than allowed, after which this session computes no more;
         ModelError if the golden file is damaged.
         """
-        tolerance = self._info.manifest.golden.logits_tolerance[self._info.target]
-        with self._lifetime.call():
-            inputs, expected = read_golden(self._folder, self._info.manifest)
-            found = self._compute(inputs)
-            difference = float(np.abs(found.astype(np.float64) - expected).max())
-            if not difference <= tolerance:
-                rule = f"golden logits may differ by {tolerance}, but differ by {difference}"
-                engine = f"{self._info.backend} {self._info.backend_version}"
-                raise RuntimeFault(f"Self-test: {rule} on {engine}. Use the engine version of the manifest.")
-        return SelfTest(expected.size, difference)
+        return self._lifetime.call(self._compare_golden)
 
     def integer_count(self) -> IntegerCount:
         """Convolutions and matrix products on integer kernels, as the engine itself counts them."""
-        with self._lifetime.call():
-            return self._backend.integer_count()
+        return self._lifetime.call(self._backend.integer_count)
 
     def close(self) -> None:
-        """Wait for calls in flight, then release the engine; may be called twice."""
-        if self._lifetime.close():
-            self._backend.close()
+        """Wait for calls in flight, then release the engine; may be called twice.
+
+        Inside a call of the same thread, as from a signal's handler, it waits for nothing: the last call that
+        ends releases the engine.
+        """
+        self._lifetime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +204,17 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _compare_golden(self) -> SelfTest:
+        tolerance = self._info.manifest.golden.logits_tolerance[self._info.target]
+        inputs, expected = read_golden(self._folder, self._info.manifest)
+        found = self._compute(inputs)
+        difference = float(np.abs(found.astype(np.float64) - expected).max())
+        if not difference <= tolerance:
+            rule = f"golden logits may differ by {tolerance}, but differ by {difference}"
+            engine = f"{self._info.backend} {self._info.backend_version}"
+            raise RuntimeFault(f"Self-test: {rule} on {engine}. Use the engine version of the manifest.")
+        return SelfTest(expected.size, difference)
 
     def _compute(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         manifest = self._info.manifest
@@ -214,6 +226,13 @@ class Session:
             rule = f"The engine gave {logits.dtype} {logits.shape} instead of float32 {(len(batch), labels)}"
             raise RuntimeFault(f"{rule}. Export the bundle again.")
         return logits
+
+
+def _check_others(folder: Path, manifest: Manifest, loaded: FileRecord) -> None:
+    """Hashes of the files that were not hashed as they were loaded."""
+    for file in manifest.files():
+        if file != loaded:
+            check_digest(folder, file.name, file.sha256, file.bytes)
 
 
 def _listed(images: "ImageLike | Sequence[ImageLike]") -> list[ImageLike]:

@@ -67,7 +67,7 @@ def export_float(
     choice = choose_checkpoint(run, checkpoint)
     restored = restore(run, choice.taken.name)
     network, content, described = _float_network(restored)
-    backend = OnnxRuntimeBackend(content)
+    backend = OnnxRuntimeBackend(content, any_operators=True)
     right = seen = 0
     difference = largest = 0.0
     for batch, labels in val_batches(sample_validation(restored.images, images), batch_size=_BATCH):

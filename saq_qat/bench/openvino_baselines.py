@@ -26,7 +26,7 @@ _UNQUANTIZED = "the run's weights without quantizers"
 
 def openvino_baselines(form: FloatNetwork, threads: int) -> tuple[list[Runner], tuple[str, ...]]:
     """Float32, and NNCF's post-training int8 where NNCF is installed; and why that one is missing."""
-    backend = OpenVinoBackend(form.onnx, threads=threads)
+    backend = OpenVinoBackend(form.onnx, threads=threads, any_operators=True)
     label = f"{backend.name} {backend.version}"
 
     def run(images: Images) -> npt.NDArray[np.float32]:

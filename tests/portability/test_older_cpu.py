@@ -45,7 +45,7 @@ import sys, numpy
 from saq_qat_runtime.openvino import OpenVinoBackend
 folder = sys.argv[1]
 golden = dict(numpy.load(folder + "/golden.npz"))
-backend = OpenVinoBackend(open(folder + "/watched.onnx", "rb").read())
+backend = OpenVinoBackend(open(folder + "/watched.onnx", "rb").read(), any_operators=True)
 found = backend.run({"image": golden.pop("inputs")})
 golden.pop("logits")
 print(sum(int((found[name] != codes).sum()) for name, codes in golden.items()))

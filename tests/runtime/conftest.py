@@ -38,8 +38,8 @@ def bundle(tmp_path: Path, network_bytes: bytes, expected_logits: NDArray[np.flo
     folder.mkdir()
     (folder / "model.onnx").write_bytes(network_bytes)
     np.savez(folder / "golden.npz", inputs=images(4), logits=expected_logits)
-    files = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
-    manifest = build_manifest(*files, write_expected(folder, expected_logits))
+    model, golden = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
+    manifest = build_manifest(model, golden, write_expected(folder, expected_logits))
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

@@ -92,7 +92,7 @@ def unknown_operator() -> onnx.ModelProto:
 )
 def test_a_model_the_engine_cannot_load_is_a_model_error(model: onnx.ModelProto) -> None:
     with pytest.raises(ModelError, match=r"ONNX Runtime .* cannot load the model: .*update onnxruntime"):
-        OnnxRuntimeBackend(model.SerializeToString())
+        OnnxRuntimeBackend(model.SerializeToString(), any_operators=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 50, b'{"a": 1}'], ids=["empty", "garbage", "json"])
@@ -133,7 +133,7 @@ def test_weights_in_other_files_are_never_read(
 def test_a_small_file_cannot_ask_for_endless_memory() -> None:
     size = constant("size", np.array([1 << 40], np.int64))
     nodes = [helper.make_node("ConstantOfShape", ["size"], ["logits"])]
-    with pytest.raises(ModelError, match="ConstantOfShape, whose results may be of any size"):
+    with pytest.raises(ModelError, match="ConstantOfShape is refused: no bundle has this operator"):
         OnnxRuntimeBackend(model_of(nodes, [size]).SerializeToString())
 
 

@@ -15,6 +15,7 @@ from saq_qat.recipe.schema import TensorRt
 from saq_qat.train.restore import Restored, restore
 from saq_qat_export.graph.onnx_graph import OnnxGraph, export_graph, export_onnx, export_tensorrt
 from saq_qat_export.proof.tensorrt import TensorRtGraphs
+from saq_qat_export.proof.trained_numbers import check_clip_levels
 
 __all__ = ["Lowered", "lower_restored", "lower_run"]
 
@@ -63,7 +64,7 @@ def lower_run(
         images: those that the run's recipe names, where they are open already.
 
     Raises:
-        ArtifactError: the run is in full precision, or cannot be restored.
+        ArtifactError: the run is in full precision, cannot be restored, or holds a clip level of no use.
         LegalityError: TensorRT cannot run what was trained.
     """
     return lower_restored(restore(run, checkpoint, images), tensorrt=tensorrt)
@@ -77,6 +78,7 @@ def lower_restored(restored: Restored, *, tensorrt: bool = False) -> Lowered:
             "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
             "weights."
         )
+    check_clip_levels(restored.network, restored.run)
     deploy, settings = restored.recipe.deploy, restored.images.preprocessing
     targets: tuple[str, ...] = deploy.targets or ("onnxruntime",)
     if tensorrt and "tensorrt" not in targets:

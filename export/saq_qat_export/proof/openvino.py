@@ -59,11 +59,13 @@ class OpenVinoProbe:
         self._layers = layer_results(graph)
         self.summed = summed_codes(graph)
         self._shipped = OpenVinoBackend(graph.content)
-        self._watched = OpenVinoBackend(with_code_outputs(graph))
-        self._cut = OpenVinoBackend(cut_at_codes(graph, self._layers))
-        self._kernels = OpenVinoBackend(cut_at_codes(graph, self.summed)) if self.summed else None
-        stages = cut_at_codes(graph, (*self.summed, OUTPUT), at=self.summed)
-        self._stages = OpenVinoBackend(stages) if self.summed else None
+        self._watched = OpenVinoBackend(with_code_outputs(graph), any_operators=True)
+        self._cut = OpenVinoBackend(cut_at_codes(graph, self._layers), any_operators=True)
+        self._kernels = self._stages = None
+        if self.summed:
+            stages = cut_at_codes(graph, (*self.summed, OUTPUT), at=self.summed)
+            self._kernels = OpenVinoBackend(cut_at_codes(graph, self.summed), any_operators=True)
+            self._stages = OpenVinoBackend(stages, any_operators=True)
 
     def logits(self, images: Float32) -> Float32:
         """Of float32 images (N, C, H, W), by the graph as it ships."""

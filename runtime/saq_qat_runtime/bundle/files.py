@@ -1,22 +1,29 @@
 """Files of a bundle: plain names, inside the folder, with the bytes whose hash the manifest holds."""
 
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.errors import ModelError
 
 __all__ = [
+    "LARGEST_FILE",
     "check_digest",
     "file_sha256",
     "is_plain_name",
     "is_sha256",
     "locate",
     "read",
+    "read_regular",
     "read_verified",
     "sha256",
 ]
+
+LARGEST_FILE = (1 << 31) - 1
+"""Bytes of an ONNX file at most: its format has no more."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FIX = "Copy the whole bundle again, or export it again."
@@ -65,19 +72,40 @@ def locate(folder: Path, name: str) -> Path:
     return target
 
 
-def read(folder: Path, name: str) -> bytes:
-    """The bytes of a file, unchecked."""
+def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """The bytes of a regular file; a pipe or a device is not waited for, and a larger file is not read.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is a pipe, a device or a socket, and no regular file")
+        if status.st_size > most:
+            raise OSError(f"{path} has {status.st_size:,} bytes, {most:,} are allowed")
+        return file.read(status.st_size)
+
+
+def read(folder: Path, name: str, most: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file, unchecked; raises ModelError if it has more than `most`."""
     path = locate(folder, name)
     try:
-        return path.read_bytes()
+        return read_regular(path, most)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
 
 
 def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
     """The bytes of a file, checked after they were read, so that what is used is what was checked."""
-    content = read(folder, name)
-    _require_same(folder / name, len(content), sha256(content), size, digest)
+    path = locate(folder, name)
+    try:
+        found = path.stat().st_size
+        content = read_regular(path, size) if found == size else b""
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+    _require_same(folder / name, found, sha256(content), size, digest)
     return content
 
 
@@ -85,7 +113,8 @@ def check_digest(folder: Path, name: str, digest: str, size: int) -> None:
     """Raise ModelError unless the file has exactly `size` bytes and the SHA-256 `digest`."""
     path = locate(folder, name)
     try:
-        found, actual = path.stat().st_size, file_sha256(path)
+        found = path.stat().st_size
+        actual = file_sha256(path) if found == size else ""
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
     _require_same(path, found, actual, size, digest)

@@ -1,15 +1,25 @@
-"""Look into an ONNX file without the onnx package: its operators, how they are wired, where its weights lie.
+"""Look into an ONNX file without the onnx package: its operators, how they are wired, its tensors' shapes.
 
-The file is a protocol buffer: a message is a list of (field number, value); a nested
-message is bytes (https://protobuf.dev/programming-guides/encoding; numbers from onnx/onnx.proto3). Tensor
-data is skipped.
+Numbers of fields are those of onnx/onnx.proto3. Tensor data is skipped.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.onnx_tensor import (
+    INT8,
+    UINT8,
+    UNDEFINED,
+    Attribute,
+    StoredTensor,
+    is_external,
+    is_plain,
+    read_attribute,
+    read_tensor,
+)
+from saq_qat_runtime.bundle.protobuf import fields, message_of, messages, number_of, text_of, texts
 from saq_qat_runtime.errors import ModelError
 
 __all__ = [
@@ -20,23 +30,18 @@ __all__ = [
     "OnnxSummary",
     "ParsedGraph",
     "parse_graph",
-    "refuse_unsafe",
     "summarize",
-    "with_outputs",
 ]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
-_VALUE_NAME = 1
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_FUNCTIONS = 7, 8, 25
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
+_GRAPH_PARTS = (_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE)
+_LARGEST_GRAPH = 50_000
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-_TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 2, 8, 13, 14
-UNDEFINED, UINT8, INT8 = 0, 2, 3
-"""Element types of ONNX tensors (``TensorProto.DataType``)."""
-
-# A number in the file, not a promised shape, sizes their results: 136 bytes can ask for 16 GB.
-_UNBOUNDED = frozenset({"ConstantOfShape", "Expand", "If", "Loop", "Range", "Scan", "Tile"})
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TYPE_ELEMENT, _TYPE_SHAPE = 1, 2, 1, 1, 2
+_SHAPE_DIM, _DIM_VALUE = 1, 1
 
 
 @dataclass(frozen=True)
@@ -53,64 +58,61 @@ class OnnxSummary:
 
 @dataclass(frozen=True)
 class OnnxNode:
-    """One node: its operator, its name (may be empty) and the tensors it reads and writes."""
+    """One node: its operator, its name (may be empty) and the tensors it reads and writes.
+
+    plain: every attribute stands once, and is numbers, a string or a tensor.
+    """
 
     op_type: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    domain: str = ""
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    plain: bool = True
 
 
 @dataclass(frozen=True)
 class ParsedGraph:
-    """The nodes of a model's graph in order, and the element type of every constant by name."""
+    """The nodes of a model's graph in order, and the element type of every constant by name.
+
+    inputs: element type and shape by name; a size that the file leaves open is None, and so is a shape that
+    is not given at all. opset: of the standard operators, 0 if none is named. sparse: some constants are
+    stored without their zeros.
+    """
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, int]
+    initializers: tuple[StoredTensor, ...]
+    inputs: dict[str, tuple[int, tuple[int | None, ...] | None]]
+    outputs: tuple[str, ...]
+    opset: int
+    sparse: bool
 
 
 def parse_graph(content: bytes) -> ParsedGraph:
-    """Nodes and constants of a serialized ONNX model, subgraphs left out; raises ModelError if it is none."""
-    nodes: list[OnnxNode] = []
-    constants: dict[str, int] = {}
-    for field, value in _messages(_only_graph(content)):
-        if field == _GRAPH_INITIALIZER:
-            constants[_text(value, _TENSOR_NAME)] = _element_type(value)
-        elif field == _GRAPH_NODE:
-            node = OnnxNode(
-                _text(value, _NODE_OP_TYPE),
-                _text(value, _NODE_NAME),
-                _texts(value, _NODE_INPUT),
-                _texts(value, _NODE_OUTPUT),
-            )
-            nodes.append(node)
-            if node.op_type == "Constant" and node.outputs:
-                parts = _attribute_parts(value)
-                types = [_element_type(inner) for part, inner in parts if part == _ATTRIBUTE_TENSOR]
-                constants[node.outputs[0]] = types[0] if types else UNDEFINED
-    return ParsedGraph(tuple(nodes), constants)
-
-
-def _only_graph(content: bytes) -> memoryview:
-    graphs = [value for field, value in _messages(memoryview(content)) if field == _MODEL_GRAPH]
-    require(
-        len(graphs) == 1, "The model file is not an ONNX model: it holds no graph. Export the bundle again."
+    """The graph of a serialized ONNX model, subgraphs left out; raises ModelError if it is none."""
+    graph = _only_graph(content)
+    parts: dict[int, list[memoryview]] = {}
+    for number, value in _parts(graph):
+        parts.setdefault(number, []).append(value)
+    stored = [read_tensor(value) for value in parts.get(_GRAPH_INITIALIZER, ())]
+    nodes = tuple(map(_node, parts.get(_GRAPH_NODE, ())))
+    constants = {tensor.name: tensor.element_type for tensor in stored}
+    for node in nodes:
+        if node.op_type == "Constant" and node.outputs:
+            found = node.attributes.get("value")
+            kind = found.element_type if isinstance(found, StoredTensor) else UNDEFINED
+            constants[node.outputs[0]] = kind
+    return ParsedGraph(
+        nodes,
+        constants,
+        tuple(stored),
+        {text_of(value, _VALUE_NAME): _declared(value) for value in parts.get(_GRAPH_INPUT, ())},
+        tuple(text_of(value, _VALUE_NAME) for value in parts.get(_GRAPH_OUTPUT, ())),
+        _opset(content),
+        _GRAPH_SPARSE in parts,
     )
-    return graphs[0]
-
-
-def _texts(message: memoryview, wanted: int) -> tuple[str, ...]:
-    found = (value for field, value in _messages(message) if field == wanted)
-    return tuple(bytes(value).decode(errors="replace") for value in found)
-
-
-def _text(message: memoryview, wanted: int) -> str:
-    return (*_texts(message, wanted), "")[0]
-
-
-def _element_type(tensor: memoryview) -> int:
-    types = [value for field, value in _fields(tensor) if field == _TENSOR_DATA_TYPE]
-    return next((value for value in types if isinstance(value, int)), UNDEFINED)
 
 
 def summarize(content: bytes) -> OnnxSummary:
@@ -119,114 +121,78 @@ def summarize(content: bytes) -> OnnxSummary:
     operators: Counter[str] = Counter()
     external = False
     while graphs:
-        for field, value in _messages(graphs.pop()):
-            if field == _GRAPH_INITIALIZER:
-                external |= _is_external(value)
-            elif field == _GRAPH_NODE:
-                operators[_text(value, _NODE_OP_TYPE)] += 1
+        for number, value in _parts(graphs.pop()):
+            if number == _GRAPH_INITIALIZER:
+                external |= is_external(value)
+            elif number == _GRAPH_NODE:
+                operators[text_of(value, _NODE_OP_TYPE)] += 1
                 for part, inner in _attribute_parts(value):
                     if part in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
                         graphs.append(inner)
                     else:
-                        external |= _is_external(inner)
-    functions = any(field == _MODEL_FUNCTIONS for field, _ in _fields(memoryview(content)))
+                        external |= is_external(inner)
+    functions = any(number == _MODEL_FUNCTIONS for number, _ in fields(memoryview(content)))
     return OnnxSummary(dict(sorted(operators.items())), external, functions)
 
 
-def refuse_unsafe(content: bytes) -> None:
-    """Raise ModelError for a model that reads other files, brings operators of its own, or may take any
-    amount of memory: no bundle needs any of that.
-    """
-    summary = summarize(content)
-    require(
-        not summary.external_data,
-        "The model keeps weights in other files; a bundle holds them inside. Export again.",
+def _only_graph(content: bytes) -> memoryview:
+    graph = message_of(memoryview(content), _MODEL_GRAPH)
+    if graph is None:
+        raise ModelError("The model file is not an ONNX model: it holds no graph. Export the bundle again.")
+    return graph
+
+
+def _opset(content: bytes) -> int:
+    """The lowest that is named, as a file may name several."""
+    found = (value for number, value in messages(memoryview(content)) if number == _MODEL_OPSETS)
+    own = (value for value in found if text_of(value, _OPSET_DOMAIN) in ("", "ai.onnx"))
+    return min((number_of(value, _OPSET_VERSION) or 0 for value in own), default=0)
+
+
+def _parts(graph: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Nodes and tensors of a graph; raises ModelError if there are more than any network has."""
+    count = 0
+    for number, value in messages(graph):
+        if number in _GRAPH_PARTS:
+            count += 1
+            require(count <= _LARGEST_GRAPH, f"The model has more than {_LARGEST_GRAPH:,} nodes and tensors.")
+            yield number, value
+
+
+def _node(message: memoryview) -> OnnxNode:
+    attributes: dict[str, Attribute] = {}
+    plain = True
+    for number, value in messages(message):
+        if number == _NODE_ATTRIBUTE:
+            name, found = read_attribute(value)
+            plain &= name not in attributes and is_plain(value)
+            attributes[name] = found
+    return OnnxNode(
+        text_of(message, _NODE_OP_TYPE),
+        text_of(message, _NODE_NAME),
+        texts(message, _NODE_INPUT),
+        texts(message, _NODE_OUTPUT),
+        text_of(message, _NODE_DOMAIN),
+        attributes,
+        plain,
     )
-    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
-    found = sorted(_UNBOUNDED & summary.operators.keys())
-    require(
-        not found,
-        f"The model uses {', '.join(found)}, whose results may be of any size; no bundle needs them.",
-    )
 
 
-def with_outputs(content: bytes, names: Iterable[str]) -> bytes:
-    """The model with tensors of its graph as further outputs, whose types are left to the engine.
-
-    Raises ModelError if it is none.
-    """
-    graph = _only_graph(content)
-    outputs = b"".join(_field(_GRAPH_OUTPUT, _field(_VALUE_NAME, name.encode())) for name in names)
-    parts = [_field(_MODEL_GRAPH, bytes(graph) + outputs)]
-    for number, value in _fields(memoryview(content)):
-        if number != _MODEL_GRAPH:  # a model has integers and messages beside it, in any order
-            parts.append(_field(number, value))
-    return b"".join(parts)
-
-
-def _field(number: int, value: int | bytes | memoryview) -> bytes:
-    """A field with an integer or with bytes."""
-    if isinstance(value, int):
-        return _to_varint(number << 3 | _VARINT) + _to_varint(value)
-    return _to_varint(number << 3 | _BYTES) + _to_varint(len(value)) + bytes(value)
-
-
-def _to_varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*digits, value])
+def _declared(value: memoryview) -> tuple[int, tuple[int | None, ...] | None]:
+    """Element type and shape of a graph's input."""
+    kind = message_of(value, _VALUE_TYPE)
+    tensor = None if kind is None else message_of(kind, _TYPE_TENSOR)
+    if tensor is None:
+        return UNDEFINED, None
+    element, shape = number_of(tensor, _TYPE_ELEMENT) or UNDEFINED, message_of(tensor, _TYPE_SHAPE)
+    if shape is None:
+        return element, None
+    sizes = (value for number, value in messages(shape) if number == _SHAPE_DIM)
+    return element, tuple(number_of(size, _DIM_VALUE) for size in sizes)
 
 
 def _attribute_parts(node: memoryview) -> Iterator[tuple[int, memoryview]]:
     parts = (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)
-    for field, attribute in _messages(node):
-        if field == _NODE_ATTRIBUTE:
-            yield from ((part, value) for part, value in _messages(attribute) if part in parts)
-
-
-def _is_external(tensor: memoryview) -> bool:
-    fields = _fields(tensor)
-    return any(
-        f == _TENSOR_EXTERNAL_DATA or (f == _TENSOR_DATA_LOCATION and value == 1) for f, value in fields
-    )
-
-
-def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    for field, value in _fields(message):
-        if isinstance(value, memoryview):
-            yield field, value
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Each field's number with its integer or its bytes."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        field, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            value, position = _varint(message, position)
-            yield field, value
-            continue
-        if wire == _BYTES:
-            size, position = _varint(message, position)
-        elif wire in (_FIXED32, _FIXED64):
-            size = 4 if wire == _FIXED32 else 8
-        else:
-            raise ModelError("The model file is not an ONNX model: it is damaged or of another format.")
-        require(position + size <= len(message), "The model file is cut short. Copy or export it again.")
-        yield field, message[position : position + size]
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        require(position < len(message), "The model file is cut short. Copy or export it again.")
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ModelError("The model file is not an ONNX model: it is damaged or of another format.")
+    for number, attribute in messages(node):
+        if number == _NODE_ATTRIBUTE:
+            yield from ((part, value) for part, value in messages(attribute) if part in parts)

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 MANIFEST_FILE = "manifest.json"
+_LARGEST_SIDE = 7_000  # fifty million pixels, as of an image that is given
 _CODE_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
@@ -56,8 +57,10 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        side = self.image_size if self.resize is None else self.resize
         require(self.image_size > 0, f"image_size must be positive, got {self.image_size}.")
-        require(self.resize is None or self.resize >= self.image_size, "resize must be at least image_size.")
+        require(side >= self.image_size, "resize must be at least image_size.")
+        require(side <= _LARGEST_SIDE, f"image_size and resize may be {_LARGEST_SIDE} at most, got {side}.")
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}.")
         require(
             len(self.mean) == len(self.std) == self.channels,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.files import read_verified
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.bundle.onnx_file import with_outputs
+from saq_qat_runtime.bundle.onnx_outputs import with_outputs
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.promises import read_golden, read_golden_codes
 from saq_qat_runtime.verify.record import CodeComparison

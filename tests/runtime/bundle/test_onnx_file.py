@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from saq_qat_runtime.bundle.onnx_file import summarize, with_outputs
+from saq_qat_runtime.bundle.onnx_file import summarize
+from saq_qat_runtime.bundle.onnx_outputs import with_outputs
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.kernels import FLOAT_KERNELS, INTEGER_KERNELS, count_kernels
 from tests.runtime.networks import constant, float_network, model_of, quantized_network

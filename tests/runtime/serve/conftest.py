@@ -28,8 +28,8 @@ def write_bundle(folder: Path, content: bytes | None = None) -> Path:
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     logits = session.run(None, {"image": images(4)})[0]
     np.savez(folder / "golden.npz", inputs=images(4), logits=logits)
-    files = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
-    manifest = build_manifest(*files, write_expected(folder, logits))
+    model, golden = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
+    manifest = build_manifest(model, golden, write_expected(folder, logits))
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

@@ -1,0 +1,182 @@
+"""What a model may be before an engine sees it: plain operators, whose memory is bounded by what it declares.
+
+An engine asks for whatever memory a graph wants, and 136 bytes can want 16 GB; some of it when the model is
+loaded, since an engine computes constants then. So a bundle's model has operators of a list alone, and the
+sizes of all that it will compute follow from the shapes it declares.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts
+from saq_qat_runtime.bundle.onnx_file import OnnxNode, ParsedGraph, parse_graph, summarize
+from saq_qat_runtime.bundle.onnx_numbers import numbers_of
+from saq_qat_runtime.bundle.onnx_operators import OPERATORS, checked_shape, element_width
+from saq_qat_runtime.errors import ModelError
+
+__all__ = ["LARGEST_MEMORY", "OLDEST_OPSET", "refuse_unsafe", "sizes_of"]
+
+OLDEST_OPSET = 18
+"""Before it, operators with the names of the list read other inputs and attributes."""
+
+LARGEST_MEMORY = 1 << 30
+"""Bytes that one image may take at once, and what is computed for all images together."""
+
+_CONSTANTS = 1 << 27
+_WIDENING = 48
+"""Bytes that constants computed from the file may take, and from each byte of it: two codes of four bits, in
+float32, and what is computed on the way there."""
+
+
+_FIX = (
+    "Export the bundle again; for a graph of your own, use the engine itself, or the backend with "
+    "any_operators=True."
+)
+
+
+def refuse_unsafe(content: bytes, *, any_operators: bool = False) -> None:
+    """Raise ModelError for a model that reads other files, brings operators of its own, has one that export
+    never writes, or may take more memory than any bundle.
+
+    any_operators: the graph is one's own, and neither its operators nor its memory are looked at.
+    """
+    summary = summarize(content)
+    require(
+        not summary.external_data,
+        "The model keeps weights in other files; a bundle holds them inside. Export again.",
+    )
+    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
+    if not any_operators:
+        _check_memory(parse_graph(content), _CONSTANTS + _WIDENING * len(content))
+
+
+@dataclass
+class _Memory:
+    """Bytes of what is computed at once: for each image, and for all together."""
+
+    per_image: int = 0
+    together: int = 0
+
+    def add(self, size: int) -> None:
+        if size % BATCH == 0:
+            self.per_image += size // BATCH
+        else:
+            self.together += size
+
+    def take(self, size: int) -> None:
+        self.add(-size)
+
+
+@dataclass
+class _Walk:
+    """Facts of every tensor so far, and the memory of those that are still read."""
+
+    graph: ParsedGraph
+    allowed_constants: int
+    facts: dict[str, TensorFacts] = field(default_factory=dict)
+    memory: _Memory = field(default_factory=_Memory)
+    constants: int = 0
+
+
+def sizes_of(graph: ParsedGraph) -> dict[str, TensorFacts]:
+    """Facts of every tensor by name; raises ModelError as `refuse_unsafe` does."""
+    return _check_memory(graph, LARGEST_MEMORY)
+
+
+def _check_memory(graph: ParsedGraph, allowed_constants: int) -> dict[str, TensorFacts]:
+    require(
+        graph.opset >= OLDEST_OPSET and not graph.sparse,
+        f"The model is of opset {graph.opset} or has sparse constants; bundles have opset {OLDEST_OPSET} or "
+        "later. Export it again.",
+    )
+    walk = _Walk(graph, allowed_constants, dict(_given(graph)))
+    for facts in walk.facts.values():
+        if not facts.constant:
+            walk.memory.add(_size(facts))
+    last_read = _last_reads(graph)
+    for place, node in enumerate(graph.nodes):
+        try:
+            _compute(walk, node)
+        except ModelError as error:
+            named = f"{node.op_type} {node.name!r}" if node.name else node.op_type
+            raise ModelError(f"The model's {named} is refused: {error} {_FIX}") from None
+        for name in {*node.inputs, *node.outputs}:
+            known = walk.facts.get(name)
+            if known is not None and not known.constant and last_read.get(name, place) <= place:
+                walk.memory.take(_size(known))
+    return walk.facts
+
+
+def _given(graph: ParsedGraph) -> Iterator[tuple[str, TensorFacts]]:
+    for tensor in graph.initializers:
+        shape, width = checked_shape(tensor), element_width(tensor.element_type)
+        yield tensor.name, TensorFacts(shape, width, tensor.numbers, constant=True)
+    stored = {tensor.name for tensor in graph.initializers}
+    for name, (element, sizes) in graph.inputs.items():
+        if name not in stored:
+            yield name, TensorFacts(_declared(name, sizes), element_width(element))
+
+
+def _declared(name: str, sizes: tuple[int | None, ...] | None) -> Shape:
+    fixed = sizes is not None and all(size is not None and size > 0 for size in sizes[1:])
+    require(
+        fixed, f"The model's input {name!r} has no fixed shape but for the batch. Export the bundle again."
+    )
+    first, *others = sizes or (1,)
+    return (BATCH if first is None or first <= 0 else first, *(int(size or 0) for size in others))
+
+
+def _last_reads(graph: ParsedGraph) -> dict[str, int]:
+    """Place of the last node that reads a tensor; outputs of the graph are read behind all nodes."""
+    found = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
+    return {**found, **dict.fromkeys(graph.outputs, len(graph.nodes))}
+
+
+def _compute(walk: _Walk, node: OnnxNode) -> None:
+    """Facts of what a node writes; raises ModelError for a node that no bundle has, or too much memory."""
+    operator = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if operator is None:
+        raise ModelError("no bundle has this operator.")
+    others = sorted(node.attributes.keys() - operator.attributes)
+    require(node.plain and not others, f"no bundle has its attributes {', '.join(others)}.")
+    unknown = [name for name in node.inputs if name and name not in walk.facts]
+    require(not unknown, f"nothing before it writes {', '.join(map(repr, unknown))}.")
+    call = Call(
+        tuple(walk.facts[name] if name else None for name in node.inputs), node.attributes, len(node.outputs)
+    )
+    found = operator.shape(call)
+    results = found if isinstance(found, list) else [found] * len(node.outputs)
+    constant = all(facts is None or facts.constant for facts in call.inputs)
+    numbers, width = numbers_of(node.op_type, call), operator.width(call)
+    beside = operator.beside(call)
+    walk.memory.add(beside)
+    for place, (name, shape) in enumerate(zip(node.outputs, results, strict=False)):
+        require(name not in walk.facts, f"{name!r} is written twice.")
+        if name:
+            walk.facts[name] = TensorFacts(shape, width, None if place else numbers, constant)
+            _occupy(walk, walk.facts[name])
+    _check(walk)
+    walk.memory.take(beside)
+
+
+def _occupy(walk: _Walk, facts: TensorFacts) -> None:
+    if facts.constant:
+        walk.constants += _size(facts)
+    else:
+        walk.memory.add(_size(facts))
+
+
+def _size(facts: TensorFacts) -> int:
+    return prod(facts.shape) * facts.width
+
+
+def _check(walk: _Walk) -> None:
+    found = {
+        "every image": (walk.memory.per_image, LARGEST_MEMORY),
+        "whatever the batch": (walk.memory.together, LARGEST_MEMORY),
+        "constants computed from the file": (walk.constants, walk.allowed_constants),
+    }
+    for what, (size, allowed) in found.items():
+        require(size <= allowed, f"it takes {size:.3g} bytes ({what}); {allowed:.3g} are allowed.")

@@ -1,0 +1,197 @@
+"""The operators that a bundle's model may have: those that export writes, each with the attributes that it
+writes, the shape of what it gives, and the memory that its kernels take.
+
+An operator is missing if a number in the file, and no promised shape, sizes its result (ConstantOfShape,
+Expand, Range, Tile, OneHot, ...), if it runs other graphs (If, Loop, Scan), or if its result is not the same
+every time (RandomNormal, ...): export writes none of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from saq_qat_runtime.bundle import onnx_shapes as shapes
+from saq_qat_runtime.bundle import onnx_windows as windows
+from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.onnx_call import Call, Rule, Shape
+from saq_qat_runtime.bundle.onnx_tensor import StoredTensor
+
+__all__ = ["OPERATORS", "Operator", "checked_shape", "element_width"]
+
+_WIDTHS = {1: 4, 6: 4, 7: 8, 11: 8, 12: 4, 13: 8, 4: 2, 5: 2, 10: 2, 16: 2}
+"""Bytes of an element, by its type in the file; all other types take one at most."""
+
+
+def element_width(element_type: int) -> int:
+    """Bytes of an element in memory."""
+    return _WIDTHS.get(element_type, 1)
+
+
+_PACKED = 4
+"""How many numbers a byte of the file may hold at most."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """shape: of its results. attributes: that it may have. width: bytes of an element of its results.
+
+    beside: bytes that its kernels take beside results.
+    """
+
+    shape: Rule
+    attributes: frozenset[str]
+    width: Callable[[Call], int]
+    beside: Callable[[Call], int]
+
+
+def _as_first(call: Call) -> int:
+    return call.tensor(0).width
+
+
+def _as_second(call: Call) -> int:
+    return call.tensor(1).width
+
+
+def _pool_width(call: Call) -> int:
+    """Of places too, where they are asked for."""
+    return call.tensor(0).width if call.results == 1 else 8
+
+
+def _cast_width(call: Call) -> int:
+    return element_width(call.number("to", 0))
+
+
+def _quantized_width(call: Call) -> int:
+    return max(
+        call.tensor(2).width if len(call.inputs) > 2 else 1, element_width(call.number("output_dtype", 0))
+    )
+
+
+def _constant_width(call: Call) -> int:
+    found = call.attributes.get("value")
+    return element_width(found.element_type) if isinstance(found, StoredTensor) else 8
+
+
+def _fixed(width: int) -> Callable[[Call], int]:
+    return lambda call: width
+
+
+def _nothing(call: Call) -> int:
+    return 0
+
+
+def _gates(call: Call) -> int:
+    """Of a recurrent layer: all gates of all steps."""
+    x, weight = call.shape(0), call.shape(1)
+    return prod(x[:2]) * prod(weight[:2]) * call.tensor(0).width
+
+
+def _constant(call: Call) -> Shape:
+    found = call.attributes.get("value")
+    if isinstance(found, StoredTensor):
+        return checked_shape(found)
+    for name in ("value_ints", "value_floats"):
+        listed = call.attributes.get(name)
+        if isinstance(listed, tuple):
+            return (len(listed),)
+    return ()
+
+
+def checked_shape(tensor: StoredTensor) -> Shape:
+    """Of a tensor of the file; raises ModelError if the file has no room for so many numbers."""
+    count = prod(tensor.shape)
+    fits = min(tensor.shape, default=0) >= 0 and count <= _PACKED * tensor.size
+    require(fits, f"tensor {tensor.name!r} says that it is {tensor.shape}, and has {tensor.size} bytes.")
+    return tensor.shape
+
+
+def _row(
+    shape: Rule,
+    attributes: str = "",
+    width: Callable[[Call], int] = _as_first,
+    beside: Callable[[Call], int] = _nothing,
+) -> Operator:
+    return Operator(shape, frozenset(attributes.split()), width, beside)
+
+
+_WINDOW = "auto_pad dilations kernel_shape pads strides"
+_POOL = f"{_WINDOW} ceil_mode"
+_RECURRENT = "direction hidden_size layout activations activation_alpha activation_beta clip"
+
+_EVERY_NUMBER = {
+    "Abs": "", "BatchNormalization": "epsilon momentum training_mode", "Ceil": "", "Celu": "alpha",
+    "Clip": "", "Cos": "", "CumSum": "exclusive reverse", "Dropout": "seed", "Elu": "alpha", "Erf": "",
+    "Exp": "", "Floor": "", "Gelu": "approximate", "GroupNormalization": "epsilon num_groups stash_type",
+    "HardSigmoid": "alpha beta", "HardSwish": "", "Identity": "", "InstanceNormalization": "epsilon",
+    "LRN": "alpha beta bias size", "LayerNormalization": "axis epsilon stash_type", "LeakyRelu": "alpha",
+    "Log": "", "LogSoftmax": "axis", "LpNormalization": "axis p", "Mish": "", "Neg": "", "PRelu": "",
+    "RMSNormalization": "axis epsilon stash_type", "Reciprocal": "", "Relu": "", "Round": "",
+    "ScatterElements": "axis reduction", "ScatterND": "reduction", "Selu": "alpha gamma", "Sigmoid": "",
+    "Sign": "", "Sin": "", "Softmax": "axis", "Softplus": "", "Softsign": "", "Sqrt": "", "Swish": "alpha",
+    "Tan": "", "Tanh": "", "ThresholdedRelu": "alpha", "Trilu": "upper",
+}  # fmt: skip
+_PAIRS = {
+    "Add": "", "Div": "", "Max": "", "Mean": "", "Min": "", "Mod": "fmod", "Mul": "", "Pow": "", "Sub": "",
+    "Sum": "",
+}  # fmt: skip
+_TESTS = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+OPERATORS: dict[str, Operator] = {
+    **{name: _row(shapes.same, attributes) for name, attributes in _EVERY_NUMBER.items()},
+    **{name: _row(shapes.broadcast, attributes) for name, attributes in _PAIRS.items()},
+    **{name: _row(shapes.broadcast, width=_fixed(1)) for name in _TESTS},
+    **{name: _row(shapes.same, width=_fixed(1)) for name in ("IsNaN", "Not")},
+    **{name: _row(shapes.reduce, "keepdims noop_with_empty_axes") for name in _REDUCTIONS},
+    **{
+        name: _row(shapes.arg_reduce, "axis keepdims select_last_index", _fixed(8))
+        for name in ("ArgMax", "ArgMin")
+    },
+    "AveragePool": _row(windows.pool, f"{_POOL} count_include_pad"),
+    "Cast": _row(shapes.same, "to saturate", _cast_width),
+    "Concat": _row(shapes.concat, "axis"),
+    "Constant": _row(_constant, "value value_float value_floats value_int value_ints", _constant_width),
+    "Conv": _row(windows.convolution, f"{_WINDOW} group", beside=windows.columns),
+    "ConvTranspose": _row(
+        windows.transposed_convolution,
+        f"{_WINDOW} group output_padding output_shape",
+        beside=windows.transposed_columns,
+    ),
+    "DepthToSpace": _row(windows.depth_to_space, "blocksize mode"),
+    "DequantizeLinear": _row(shapes.same, "axis block_size output_dtype", _as_second),
+    "Flatten": _row(shapes.flatten, "axis"),
+    "GRU": _row(windows.recurrent, f"{_RECURRENT} linear_before_reset", beside=_gates),
+    "Gather": _row(shapes.gather, "axis"),
+    "GatherElements": _row(shapes.gather_elements, "axis"),
+    "GatherND": _row(shapes.gather_nd, "batch_dims"),
+    "Gemm": _row(shapes.gemm, "alpha beta transA transB"),
+    "GlobalAveragePool": _row(windows.global_pool),
+    "GlobalMaxPool": _row(windows.global_pool),
+    "GridSample": _row(windows.grid_sample, "align_corners mode padding_mode"),
+    "LSTM": _row(windows.recurrent, f"{_RECURRENT} input_forget", beside=_gates),
+    "MatMul": _row(shapes.matmul),
+    "MaxPool": _row(windows.pool, f"{_POOL} storage_order", _pool_width),
+    "Pad": _row(windows.pad, "mode"),
+    "QuantizeLinear": _row(shapes.same, "axis block_size output_dtype precision saturate", _quantized_width),
+    "RNN": _row(windows.recurrent, _RECURRENT, beside=_gates),
+    "Reshape": _row(shapes.reshape, "allowzero"),
+    "Resize": _row(
+        windows.resize,
+        "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value "
+        "keep_aspect_ratio_policy mode nearest_mode",
+        beside=windows.between,
+    ),
+    "Shape": _row(shapes.shape_of, "end start", _fixed(8)),
+    "Slice": _row(shapes.slice_of),
+    "SpaceToDepth": _row(windows.space_to_depth, "blocksize"),
+    "Split": _row(shapes.split, "axis num_outputs"),
+    "Squeeze": _row(shapes.squeeze),
+    "TopK": _row(shapes.top_k, "axis largest sorted", _fixed(8)),
+    "Transpose": _row(shapes.transpose, "perm"),
+    "Unsqueeze": _row(shapes.unsqueeze),
+    "Where": _row(shapes.broadcast, width=_as_second),
+}
+"""By name, of ONNX's own operators."""

@@ -1,0 +1,85 @@
+"""Models that ask for more memory than a machine has: refused in words, before an engine sees them."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
+from saq_qat_runtime.bundle.records import Preprocessing
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
+from saq_qat_runtime.openvino import OpenVinoBackend
+from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN
+from tests.runtime.networks import LABELS, images
+
+
+@pytest.mark.parametrize("build", BOMBS.values(), ids=BOMBS.keys())
+def test_a_bomb_is_refused_with_the_node_and_the_reason(build: Callable[[], onnx.ModelProto]) -> None:
+    with pytest.raises(ModelError, match=r"Export (it|the bundle) again|has \d+ bytes"):
+        refuse_unsafe(build().SerializeToString())
+
+
+@pytest.mark.parametrize("build", HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_bomb_in_disguise_is_refused(build: Callable[[], bytes]) -> None:
+    with pytest.raises(ModelError):
+        refuse_unsafe(build())
+
+
+@pytest.mark.parametrize("build", HARMLESS.values(), ids=HARMLESS.keys())
+@pytest.mark.parametrize("engine", [OnnxRuntimeBackend, OpenVinoBackend])
+def test_harmless_models_with_the_same_operators_run(
+    build: Callable[[], onnx.ModelProto], engine: type[OnnxRuntimeBackend | OpenVinoBackend]
+) -> None:
+    content = build().SerializeToString()
+    for count in (1, 3):
+        assert engine(content, threads=1).run({"image": images(count)})["logits"].shape == (count, LABELS)
+
+
+def test_a_graph_of_ones_own_may_have_any_operator() -> None:
+    content = BOMBS["RandomNormalLike"]().SerializeToString()
+    OnnxRuntimeBackend(content, threads=1, any_operators=True).run({"image": images(1)})
+
+
+def test_a_manifest_cannot_ask_for_an_endless_image() -> None:
+    with pytest.raises(ModelError, match="7000 at most, got 100000"):
+        Preprocessing(100_000, None, 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+IN_TWO_GIGABYTES = """
+import resource, sys
+from pathlib import Path
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.session import Session
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        Session.load(folder, threads=1)
+        print(folder.name, "loaded")
+    except ModelError:
+        print(folder.name, "refused")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+def test_in_two_gigabytes_every_hostile_bundle_is_a_model_error(
+    bundle: Path, replace_model: Callable[[bytes], None], tmp_path: Path
+) -> None:
+    folders = tmp_path / "hostile"
+    folders.mkdir()
+    contents = [build().SerializeToString() for build in BOMBS.values()]
+    contents += [build() for build in HIDDEN.values()]
+    for place, content in enumerate(contents):
+        replace_model(content)
+        shutil.copytree(bundle, folders / f"{place:03}")
+    command = [sys.executable, "-c", IN_TWO_GIGABYTES, str(folders)]
+    environment = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *outcomes, peak = done.stdout.splitlines()
+    assert outcomes == [f"{place:03} refused" for place in range(len(contents))]
+    assert int(peak) < 1024
