@@ -16,6 +16,7 @@ from saq_qat.report.details import Details, details_of
 from saq_qat.report.html.page import BYTES, report_page
 from saq_qat.report.predictions import Predictions
 from saq_qat.report.report_json import report_json
+from tests.report.conftest import proof
 from tests.report.html.conftest import HOSTILE
 
 
@@ -72,6 +73,17 @@ def test_the_verdict_and_its_figures_come_first_the_worse_one_included(page: str
     places = [shown.index(fact) for fact in facts]
     assert places == sorted(places)
     assert places[-1] < shown.index("Before you quote a figure") < shown.index("FASTER at batch 1")
+
+
+def test_a_failed_run_says_why_before_its_figures(known: Collected, details: Details) -> None:
+    failed = dataclasses.replace(known, proof=proof(passed=False))
+    shown = words(report_page(failed, details))
+    assert (
+        shown.index("FAIL")
+        < shown.index("integer reference = ONNX Runtime (7)")
+        < shown.index("Accuracy, deployed")
+    )
+    assert "Integers proved NO" in shown
 
 
 def test_a_page_holds_all_it_needs_and_asks_nobody(page: str) -> None:
