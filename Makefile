@@ -5,6 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-slow load-test portability floors gpu format
 
+# saq-qat asks for saq-qat-runtime by name alone, because both are installed from this checkout.
+export SAQ_QAT_RUNTIME :=
 PYTHON ?= python3
 WORKERS ?= 2
 EXTRAS := dev,rtx,vit
@@ -35,10 +37,10 @@ help:
 	@echo "CPU=avx2 (or avx512, sse4) hides newer instructions from quickstart and test: kernels without VNNI."
 	@echo "The environment is .venv in this folder, made once from constraints.txt (PYTHON=$(PYTHON), 3.11 or later)."
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml runtime/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"Python 3.11 or later is needed, $(PYTHON) is {v}; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	$(call step,Make the environment .venv (once; downloads torch if it is not in pip's cache),$(PYTHON) -m venv .venv)
-	$(call step,Install saq-qat and the tested versions of what it needs,$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]' -c constraints.txt)
+	$(call step,Install saq-qat and the tested versions of what it needs,$(BIN)/python -m pip install --disable-pip-version-check -e ./runtime -e '.[$(EXTRAS)]' -c constraints.txt)
 	@touch $@
 
 quickstart: $(STAMP)
@@ -67,9 +69,9 @@ portability: $(STAMP)
 
 # No environment is made: machines with GPUs bring their own torch, and often no network.
 # Types, lint and GPU packages have no floor that matters here; what is old prints deprecations of its own.
-.venv-floors/.complete: pyproject.toml floors.txt
+.venv-floors/.complete: pyproject.toml runtime/pyproject.toml floors.txt
 	@$(PYTHON) -m venv .venv-floors
-	$(call step,Install the oldest versions that are allowed,.venv-floors/bin/python -m pip install --disable-pip-version-check -e '.[$(FLOOR_EXTRAS)]' pytest pytest-timeout pytest-xdist hypothesis jsonschema -c floors.txt)
+	$(call step,Install the oldest versions that are allowed,.venv-floors/bin/python -m pip install --disable-pip-version-check -e ./runtime -e '.[$(FLOOR_EXTRAS)]' pytest pytest-timeout pytest-xdist hypothesis jsonschema -c floors.txt)
 	@touch $@
 
 floors: .venv-floors/.complete

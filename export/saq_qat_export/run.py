@@ -11,6 +11,7 @@ from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat_export.bundle.check import check_bundle
+from saq_qat_export.bundle.expected import check_images_destination, write_images
 from saq_qat_export.bundle.golden import golden_images
 from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
@@ -50,6 +51,7 @@ def export_run(
     checkpoint: CheckpointName | None = None,
     size: ProofSize | None = None,
     tensorrt: bool = False,
+    images: Path | None = None,
     allow_failed_gate: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Exported:
@@ -58,14 +60,18 @@ def export_run(
     Args:
         checkpoint: which of the run's; the best of its last stage if left out.
         tensorrt: write a graph for TensorRT too, although the recipe may not name it.
+        images: a new or empty folder for the images that expected.csv names.
 
     Raises:
-        ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
+        ArtifactError: the run cannot be lowered, ``folder`` holds something that is no bundle, or ``images``
+            anything.
         LegalityError, GateError: a graph breaks a rule of its target, or a hard comparison failed (a
             threshold of the recipe among them), and ``allow_failed_gate`` is false; nothing is written.
         GateError: manifest, golden samples and files disagree, whatever is allowed; nothing is written.
     """
     check_destination(folder)
+    if images is not None:
+        check_images_destination(images)
     on_step("lowering to integers and exporting to ONNX")
     choice = choose_checkpoint(run, checkpoint)
     lowered = lower_run(run, choice.taken.name, tensorrt=tensorrt)
@@ -79,6 +85,9 @@ def export_run(
     bundle = make_bundle(lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     check_bundle(bundle, lowered, proof, golden, allow_failed_gate=allow_failed_gate)
     write_bundle(bundle, folder)
+    if images is not None:
+        on_step("writing the images of expected.csv")
+        write_images(lowered.restored, proof.agreement, images)
     restored = lowered.restored
     return Exported(folder, restored.recipe, choice, restored.form, bundle.manifest, proof, findings)
 

@@ -133,5 +133,6 @@ def _open_engine(folder: Path, source: FileRecord, library: EngineLibrary, machi
 def _no_engine(folder: Path, name: str = "") -> str:
     missing = f"no engine {name}".rstrip()
     return (
-        f"{folder} holds {missing}: engines are built on the machine that runs them: saq-qat build {folder}."
+        f"{folder} holds {missing}: engines are built on the machine that runs them: "
+        f"saq-qat-runtime build {folder}."
     )

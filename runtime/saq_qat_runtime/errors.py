@@ -2,8 +2,10 @@
 
     SessionError                1   a step failed
     ├── InputError              2   the caller: an array, image or argument breaks a rule (HTTP 400)
+    ├── DataError               3   the images: missing, or no images at all
     ├── ModelError              3   the artifact: a bundle is missing, damaged, unproved or of another version
     │   └── VersionError        3   a whole file whose schema_version this package does not read
+    ├── DepartureError          1   the engine: its answers are not those of the network that was trained
     ├── ResultError             1   the measurement: a number is not finite, or it cannot be written
     ├── BackendUnavailable      4   the machine: an engine or library that was asked for is missing
     ├── EngineError             1   the builder: TensorRT could not build an engine of a graph
@@ -20,6 +22,8 @@ __all__ = [
     "BackendUnavailable",
     "ClosedError",
     "CudaError",
+    "DataError",
+    "DepartureError",
     "EngineError",
     "InputError",
     "ModelError",
@@ -43,6 +47,12 @@ class InputError(SessionError):
     exit_code = 2
 
 
+class DataError(SessionError):
+    """Images that a bundle was exported with are not where they should be, or cannot be read."""
+
+    exit_code = 3
+
+
 class ModelError(SessionError):
     """A bundle is missing, damaged, unproved or of another version."""
 
@@ -51,6 +61,10 @@ class ModelError(SessionError):
 
 class VersionError(ModelError):
     """A whole file of another schema_version: make it again, or use the package that wrote it."""
+
+
+class DepartureError(SessionError):
+    """An engine departs further from the network that was trained than the bundle's thresholds allow."""
 
 
 class ResultError(SessionError):

@@ -1,9 +1,8 @@
-"""Who takes part in a measurement: the bundle on its engines, and the same network in other forms."""
+"""Who takes part in a measurement beside the bundle: the same network in other forms."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,89 +10,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from saq_qat.bench.baselines import float_form, float_onnx, static_int8_onnx
-from saq_qat.bench.record import BUNDLE, BUNDLE_OPENVINO, FLOAT, STATIC_INT8, Candidate
 from saq_qat.data.batches import train_batches
 from saq_qat.errors import ArtifactError
 from saq_qat.train.restore import Restored
-from saq_qat_runtime.backend import Backend
-from saq_qat_runtime.bundle.files import read
-from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.choose import open_bundle
-from saq_qat_runtime.errors import BackendUnavailable
+from saq_qat_runtime.bench.record import FLOAT, STATIC_INT8, Candidate
+from saq_qat_runtime.bench.runners import Images, Runner, engine_runner
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
-from saq_qat_runtime.openvino import OpenVinoBackend
 
 __all__ = [
     "FloatNetwork",
-    "Images",
-    "Runner",
     "baseline_runners",
-    "bundle_runners",
     "float_network",
     "with_accuracy",
 ]
 
-Images = npt.NDArray[np.float32]
-Run = Callable[[Images], npt.NDArray[np.float32]]
-
 _CALIBRATION_BATCHES = 4
-_ON_CPU = {"onnxruntime": BUNDLE, "openvino": BUNDLE_OPENVINO}
-_INTEGERS = "the bundle's integers"
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A candidate and how to run it on float32 images (N, C, H, W).
-
-    Attributes:
-        context: slow and not meant for deployment; measured in turns of its own.
-    """
-
-    candidate: Candidate
-    run: Run
-    context: bool = False
-
-
-def bundle_runners(
-    folder: Path, manifest: Manifest, threads: int, *, engine: str = "auto"
-) -> tuple[list[Runner], tuple[str, ...]]:
-    """The bundle on the CPU, and why engines that it has a model for take no part.
-
-    A bundle for ONNX Runtime alone is run by OpenVINO too, where that is installed, for its speed: its fused
-    sums do not round branches as the file says, and no proof covers that.
-
-    Args:
-        engine: "auto" for every engine on the CPU, or the one that is wanted.
-
-    Raises:
-        ModelError: the bundle is damaged, or has no model for the engine that is wanted.
-        BackendUnavailable: that one is missing.
-    """
-    found: list[Runner] = []
-    missing: list[str] = []
-    for name, title in _ON_CPU.items():
-        if engine == name or (engine == "auto" and name in manifest.models):
-            try:
-                opened = open_bundle(folder, manifest, name, threads=threads, verify=True)
-            except BackendUnavailable as error:
-                if engine == name:
-                    raise
-                missing.append(f"{name}: {error}")
-            else:
-                found.append(_engine_runner(title, _INTEGERS, opened.backend, opened.model.bytes))
-    if engine == "auto" and list(manifest.models) == ["onnxruntime"]:
-        found += _unproved_openvino(folder, manifest, threads)
-    return found, tuple(missing)
-
-
-def _unproved_openvino(folder: Path, manifest: Manifest, threads: int) -> Iterator[Runner]:
-    model = manifest.models["onnxruntime"]
-    try:
-        backend = OpenVinoBackend(read(folder, model.name), threads=threads)
-    except BackendUnavailable:
-        return
-    network = "the file for ONNX Runtime, whose codes OpenVINO need not keep"
-    yield _engine_runner(f"{model.name}, OpenVINO", network, backend, model.bytes)
 
 
 @dataclass(frozen=True)
@@ -149,17 +80,7 @@ def with_accuracy(runner: Runner, batches: Iterator[tuple[Tensor, Tensor]]) -> R
 
 
 def _onnx_runner(name: str, network: str, content: bytes, threads: int) -> Runner:
-    return _engine_runner(name, network, OnnxRuntimeBackend(content, threads=threads), len(content))
-
-
-def _engine_runner(name: str, network: str, backend: Backend, file_bytes: int) -> Runner:
-    image, logits = backend.inputs[0].name, backend.outputs[0].name
-
-    def run(images: Images) -> npt.NDArray[np.float32]:
-        return backend.run({image: images})[logits]
-
-    label = f"{backend.name} {backend.version}"
-    return Runner(Candidate(name, label, network, file_bytes, backend.integer_count(), None), run)
+    return engine_runner(name, network, OnnxRuntimeBackend(content, threads=threads), len(content))
 
 
 def _torch_runner(name: str, description: str, network: nn.Module) -> Runner:

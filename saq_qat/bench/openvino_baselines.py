@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saq_qat.bench.engines import FloatNetwork, Images, Runner
-from saq_qat.bench.record import FLOAT_OPENVINO, NNCF_INT8, Candidate
+from saq_qat.bench.engines import FloatNetwork
 from saq_qat_export.graph.onnx_graph import INPUT
+from saq_qat_runtime.bench.record import FLOAT_OPENVINO, NNCF_INT8, Candidate
+from saq_qat_runtime.bench.runners import Images, Runner
 from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.openvino import OpenVinoBackend, compile_model, count_integer
 

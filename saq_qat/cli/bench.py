@@ -9,7 +9,8 @@ from saq_qat.cli.console import progress, resolve_run
 from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
-    from saq_qat.bench.run import BenchSize, Engine
+    from saq_qat_runtime.bench.cpu import BenchSize
+    from saq_qat_runtime.bench.run import Engine
 
 __all__ = ["bench"]
 
@@ -76,7 +77,7 @@ def bench(
         return
     if len(given) > 1 or (given and bundle is not None):
         raise RecipeError(f"bench takes one run, or --bundle; got {' '.join(given)}")
-    from saq_qat.bench.run import BenchSize
+    from saq_qat_runtime.bench.cpu import BenchSize
 
     size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads or 1, seconds=seconds)
     run = Path(given[0]) if given else None
@@ -94,10 +95,11 @@ def _bench_latency(
 ) -> None:
     from dataclasses import asdict
 
-    from saq_qat.bench.record import write_bench
-    from saq_qat.bench.run import bench_bundle, bench_run
-    from saq_qat.report.bench_text import bench_text
+    from saq_qat.bench.run import bench_run
+    from saq_qat_runtime.bench.record import write_bench
+    from saq_qat_runtime.bench.run import bench_bundle
     from saq_qat_runtime.bundle.result_files import result_json
+    from saq_qat_runtime.report.bench_text import bench_text
 
     folder = None if bundle is not None else resolve_run(run)
     with progress("bench") as shown:

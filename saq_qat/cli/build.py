@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from saq_qat.cli.console import progress, resolve_run
-from saq_qat.cli.findings import listed
 from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 
 __all__ = ["FLAVOUR", "TIMING_CACHE", "build", "print_build", "print_engine"]
-
-_PLACES_SHOWN = 10
 
 FLAVOUR = typer.Option(
     "--flavour", help="Which library builds. auto: TensorRT where it and a GPU are there, else TensorRT-RTX."
@@ -72,30 +69,13 @@ def _settings(manifest: "Manifest", overrides: list[str]) -> "TensorRt":
 
 def print_engine(folder: Path, built: "BuiltEngine") -> None:
     """What was built, with what, how much of it is int8, and where it lies."""
-    record = built.record
-    print_build(built)
-    for profile in record.profiles:
-        sizes = (profile.minimum[0], profile.optimum[0], profile.maximum[0])
-        typer.echo(f"{profile.input}: batch {sizes[0]} to {sizes[2]}, fastest at {sizes[1]}")
-    typer.echo(f"engine: {folder / record.file.name} ({record.file.bytes / 1e6:.2f} MB)")
+    from saq_qat_runtime.report.engine_text import engine_text
+
+    typer.echo("\n".join(engine_text(folder, built)))
 
 
 def print_build(built: "BuiltEngine") -> None:
     """With what an engine was built, and how much of it is int8."""
-    from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
+    from saq_qat_runtime.report.engine_text import build_text
 
-    record = built.record
-    for note in built.log:
-        typer.echo(f"note: {note}")
-    for layer in record.audit.missed[:_PLACES_SHOWN]:
-        typer.echo(f"float: {layer.node}: {layer.reason}")
-    unquantized = [layer.node for layer in record.audit.layers if not layer.expected]
-    if unquantized:
-        typer.echo(f"float, because not quantized: {listed(unquantized)}")
-    where = record.gpu or f"no GPU here, for compute capability {', '.join(record.compute_capabilities)}"
-    library = FLAVOUR_NAMES[record.flavour]
-    typer.echo(f"built with {library} {record.version} in {record.build_seconds:.1f} s ({where})")
-    typer.echo(
-        f"{record.audit.integer}/{record.audit.total} convolutions and products are int8 layers, says the "
-        f"{record.audit.source}"
-    )
+    typer.echo("\n".join(build_text(built)))

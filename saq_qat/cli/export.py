@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+_IMAGES = typer.Option(
+    "--images", help="Write the images of expected.csv into this folder, for saq-qat-runtime verify."
+)
+
 
 def export(
     run: Annotated[Path | None, typer.Argument(help="A run's folder; the newest run if left out.")] = None,
@@ -37,6 +41,7 @@ def export(
             "--checkpoint", help="Which checkpoint of the run; the best of its last stage if left out."
         ),
     ] = None,
+    images: Annotated[Path | None, _IMAGES] = None,
     code_images: Annotated[int, typer.Option(help="Images whose every code is compared.", min=1)] = 8,
     top1_images: Annotated[int, typer.Option(help="Validation images to classify; 0 for all.", min=0)] = 1000,
     allow_failed_gate: Annotated[
@@ -63,10 +68,13 @@ def export(
             checkpoint=checkpoint,
             size=ProofSize(code_images, top1_images or None),
             tensorrt=trt,
+            images=images,
             allow_failed_gate=allow_failed_gate,
             on_step=lambda step: shown.advance(note=step),
         )
     _print(exported)
+    if images is not None:
+        typer.echo(f"images of expected.csv: {images}")
     if trt:
         settings = exported.recipe.deploy.tensorrt
         _build_engine(bundle, settings, flavour, timing_cache, allow_failed_gate=allow_failed_gate)

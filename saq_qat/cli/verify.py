@@ -77,11 +77,13 @@ def _verify(
 ) -> _Verified:
     """Prove the bundle in ``place`` and write the result into the run's report."""
     from saq_qat.train.choose import checkpoint_with, choose_checkpoint
+    from saq_qat_export.bundle.expected import expected_comparison
     from saq_qat_export.bundle.manifest_check import check_manifest
     from saq_qat_export.proof.lowered import lower_run
     from saq_qat_export.proof.numbers.prove import with_contents
     from saq_qat_export.proof.prove import prove
     from saq_qat_export.proof.verification import Verification, write_verification
+    from saq_qat_runtime.bundle.expected import read_expected
     from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 
     with progress("verify") as shown:
@@ -100,7 +102,8 @@ def _verify(
         proof = prove(lowered, size, lambda step: shown.advance(note=step))
         shown.advance(note="engines that can run here")
         engines, absent = _engine_comparisons(place, lowered, size)
-        proof = replace(proof, comparisons=(*proof.comparisons, *engines))
+        answers = expected_comparison(read_expected(place, manifest), lowered.restored, proof.agreement)
+        proof = replace(proof, comparisons=(*proof.comparisons, *engines, answers))
         report = folder / "report" / "verify.json"  # before the text, whose reader may leave early
         write_verification(Verification.of(proof, lowered.restored.checkpoint_sha256, digest), report)
         shown.advance(note="done")

@@ -10,7 +10,7 @@ from saq_qat.data.open import ImageData
 from saq_qat.data.subset import stratified_order
 from saq_qat.data.transforms import Pixels
 
-__all__ = ["sample_validation"]
+__all__ = ["sample_indices", "sample_validation"]
 
 
 class _Chosen(Images):
@@ -32,5 +32,9 @@ def sample_validation(images: ImageData, count: int | None) -> ImageData:
     """The same data with ``count`` validation images, the same for every seed; all if None or too many."""
     if count is None or count >= len(images.val):
         return images
-    chosen = np.sort(stratified_order(images.val.labels, 0)[:count])
-    return replace(images, val=_Chosen(images.val, chosen))
+    return replace(images, val=_Chosen(images.val, sample_indices(images, count)))
+
+
+def sample_indices(images: ImageData, count: int) -> NDArray[np.int64]:
+    """Which validation images ``sample_validation`` takes, int64 [count], ascending; all if too many."""
+    return np.sort(stratified_order(images.val.labels, 0)[:count])

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saq_qat.bench.record import FLOAT, STATIC_INT8
 from saq_qat.report.collect import Collected
+from saq_qat_runtime.bench.record import FLOAT, STATIC_INT8
 
 __all__ = ["AccuracyRow", "accuracy_rows", "flip_interval"]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from saq_qat.report.text import aligned
+from saq_qat_runtime.report.text import aligned
 
 __all__ = ["Block", "Row", "block_table", "blocks_of"]
 

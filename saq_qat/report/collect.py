@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import onnx
 
-from saq_qat.bench.record import Bench, read_bench
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
@@ -20,6 +19,7 @@ from saq_qat.train.log import read_log
 from saq_qat_export.bundle.graph_facts import GraphFacts, graph_facts
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.proof.verification import read_verification
+from saq_qat_runtime.bench.record import Bench, read_bench
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
 from saq_qat_runtime.errors import ModelError, VersionError
 

@@ -1,7 +1,7 @@
 """What a training step costs, as text beside the goals."""
 
-from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, times
 from saq_qat.train.cost import StepCost, TrainingCost
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, megabytes, times
 
 __all__ = ["cost_goals", "cost_text"]
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saq_qat.bench.record import Bench
 from saq_qat.errors import ArtifactError
-from saq_qat.report.text import megabytes, milliseconds
+from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.bundle.files import file_sha256
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.report.text import megabytes, milliseconds
 from saq_qat_runtime.tensorrt.build.flavours import FLAVOUR_NAMES
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, Audit, EngineRecord, record_name
 

@@ -2,18 +2,9 @@
 
 from saq_qat.quant.plan.float_operations import WHY_FLOAT
 from saq_qat.report.accuracy import accuracy_rows, flip_interval
-from saq_qat.report.bench_text import (
-    candidate_lines,
-    describe_machine,
-    latency_tables,
-    size_lines,
-    speed_verdicts,
-)
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import engine_lines
-from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines
 from saq_qat.report.network_text import cpu_lines, layer_lines, tensor_lines
-from saq_qat.report.text import NOT_MEASURED, aligned, percent, section
 from saq_qat.report.training_text import training_lines
 from saq_qat.report.verdict import (
     comparisons,
@@ -25,6 +16,15 @@ from saq_qat.report.verdict import (
 )
 from saq_qat_export.proof.prove import KERNEL_COMPARISON
 from saq_qat_runtime.bundle.result_files import short_digest
+from saq_qat_runtime.report.bench_text import (
+    candidate_lines,
+    describe_machine,
+    latency_tables,
+    size_lines,
+    speed_verdicts,
+)
+from saq_qat_runtime.report.gpu_text import gpu_lines, gpu_machine_lines
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent, section
 
 __all__ = ["report_text"]
 

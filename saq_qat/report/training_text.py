@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from saq_qat.report.collect import Collected
-from saq_qat.report.text import NOT_MEASURED, aligned, percent
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent
 
 __all__ = ["training_lines"]
 

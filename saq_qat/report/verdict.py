@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from saq_qat.report.bench_text import bench_warnings, pace
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import audit_label, engine_warnings, missed_layers
-from saq_qat.report.gpu_text import gpu_verdicts
-from saq_qat.report.text import percent, times
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
 from saq_qat_runtime.bundle.records import ComparisonRecord
 from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.kernels import IntegerCount
+from saq_qat_runtime.report.bench_text import bench_warnings, pace
+from saq_qat_runtime.report.gpu_text import gpu_verdicts
+from saq_qat_runtime.report.text import percent, times
 
 __all__ = [
     "Verdict",

@@ -13,21 +13,23 @@ import pytest
 from torch import fx
 
 from saq_qat.bench.baselines import float_onnx
-from saq_qat.bench.engines import Runner
-from saq_qat.bench.gpu import measure_engines, too_large
-from saq_qat.bench.gpu_engines import Form, GpuRunner, float_engines, open_gpu_bundle
-from saq_qat.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machine
-from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import BUNDLE, Bench, Candidate, read_bench, write_bench
-from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
-from saq_qat.errors import SetupError
-from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
-from saq_qat.report.gpu_text import gpu_tables
+from saq_qat.bench.gpu_engines import float_engines
+from saq_qat.bench.run import bench_run
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_export.run import export_run
+from saq_qat_runtime.bench.cpu import BenchSize
+from saq_qat_runtime.bench.gpu_machine import describe_gpu, query_clocks, read_gpu_machine
+from saq_qat_runtime.bench.gpu_runners import Form, GpuRunner, open_gpu_bundle
+from saq_qat_runtime.bench.gpu_turns import measure_engines, too_large
+from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.record import BUNDLE, Bench, Candidate, read_bench, write_bench
+from saq_qat_runtime.bench.run import bench_bundle
+from saq_qat_runtime.bench.runners import Runner
 from saq_qat_runtime.bundle.manifest import Manifest, bundle_sha256
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.errors import BackendUnavailable, EngineError, ModelError
+from saq_qat_runtime.report.bench_text import bench_text, bench_warnings, speed_verdicts
+from saq_qat_runtime.report.gpu_text import gpu_tables
 from saq_qat_runtime.tensorrt.backend import Machine
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
 from saq_qat_runtime.tensorrt.build.options import BuildOptions
@@ -134,7 +136,7 @@ def test_a_batch_that_engines_do_not_take_is_left_out_and_named() -> None:
     timings, _ = measure_engines(runners, images(1), (4, 16), 0.02, lambda _: None)
     assert {timing.batch for timing in timings} == {4}
     (reason,) = too_large(runners, (4, 16))
-    assert "batch 16" in reason and "8 at most" in reason and "saq-qat build" in reason
+    assert "batch 16" in reason and "8 at most" in reason and "saq-qat-runtime build" in reason
 
 
 def test_a_bundle_is_measured_on_cpu_and_gpu_in_one_go(both: Path, gpu: FakeTensorRt, tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_without_a_gpu_the_cpu_is_measured_and_the_reason_kept(both: Path) -> No
 def test_an_engine_that_was_asked_for_is_not_replaced(both: Path, gpu: FakeTensorRt) -> None:
     with pytest.raises(BackendUnavailable, match="no CUDA driver"):
         bench_bundle(both / "export", QUICK, engine="tensorrt", machine=without_gpu())
-    with pytest.raises(BackendUnavailable, match="saq-qat build"):
+    with pytest.raises(BackendUnavailable, match="saq-qat-runtime build"):
         bench_bundle(both / "export", QUICK, engine="tensorrt-rtx", machine=machine_of(gpu))
     bench, _ = bench_bundle(both / "export", QUICK, engine="tensorrt", machine=machine_of(gpu))
     assert bench.timings == () and bench.gpu is not None
@@ -179,7 +181,7 @@ def test_a_bundle_for_tensorrt_alone_is_measured_where_it_runs_and_refused_in_wo
     bench, _ = bench_run(gpu_only, gpu_only / "export", QUICK, baselines=False, machine=machine_of(gpu))
     assert bench.gpu is not None and bench.batches == ()
     assert bench.bundle_sha256 == bundle_sha256(gpu_only / "export")
-    with pytest.raises(SetupError, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
+    with pytest.raises(BackendUnavailable, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, machine=without_gpu())
     with pytest.raises(ModelError, match="onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, engine="onnxruntime")
@@ -193,7 +195,7 @@ def test_an_engine_with_other_outputs_than_the_manifest_promises_is_refused(both
 def test_a_bundle_without_an_engine_says_how_to_build_one(exported: Path, both: Path, tmp_path: Path) -> None:
     manifest = Manifest.load(both / "export")
     found, reasons = open_gpu_bundle(tmp_path, manifest, "auto", without_gpu())
-    assert found is None and "saq-qat build" in reasons[0]
+    assert found is None and "saq-qat-runtime build" in reasons[0]
     plain = Manifest.load(exported / "export")
     assert open_gpu_bundle(exported / "export", plain, "auto", without_gpu()) == (None, ())
 

@@ -11,8 +11,8 @@ import torch
 from saq_qat.bench.baselines import float_form, float_onnx
 from saq_qat.bench.engines import FloatNetwork
 from saq_qat.bench.openvino_baselines import NO_NNCF, openvino_baselines
-from saq_qat.bench.record import FLOAT_OPENVINO, NNCF_INT8
 from saq_qat.quant.network import calibrate, quantize
+from saq_qat_runtime.bench.record import FLOAT_OPENVINO, NNCF_INT8
 from tests.report.networks import Tiny, small_recipe
 
 SHAPE = (3, 8, 8)

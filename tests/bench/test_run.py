@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from saq_qat.bench.engines import float_network
-from saq_qat.bench.record import BUNDLE, FLOAT, STATIC_INT8, Bench, Samples, read_bench, write_bench
-from saq_qat.bench.run import BenchSize, bench_bundle, bench_run
+from saq_qat.bench.run import bench_run
 from saq_qat.errors import ArtifactError
 from saq_qat.train.restore import restore
+from saq_qat_runtime.bench.cpu import BenchSize
+from saq_qat_runtime.bench.record import BUNDLE, FLOAT, STATIC_INT8, Bench, Samples, read_bench, write_bench
+from saq_qat_runtime.bench.run import bench_bundle
 from saq_qat_runtime.errors import ModelError
 from tests.report.networks import trained_run
 

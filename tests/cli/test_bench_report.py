@@ -126,7 +126,7 @@ def test_a_bundle_for_tensorrt_on_a_machine_without_a_gpu_exits_with_4_and_the_r
     export_run(folder, folder / "export", size=ProofSize(2, 40), allow_failed_gate=True)
     for engine in ("auto", "tensorrt", "tensorrt-rtx"):
         assert saq_qat("bench", str(folder), "--engine", engine, *QUICK) == 4
-        assert "saq-qat build" in capsys.readouterr().err
+        assert "saq-qat-runtime build" in capsys.readouterr().err
     record = record_of(source=Manifest.load(folder / "export").models["tensorrt"])
     (folder / "export" / "model.plan").write_bytes(PLAN)
     (folder / "export" / "model.plan.json").write_text(record.to_json())

@@ -73,7 +73,7 @@ def test_the_processor_is_described(flags: str, detail: str) -> None:
         (
             FlavourState("tensorrt", None, builds=False, runs=False, reason="not installed"),
             Diagnosis(
-                "tensorrt", "absent", "not installed (optional)", "to use it: pip install 'saq-qat[trt]'"
+                "tensorrt", "absent", "not installed (optional)", "to use it: pip install 'saq-qat-runtime[trt]'"
             ),
         ),
         (

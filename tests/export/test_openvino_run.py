@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saq_qat.bench.record import BUNDLE_OPENVINO, FLOAT, FLOAT_OPENVINO
-from saq_qat.bench.run import BenchSize, bench_run
+from saq_qat.bench.run import bench_run
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
 from saq_qat.recipe.schema import Recipe
 from saq_qat_export.proof.prove import KERNEL_COMPARISON, ProofSize
 from saq_qat_export.rehearsal import check_deployable
 from saq_qat_export.run import Exported, export_run
+from saq_qat_runtime.bench.cpu import BenchSize
+from saq_qat_runtime.bench.record import BUNDLE_OPENVINO, FLOAT, FLOAT_OPENVINO
 from saq_qat_runtime.errors import BackendUnavailable, ModelError
 from saq_qat_runtime.session import Session
 from tests.report.networks import small_recipe, trained_run
@@ -33,6 +34,7 @@ def test_the_bundle_holds_one_model_which_is_proved_on_openvino(exported: Export
         "openvino": "model.openvino.onnx"
     }
     assert {file.name for file in exported.folder.iterdir()} == {
+        "expected.csv",
         "golden.npz",
         "manifest.json",
         "model.openvino.onnx",
@@ -75,7 +77,7 @@ def test_a_bundle_for_openvino_alone_runs_on_no_other_engine(exported: Exported)
 
 def test_two_exports_are_byte_identical(exported: Exported, tmp_path: Path) -> None:
     again = export_run(exported.folder.parent, tmp_path / "again", size=SIZE)
-    for name in ("model.openvino.onnx", "golden.npz", "manifest.json"):
+    for name in ("model.openvino.onnx", "golden.npz", "expected.csv", "manifest.json"):
         assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
 
 

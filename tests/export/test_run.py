@@ -98,7 +98,7 @@ def test_golden_codes_are_those_of_the_reference(bundle: Path, lowered: Lowered)
 def test_the_same_checkpoint_gives_the_same_bytes(run: Path, bundle: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "again", size=SIZE)
     assert contents(tmp_path / "again") == contents(bundle)
-    assert sorted(contents(bundle)) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert sorted(contents(bundle)) == ["expected.csv", "golden.npz", "manifest.json", "model.onnx"]
 
 
 def test_nothing_in_a_bundle_tells_where_it_was_made(run: Path, bundle: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Pa
     (folder / "manifest.json").write_text("old")
     (folder / "old.onnx").write_text("old")
     export_run(run, folder, size=SIZE)
-    assert sorted(contents(folder)) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert sorted(contents(folder)) == ["expected.csv", "golden.npz", "manifest.json", "model.onnx"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

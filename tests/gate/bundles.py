@@ -88,8 +88,30 @@ def with_file(bundle: Bundle, name: str, content: bytes) -> Bundle:
     models = {target: record if model.name == name else model for target, model in old.models.items()}
     sizes = replace(old.sizes, file_bytes={target: model.bytes for target, model in models.items()})
     samples = replace(old.golden, file=record) if old.golden.file.name == name else old.golden
-    changed = replace(old, models=models, golden=samples, sizes=sizes)
+    answers = record if old.expected.name == name else old.expected
+    changed = replace(old, models=models, golden=samples, expected=answers, sizes=sizes)
     return Bundle(changed, bundle.files | {name: content})
+
+
+def expected(change: Callable[[list[str]], list[str]]) -> Change:
+    """Lines of expected.csv, its head aside."""
+
+    def changed(bundle: Bundle) -> Bundle:
+        name = bundle.manifest.expected.name
+        head, *rows = bundle.files[name].decode().splitlines()
+        return with_file(bundle, name, "".join(f"{row}\n" for row in (head, *change(rows))).encode())
+
+    return changed
+
+
+def another_answer(rows: list[str]) -> list[str]:
+    start, answer = rows[0].rsplit(",", 1)
+    return [f"{start},{(int(answer) + 1) % 2}", *rows[1:]]
+
+
+def another_label(rows: list[str]) -> list[str]:
+    image, label, answer = rows[0].split(",")
+    return [f"{image},{(int(label) + 1) % 2},{answer}", *rows[1:]]
 
 
 def model_changed_afterwards(bundle: Bundle) -> Bundle:
@@ -233,6 +255,15 @@ _ROWS: tuple[tuple[str, str, Change, str], ...] = (
     ("digest of the model", "cnn", another_digest, r"sha256 of model\.onnx"),
     ("model changed after its proof", "cnn", model_changed_afterwards, r"not the graph that was proved"),
     ("models exchanged", "cnn", models_exchanged, r"not the graph that was proved"),
+    ("expected answer of one image changed", "cnn", expected(another_answer), r"expected\.csv"),
+    ("expected answers without the last", "cnn", expected(lambda rows: rows[:-1]), r"expected\.csv"),
+    ("expected label of one image changed", "cnn", expected(another_label), r"label of .*expected\.csv"),
+    (
+        "expected image of another name",
+        "cnn",
+        expected(lambda rows: [f"x{rows[0]}", *rows[1:]]),
+        r"label of x",
+    ),
     ("golden logit one float further", "cnn", golden(logits=next_logit), r"'logits'"),
     ("golden code off by one", "cnn", golden(**{"relu.codes": first_plus_one}), r"'relu\.codes'"),
     ("golden images in another order", "cnn", golden(inputs=lambda x: x[::-1]), r"'inputs'"),

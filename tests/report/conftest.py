@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import (
+from saq_qat.report.collect import Collected, collect
+from saq_qat_export.proof.comparison import Comparison
+from saq_qat_export.proof.predictions import Agreement, Flip
+from saq_qat_export.proof.prove import Proof, ProofSize
+from saq_qat_export.proof.verification import Verification, write_verification
+from saq_qat_export.run import export_run
+from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.record import (
     BUNDLE,
     FLOAT,
     SCHEMA_VERSION,
@@ -17,14 +25,6 @@ from saq_qat.bench.record import (
     Timing,
     write_bench,
 )
-from saq_qat.report.collect import Collected, collect
-from saq_qat_export.proof.comparison import Comparison
-from saq_qat_export.proof.predictions import Agreement, Flip
-from saq_qat_export.proof.prove import Proof, ProofSize
-from saq_qat_export.proof.verification import Verification, write_verification
-from saq_qat_export.run import export_run
-from saq_qat_runtime.bench.environment import Environment
-from saq_qat_runtime.bench.interleave import Latency
 from saq_qat_runtime.bundle.files import file_sha256
 from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.kernels import IntegerCount

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from saq_qat.bench.record import BUNDLE, FLOAT, Bench, Ratio
-from saq_qat.report.bench_text import bench_text, bench_warnings, speed_verdicts
+from saq_qat_runtime.bench.record import BUNDLE, FLOAT, Bench, Ratio
+from saq_qat_runtime.report.bench_text import bench_text, bench_warnings, speed_verdicts
 
 
 def test_the_verdict_names_both_ratios_and_the_kernels(bench: Bench) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from saq_qat.bench.gpu_machine import GpuMachine
-from saq_qat.bench.gpu_record import GpuBench, GpuTiming
-from saq_qat.bench.record import Bench
 from saq_qat.errors import ArtifactError
 from saq_qat.report.collect import collect
 from saq_qat.report.engines import built_engines, engine_lines, engine_warnings, missed_layers
 from saq_qat.report.report_json import report_json
 from saq_qat.report.report_text import report_text
 from saq_qat.report.verdict import judge_run
+from saq_qat_runtime.bench.gpu_machine import GpuMachine
+from saq_qat_runtime.bench.gpu_record import GpuBench, GpuTiming
+from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.tensorrt.engine_record import Audit, EngineRecord

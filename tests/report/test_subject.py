@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from saq_qat.bench.record import write_bench
 from saq_qat.report.accuracy import accuracy_rows
 from saq_qat.report.collect import Collected, collect
 from saq_qat.report.evaluation import Evaluation, write_evaluation
@@ -18,6 +17,7 @@ from saq_qat.report.report_text import report_text
 from saq_qat.report.verdict import judge_run
 from saq_qat.train.checkpoint import read_checkpoint, write_checkpoint
 from saq_qat.train.evaluate import Accuracy
+from saq_qat_runtime.bench.record import write_bench
 from saq_qat_runtime.errors import ResultError
 from tests.report.conftest import digests, measured, prove_and_measure
 

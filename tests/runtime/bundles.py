@@ -10,6 +10,7 @@ from saq_qat_runtime.bundle.manifest import (
     SCHEMA_VERSION,
     ComparisonRecord,
     CpuRecord,
+    DeployRecord,
     FileRecord,
     Gate,
     Golden,
@@ -20,11 +21,17 @@ from saq_qat_runtime.bundle.manifest import (
     ScaleSummary,
     Sizes,
     TensorRecord,
+    TensorRtRecord,
     TensorSpec,
+    ThresholdsRecord,
 )
 from tests.runtime.networks import LABELS, SIDE
 
-__all__ = ["build_manifest", "file_record"]
+__all__ = ["DEPLOY", "build_manifest", "file_record"]
+
+DEPLOY = DeployRecord(
+    ThresholdsRecord(1.0, 0.05), TensorRtRecord("float32", (1, 8, 32), 4096, 3, "none", False)
+)
 
 
 def file_record(path: Path) -> FileRecord:
@@ -32,7 +39,7 @@ def file_record(path: Path) -> FileRecord:
     return FileRecord(path.name, sha256(content), len(content))
 
 
-def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
+def build_manifest(model: FileRecord, golden: FileRecord, expected: FileRecord) -> Manifest:
     recipe = "version: 1\nname: tiny\n"
     comparison = ComparisonRecord("integer reference = onnxruntime", True, True, 1000, 0, "")
     layer = LayerRecord("conv1", "Conv", 4, "saq", ScaleSummary(6, 0.01, 0.02), 8, "symmetric", True, "")
@@ -47,10 +54,12 @@ def build_manifest(model: FileRecord, golden: FileRecord) -> Manifest:
         labels=("ant", "bee", "cat", "dog", "elk"),
         models={"onnxruntime": model},
         golden=Golden(golden, {"onnxruntime": 0.0}),
+        expected=expected,
         layers=(layer,),
         tensors=(tensor,),
         sizes=Sizes(1000, 4000, 4000, {"onnxruntime": model.bytes}),
         cpu=CpuRecord("any", (), "the same codes on every CPU, in any session"),
+        deploy=DEPLOY,
         gate=Gate(True, False, (comparison,)),
         recipe=RecipeRecord(recipe, sha256(recipe.encode())),
         checkpoint_sha256=sha256(b"model.safetensors"),

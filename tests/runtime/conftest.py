@@ -9,9 +9,8 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from saq_qat_runtime.bundle.manifest import (
-    Manifest,
-)
+from saq_qat_runtime.bundle.expected import EXPECTED_FILE, Expected
+from saq_qat_runtime.bundle.manifest import Manifest
 from tests.runtime.bundles import build_manifest, file_record
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_tensorrt import FakeTensorRt
@@ -40,7 +39,11 @@ def bundle(tmp_path: Path, network_bytes: bytes, expected_logits: NDArray[np.flo
     folder.mkdir()
     (folder / "model.onnx").write_bytes(network_bytes)
     np.savez(folder / "golden.npz", inputs=images(4), logits=expected_logits)
-    manifest = build_manifest(file_record(folder / "model.onnx"), file_record(folder / "golden.npz"))
+    answers = tuple(int(answer) for answer in expected_logits.argmax(axis=1))
+    expected = Expected(tuple(f"{index}.png" for index in range(4)), (0, 1, 2, 3), answers)
+    (folder / EXPECTED_FILE).write_bytes(expected.to_csv())
+    files = (file_record(folder / name) for name in ("model.onnx", "golden.npz", EXPECTED_FILE))
+    manifest = build_manifest(*files)
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

@@ -69,7 +69,9 @@ def test_an_engine_that_cannot_run_here_is_passed_over_with_its_reason(
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-lean", "tensorrt-rtx"])
 def test_an_engine_that_is_asked_for_by_name_is_never_replaced(workshop: Workshop, backend: str) -> None:
-    with pytest.raises(BackendUnavailable, match=r"holds no engine model\.(rtx\.)?plan: .*saq-qat build"):
+    with pytest.raises(
+        BackendUnavailable, match=r"holds no engine model\.(rtx\.)?plan: .*saq-qat-runtime build"
+    ):
         workshop.open(backend)
     workshop.build(version_compatible=True)
     workshop.build("tensorrt-rtx")
@@ -135,7 +137,9 @@ def test_an_engine_beside_a_bundle_without_that_target_is_a_model_error(
 def test_a_bundle_for_tensorrt_alone_says_what_to_do_without_an_engine(tensorrt_only: Workshop) -> None:
     with pytest.raises(ModelError, match=r"models for \['tensorrt'\] only. Export it for 'onnxruntime'"):
         tensorrt_only.open("onnxruntime")
-    with pytest.raises(BackendUnavailable, match=r"No engine can run this bundle here.*saq-qat build"):
+    with pytest.raises(
+        BackendUnavailable, match=r"No engine can run this bundle here.*saq-qat-runtime build"
+    ):
         tensorrt_only.open()
     tensorrt_only.build()
     assert tensorrt_only.open().backend.name == "tensorrt"

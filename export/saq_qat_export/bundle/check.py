@@ -12,6 +12,7 @@ from saq_qat_export.bundle.write import Bundle
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.probe import probe_of
 from saq_qat_export.proof.prove import Proof
+from saq_qat_runtime.bundle.expected import Expected
 
 __all__ = ["check_bundle"]
 
@@ -38,6 +39,7 @@ def check_bundle(
     _check_gate(bundle, proof, allow_failed_gate=allow_failed_gate)
     check_manifest(bundle.manifest, bundle.files, lowered)
     _check_golden(bundle, images, lowered)
+    _check_expected(bundle, proof)
 
 
 def _check_models(bundle: Bundle, lowered: Lowered) -> None:
@@ -85,3 +87,14 @@ def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowe
             raise GateError(
                 f"The golden file's {name!r} is not what the proved graph computes from its images, {_AGAIN}"
             )
+
+
+def _check_expected(bundle: Bundle, proof: Proof) -> None:
+    """The answers are those that the proof counted; which images they belong to is the manifest's affair."""
+    record, agreement = bundle.manifest.expected, proof.agreement
+    expected = Expected.from_csv(bundle.files[record.name], len(bundle.manifest.labels), record.name)
+    is_counted = not len(expected) or expected.top1 == agreement.fake_quant_top1
+    if expected.predictions != agreement.fake_quant or not is_counted:
+        raise GateError(
+            f"{record.name} holds other answers than those of the fake-quant network in the proof, {_AGAIN}"
+        )

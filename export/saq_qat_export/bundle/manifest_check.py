@@ -18,11 +18,14 @@ from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe, Thresholds
 from saq_qat.train.restore import Restored
+from saq_qat_export.bundle.expected import labels_by_name
 from saq_qat_export.bundle.file_grids import FileGrids, TensorGrid, file_grids
-from saq_qat_export.bundle.records import cpu_record, sizes_of
+from saq_qat_export.bundle.records import cpu_record, deploy_record, sizes_of
 from saq_qat_export.proof.constant_channels import constant_count
 from saq_qat_export.proof.lowered import Lowered
+from saq_qat_runtime.bundle.expected import Expected
 from saq_qat_runtime.bundle.manifest import Manifest, ScaleSummary, TensorRecord
+from saq_qat_runtime.errors import ModelError
 
 __all__ = ["Disagreement", "check_manifest", "disagreements"]
 
@@ -67,6 +70,7 @@ def disagreements(manifest: Manifest, files: Mapping[str, bytes], lowered: Lower
     plan = lowered.plan
     yield from _of_files(manifest, files)
     yield from _of_data(manifest, lowered.restored)
+    yield from _of_expected(manifest, files, lowered.restored)
     yield from _of_layers(manifest, plan)
     yield from _of_view(manifest, files, lowered)
     yield from _of_cpu(manifest, lowered)
@@ -102,8 +106,24 @@ def _of_data(manifest: Manifest, restored: Restored) -> Iterator[Disagreement]:
     except RecipeError as error:
         yield Disagreement("recipe", str(error), "a recipe that can be read")
         return
+    yield from _compared("deploy", manifest.deploy, deploy_record(recipe.deploy))
     if _trained_with(recipe) != _trained_with(restored.recipe):
         yield Disagreement("recipe", "another one", "that of the run")
+
+
+def _of_expected(
+    manifest: Manifest, files: Mapping[str, bytes], restored: Restored
+) -> Iterator[Disagreement]:
+    """Images and their labels; the answers beside them are the proof's affair."""
+    name = manifest.expected.name
+    try:
+        expected = Expected.from_csv(files.get(name, b""), len(manifest.labels), name)
+    except ModelError as error:
+        yield Disagreement(name, str(error), "a file that can be read")
+        return
+    labels = labels_by_name(restored)
+    for image, label in zip(expected.images, expected.labels, strict=True):
+        yield from _compared(f"label of {image} in {name}", label, labels.get(image, "no such image"))
 
 
 def _trained_with(recipe: Recipe) -> Recipe:

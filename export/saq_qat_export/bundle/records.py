@@ -5,7 +5,7 @@ from torch import Tensor, fx
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
 from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
-from saq_qat.recipe.schema import Cpu
+from saq_qat.recipe.schema import Cpu, Deploy
 from saq_qat_export.lint.pair_bound import IntegerProduct
 from saq_qat_export.proof.codes import PAIR_COMPARISON
 from saq_qat_export.proof.constant_channels import constant_count
@@ -14,14 +14,17 @@ from saq_qat_export.reference.deploy_view import tensor_name
 from saq_qat_runtime.bundle.manifest import (
     ComparisonRecord,
     CpuRecord,
+    DeployRecord,
     Gate,
     LayerRecord,
     ScaleSummary,
     Sizes,
     TensorRecord,
+    TensorRtRecord,
+    ThresholdsRecord,
 )
 
-__all__ = ["cpu_record", "gate_record", "layer_records", "sizes_of", "tensor_records"]
+__all__ = ["cpu_record", "deploy_record", "gate_record", "layer_records", "sizes_of", "tensor_records"]
 
 
 def layer_records(plan: Plan, view: fx.GraphModule) -> tuple[LayerRecord, ...]:
@@ -107,6 +110,22 @@ def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof | 
         f"plain sessions of ONNX Runtime on x86 CPUs without VNNI give other codes{counted}; "
         "Session gives the trained codes there too, more slowly",
     )  # fmt: skip
+
+
+def deploy_record(deploy: Deploy) -> DeployRecord:
+    """What a machine where the network runs has to know of a recipe's section ``deploy``."""
+    limits, settings = deploy.thresholds, deploy.tensorrt
+    return DeployRecord(
+        ThresholdsRecord(limits.max_top1_drop, limits.max_flip_rate),
+        TensorRtRecord(
+            settings.precision,
+            (settings.batch.minimum, settings.batch.optimum, settings.batch.maximum),
+            settings.workspace_mib,
+            settings.optimization_level,
+            settings.hardware_compatibility,
+            settings.version_compatible,
+        ),
+    )
 
 
 def gate_record(proof: Proof, *, allow_failed_gate: bool) -> Gate:

@@ -16,13 +16,22 @@ from saq_qat.data.open import ImageData
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
+from saq_qat_export.bundle.expected import expected_answers
 from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
-from saq_qat_export.bundle.records import cpu_record, gate_record, layer_records, sizes_of, tensor_records
+from saq_qat_export.bundle.records import (
+    cpu_record,
+    deploy_record,
+    gate_record,
+    layer_records,
+    sizes_of,
+    tensor_records,
+)
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import Stored
+from saq_qat_runtime.bundle.expected import EXPECTED_FILE
 from saq_qat_runtime.bundle.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
@@ -74,6 +83,7 @@ def make_bundle(
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
     files[_GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
+    files[EXPECTED_FILE] = expected_answers(restored, proof.agreement).to_csv()
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
     }
@@ -91,10 +101,12 @@ def make_bundle(
         labels=restored.images.classes,
         models=models,
         golden=Golden(records[_GOLDEN_FILE], tolerances),
+        expected=records[EXPECTED_FILE],
         layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
         sizes=sizes_of(view, {target: model.bytes for target, model in models.items()}),
         cpu=_cpu_record(lowered, proof),
+        deploy=deploy_record(restored.recipe.deploy),
         gate=gate_record(proof, allow_failed_gate=allow_failed_gate),
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
         checkpoint_sha256=restored.checkpoint_sha256,

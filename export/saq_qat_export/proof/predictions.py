@@ -47,6 +47,7 @@ class Agreement:
     Attributes:
         view_flips: images on which deploy view and engine disagree.
         flips: images on which fake-quant network and engine disagree; ``listed`` holds the first of them.
+        fake_quant: what the fake-quant network answers, image by image; verify.json leaves it out.
     """
 
     images: int
@@ -56,6 +57,7 @@ class Agreement:
     view_flips: int
     flips: int
     listed: tuple[Flip, ...]
+    fake_quant: tuple[int, ...] = ()
 
 
 @torch.no_grad()
@@ -69,6 +71,7 @@ def agree(
     network.eval()
     seen, right, view_flips, flips = 0, np.zeros(3, dtype=np.int64), 0, 0
     listed: list[Flip] = []
+    given: list[int] = []
     for images, labels in batches:
         answers = [network(images).numpy(), view(images).numpy(), engine(images.numpy())]
         fake, own, deployed = (answer.argmax(axis=1) for answer in answers)
@@ -76,11 +79,13 @@ def agree(
         right += [int((guess == truth).sum()) for guess in (fake, own, deployed)]
         view_flips += int((own != deployed).sum())
         changed = np.flatnonzero(fake != deployed)
+        given += fake.tolist()
         flips += len(changed)
         listed += [Flip(seen + int(i), int(truth[i]), int(fake[i]), int(deployed[i])) for i in changed]
         seen += len(truth)
     top1 = [100.0 * int(count) / seen for count in right]
-    return Agreement(seen, top1[0], top1[1], top1[2], view_flips, flips, tuple(listed[:_FLIPS_LISTED]))
+    shown = tuple(listed[:_FLIPS_LISTED])
+    return Agreement(seen, top1[0], top1[1], top1[2], view_flips, flips, shown, tuple(given))
 
 
 def agreement_comparisons(agreement: Agreement, thresholds: Thresholds) -> list[Comparison]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["Environment", "read_environment"]
 
-_PACKAGES = ("saq-qat", "numpy", "onnxruntime")
+_PACKAGES = ("saq-qat-runtime", "numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
+from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
@@ -29,6 +30,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "ComparisonRecord",
     "CpuRecord",
+    "DeployRecord",
     "FileRecord",
     "Gate",
     "Golden",
@@ -39,11 +41,13 @@ __all__ = [
     "ScaleSummary",
     "Sizes",
     "TensorRecord",
+    "TensorRtRecord",
     "TensorSpec",
+    "ThresholdsRecord",
     "bundle_sha256",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
@@ -51,7 +55,8 @@ _LARGEST_MANIFEST = 64 * 1024 * 1024
 class Manifest:
     """Everything that runtime and report know of a bundle.
 
-    models: from a target to its file. checkpoint_sha256: of the model.safetensors it was exported from.
+    models: from a target to its file. expected: the file of `bundle.expected`, what the fake-quant network
+    answers to validation images. checkpoint_sha256: of the model.safetensors it was exported from.
     """
 
     schema_version: int
@@ -63,10 +68,12 @@ class Manifest:
     labels: tuple[str, ...]
     models: dict[str, FileRecord]
     golden: Golden
+    expected: FileRecord
     layers: tuple[LayerRecord, ...]
     tensors: tuple[TensorRecord, ...]
     sizes: Sizes
     cpu: CpuRecord
+    deploy: DeployRecord
     gate: Gate
     recipe: RecipeRecord
     checkpoint_sha256: str
@@ -128,7 +135,7 @@ class Manifest:
 
     def files(self) -> tuple[FileRecord, ...]:
         """Every file the bundle consists of, the manifest aside."""
-        return (*self.models.values(), self.golden.file)
+        return (*self.models.values(), self.golden.file, self.expected)
 
 
 def bundle_sha256(folder: Path) -> str:

@@ -6,7 +6,7 @@ data is skipped.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from saq_qat_runtime.bundle.decode import require
@@ -22,11 +22,13 @@ __all__ = [
     "parse_graph",
     "refuse_unsafe",
     "summarize",
+    "with_outputs",
 ]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT = 1, 5, 12
+_VALUE_NAME = 1
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 2, 8, 13, 14
@@ -146,6 +148,35 @@ def refuse_unsafe(content: bytes) -> None:
         not found,
         f"The model uses {', '.join(found)}, whose results may be of any size; no bundle needs them.",
     )
+
+
+def with_outputs(content: bytes, names: Iterable[str]) -> bytes:
+    """The model with tensors of its graph as further outputs, whose types are left to the engine.
+
+    Raises ModelError if it is none.
+    """
+    graph = _only_graph(content)
+    outputs = b"".join(_field(_GRAPH_OUTPUT, _field(_VALUE_NAME, name.encode())) for name in names)
+    parts = [_field(_MODEL_GRAPH, bytes(graph) + outputs)]
+    for number, value in _fields(memoryview(content)):
+        if number != _MODEL_GRAPH:  # a model has integers and messages beside it, in any order
+            parts.append(_field(number, value))
+    return b"".join(parts)
+
+
+def _field(number: int, value: int | bytes | memoryview) -> bytes:
+    """A field with an integer or with bytes."""
+    if isinstance(value, int):
+        return _to_varint(number << 3 | _VARINT) + _to_varint(value)
+    return _to_varint(number << 3 | _BYTES) + _to_varint(len(value)) + bytes(value)
+
+
+def _to_varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
 
 
 def _attribute_parts(node: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -158,7 +158,7 @@ def _deserialize(
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        fix = "Build it again on this machine: saq-qat build FOLDER."
+        fix = "Build it again on this machine: saq-qat-runtime build FOLDER."
         raise BackendUnavailable(f"{library.__name__} refused {record.file.name}: {log.take()} {fix}")
     return engine
 

@@ -12,7 +12,7 @@ from saq_qat_runtime.tensorrt.library import EngineLibrary
 
 __all__ = ["check_content", "check_gpu", "check_library", "check_source", "check_version", "runs_version"]
 
-_FIX = "Build it again on this machine: saq-qat build FOLDER."
+_FIX = "Build it again on this machine: saq-qat-runtime build FOLDER."
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 # Engines of the major before its own that a major runs (support matrix 11.4.1, "Engine Portability").
 _OLDER_MAJOR = {11: 10}

@@ -156,7 +156,7 @@ class EngineRecord:
         require(
             version == ENGINE_SCHEMA_VERSION,
             f"{where} has schema_version {version}; this runtime reads {ENGINE_SCHEMA_VERSION}. "
-            "Build the engine again: saq-qat build.",
+            "Build the engine again: saq-qat-runtime build.",
         )
         return decode(cls, value, where)
 

@@ -56,7 +56,9 @@ class EngineLibrary:
 ENGINE_LIBRARIES = (
     EngineLibrary("tensorrt", "tensorrt", "tensorrt", "pip install 'saq-qat-runtime[trt]'", False, True),
     EngineLibrary("tensorrt-lean", "tensorrt", "tensorrt_lean", "pip install tensorrt-lean", True, True),
-    EngineLibrary("tensorrt-rtx", "tensorrt-rtx", "tensorrt_rtx", "pip install 'saq-qat-runtime[rtx]'", False, False),
+    EngineLibrary(
+        "tensorrt-rtx", "tensorrt-rtx", "tensorrt_rtx", "pip install 'saq-qat-runtime[rtx]'", False, False
+    ),
 )
 
 

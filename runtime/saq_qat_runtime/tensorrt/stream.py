@@ -183,7 +183,7 @@ class EngineStream:
         missing = context.infer_shapes()
         if missing:
             raise RuntimeFault(
-                f"TensorRT lacks the shapes of {missing}. Build the engine again: saq-qat build."
+                f"TensorRT lacks the shapes of {missing}. Build the engine again: saq-qat-runtime build."
             )
         return _ShapedContext(context)
 

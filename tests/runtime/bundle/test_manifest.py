@@ -23,7 +23,7 @@ from saq_qat_runtime.errors import ModelError
 from tests.runtime.bundles import build_manifest
 
 RECORD = FileRecord("model.onnx", sha256(b""), 0)
-MANIFEST = build_manifest(RECORD, replace(RECORD, name="golden.npz"))
+MANIFEST = build_manifest(RECORD, replace(RECORD, name="golden.npz"), replace(RECORD, name="expected.csv"))
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> str:
@@ -52,7 +52,7 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
         (lambda m: m["tensors"][0].update(zero=1), r"tensors\[0\]: unknown field 'zero'"),
         (lambda m: m.pop("labels"), r"missing field 'labels'"),
         (lambda m: m["gate"]["comparisons"][0].pop("hard"), r"gate.comparisons\[0\]: missing field 'hard'"),
-        (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 3"),
+        (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 4"),
         (lambda m: m.update(schema_version="1"), r"no schema_version"),
         (lambda m: m["preprocessing"].update(image_size="8"), r"image_size: expected an integer, got '8'"),
         (lambda m: m["preprocessing"].update(image_size=True), r"image_size: expected an integer, got True"),
@@ -141,7 +141,7 @@ def test_loads_a_bundle(bundle: Path) -> None:
     assert Manifest.load(bundle).name == "tiny"
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "expected.csv"])
 def test_finds_every_changed_file(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1

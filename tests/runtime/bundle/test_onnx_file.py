@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from saq_qat_runtime.bundle.onnx_file import summarize
+from saq_qat_runtime.bundle.onnx_file import summarize, with_outputs
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.kernels import FLOAT_KERNELS, INTEGER_KERNELS, count_kernels
 from tests.runtime.networks import constant, float_network, model_of, quantized_network
@@ -89,3 +89,18 @@ def test_labels_say_how_much_is_integer() -> None:
         count_kernels(first).integer < count_kernels(second).integer for first, second in pairwise(graphs)
     )
     assert count_kernels({}).label.startswith("float (0/0")
+
+
+@pytest.mark.parametrize("names", [[], ["x0_codes"], ["x1_codes", "x2_codes", "n" * 300]])
+def test_further_outputs_are_those_that_onnx_reads_and_nothing_else_changes(names: list[str]) -> None:
+    model = quantized_network()
+    model.doc_string, model.model_version = "as it was", 1 << 40
+    watched = onnx.load_from_string(with_outputs(model.SerializeToString(), names))
+    assert [output.name for output in watched.graph.output] == ["logits", *names]
+    del watched.graph.output[1:]
+    assert watched == model
+
+
+def test_further_outputs_of_what_is_no_model_are_refused() -> None:
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        with_outputs(b"", ["x0_codes"])

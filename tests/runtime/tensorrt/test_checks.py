@@ -62,7 +62,7 @@ def fits(status: DriverStatus, **changes: Any) -> bool:
         check_gpu(record_of(**changes), status)
     except BackendUnavailable as error:
         assert str(status.gpu) in str(error)
-        assert "saq-qat build" in str(error)
+        assert "saq-qat-runtime build" in str(error)
         return False
     return True
 

@@ -36,7 +36,7 @@ def test_without_a_driver_no_library_is_touched_or_even_imported(library: Any) -
     ("content", "changes", "version", "error", "complaint"),
     [
         (PLAN + b"!", {}, "10.16.1.11", ModelError, r"model.plan was changed after it was built"),
-        (PLAN[:-1] + b"?", {}, "10.16.1.11", ModelError, r"was changed.*saq-qat build"),
+        (PLAN[:-1] + b"?", {}, "10.16.1.11", ModelError, r"was changed.*saq-qat-runtime build"),
         (
             PLAN,
             {},

@@ -87,4 +87,4 @@ def test_a_refusal_of_the_real_library_comes_in_its_own_words(folder: Path) -> N
     (message,) = output_of(REFUSED, str(folder))
     assert message.startswith("tensorrt_rtx refused model.rtx.plan: ")
     assert "CUDA driver version is insufficient" in message
-    assert message.endswith("Build it again on this machine: saq-qat build FOLDER.")
+    assert message.endswith("Build it again on this machine: saq-qat-runtime build FOLDER.")

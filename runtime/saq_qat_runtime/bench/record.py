@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from saq_qat.bench.gpu_record import GpuBench
-from saq_qat.bench.paired import Ratio
 from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.gpu_record import GpuBench
 from saq_qat_runtime.bench.interleave import Latency, LatencySummary
+from saq_qat_runtime.bench.paired import Ratio
 from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.bundle.result_files import decode_result, read_result, write_result
 from saq_qat_runtime.kernels import IntegerCount

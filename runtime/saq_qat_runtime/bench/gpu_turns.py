@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from saq_qat.bench.gpu_engines import GpuRunner
-from saq_qat.bench.gpu_record import GpuTiming
-from saq_qat.bench.paired import Ratio, paired_ratio
 from saq_qat_runtime.bench.gpu import GpuLatency, TimedRun, gpu_cautions, interleave_gpu
+from saq_qat_runtime.bench.gpu_record import GpuTiming
+from saq_qat_runtime.bench.gpu_runners import GpuRunner
 from saq_qat_runtime.bench.interleave import Latency
+from saq_qat_runtime.bench.paired import Ratio, paired_ratio
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.promises import read_golden
@@ -25,7 +25,7 @@ _MODES = (False, True)
 def too_large(runners: Sequence[GpuRunner], batches: Sequence[int]) -> tuple[str, ...]:
     """Batch sizes that no engine takes, each as a sentence; all engines are built for the same."""
     largest = min(runner.largest_batch for runner in runners)
-    fix = "saq-qat build BUNDLE deploy.tensorrt.batch.maximum=N"
+    fix = "saq-qat-runtime build BUNDLE --batch 1 N N"
     return tuple(
         f"TensorRT at batch {batch}: its engine takes {largest} at most; build it for more: {fix}"
         for batch in batches
@@ -42,7 +42,7 @@ def golden_difference(runner: GpuRunner, folder: Path, manifest: Manifest) -> fl
     inputs, expected = read_golden(folder, manifest)
     found = runner.runner.run(inputs).astype(np.float64)
     rule = f"{folder}: the engine gives logits {found.shape}, the bundle {expected.shape}"
-    require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat build.")
+    require(found.shape == expected.shape, f"{rule}. Build it again: saq-qat-runtime build.")
     difference = float(np.abs(found - expected).max())
     return difference if np.isfinite(difference) else float(np.finfo(np.float64).max)
 

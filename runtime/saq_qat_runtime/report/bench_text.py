@@ -2,12 +2,21 @@
 
 from collections.abc import Iterator
 
-from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import Bench, Candidate, Timing
-from saq_qat.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
-from saq_qat.report.text import NOT_MEASURED, aligned, megabytes, milliseconds, percent, rate, section, times
 from saq_qat_runtime.bench.environment import Environment
+from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.record import Bench, Candidate, Timing
 from saq_qat_runtime.bundle.records import Sizes
+from saq_qat_runtime.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
+from saq_qat_runtime.report.text import (
+    NOT_MEASURED,
+    aligned,
+    megabytes,
+    milliseconds,
+    percent,
+    rate,
+    section,
+    times,
+)
 
 __all__ = [
     "bench_text",

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from saq_qat.bench.gpu_machine import GpuMachine
-from saq_qat.bench.paired import Ratio
+from saq_qat_runtime.bench.gpu_machine import GpuMachine
 from saq_qat_runtime.bench.interleave import LatencySummary
+from saq_qat_runtime.bench.paired import Ratio
 
 __all__ = ["GpuBench", "GpuTiming"]
 

@@ -1,19 +1,17 @@
 """Latency of engines on the CPU: every candidate in turns, in one process and one run."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from saq_qat.bench.engines import Runner
-from saq_qat.bench.paired import Ratio, paired_ratio
-from saq_qat.bench.record import FLOAT, NNCF_INT8, STATIC_INT8, Timing
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.interleave import Latency, LatencyComparison, cautions, interleave
+from saq_qat_runtime.bench.paired import Ratio, paired_ratio
+from saq_qat_runtime.bench.record import FLOAT, NNCF_INT8, STATIC_INT8, Timing
+from saq_qat_runtime.bench.runners import Runner
 
 __all__ = ["BenchSize", "measure_cpu"]
 
@@ -27,7 +25,7 @@ class BenchSize:
     Attributes:
         threads: of engines on the CPU.
         seconds: for each batch size, shared by the engines on the CPU, and again by those on the GPU;
-            PyTorch, for context, gets a quarter on top.
+            what runs for context gets a quarter on top.
         accuracy_images: validation images that the engines classify; None takes all.
     """
 
@@ -53,13 +51,12 @@ def measure_cpu(
     """
     timings: list[Timing] = []
     samples: dict[int, dict[str, Latency]] = {}
-    with _torch_threads(size.threads):
-        for batch in size.batches:
-            on_step(f"latency at batch {batch}")
-            samples[batch] = {}
-            for comparison in _comparisons(runners, images, batch, size):
-                timings += _timings(comparison, batch, runners, size, environment)
-                samples[batch] = {**comparison.latencies, **samples[batch]}
+    for batch in size.batches:
+        on_step(f"latency at batch {batch}")
+        samples[batch] = {}
+        for comparison in _comparisons(runners, images, batch, size):
+            timings += _timings(comparison, batch, runners, size, environment)
+            samples[batch] = {**comparison.latencies, **samples[batch]}
     return timings, samples
 
 
@@ -109,13 +106,3 @@ def _timings(
 def _ratio(comparison: LatencyComparison, other: str, own: Latency) -> Ratio | None:
     theirs = comparison.latencies.get(other)
     return None if theirs is None else paired_ratio(theirs, own)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from saq_qat.bench.gpu_machine import describe_gpu
-from saq_qat.bench.gpu_record import GpuBench, GpuTiming
-from saq_qat.bench.paired import Ratio
-from saq_qat.bench.record import Bench
-from saq_qat.report.text import NOT_MEASURED, aligned, milliseconds, rate, section, times
+from saq_qat_runtime.bench.gpu_machine import describe_gpu
+from saq_qat_runtime.bench.gpu_record import GpuBench, GpuTiming
+from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.record import Bench
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, milliseconds, rate, section, times
 
 __all__ = ["gpu_lines", "gpu_machine_lines", "gpu_tables", "gpu_verdicts", "gpu_warnings"]
 

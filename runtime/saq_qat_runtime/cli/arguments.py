@@ -1,0 +1,75 @@
+"""Arguments that several verbs share."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from saq_qat_runtime.bench.cpu import BenchSize
+
+__all__ = ["add_bundle", "add_engine_choice", "add_measuring", "bench_size", "positive"]
+
+_BATCHES = (1, 8)
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """The folder of the bundle."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder of the bundle")
+
+
+def add_engine_choice(parser: argparse.ArgumentParser) -> None:
+    """Which engine runs it, with how many threads, and whether a failed proof is no obstacle."""
+    from saq_qat_runtime.choose import BACKENDS
+
+    parser.add_argument(
+        "--engine",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="what runs the bundle; auto: the first of these that can run it here (default)",
+    )
+    parser.add_argument(
+        "--threads", type=positive, help="threads on the CPU (default: as the engine chooses)"
+    )
+    parser.add_argument(
+        "--allow-failed-gate", action="store_true", help="run a bundle although it is not proved"
+    )
+
+
+def add_measuring(parser: argparse.ArgumentParser, *, alone: bool = True) -> None:
+    """How much latency is measured; `alone` where the verb does nothing else."""
+    if alone:
+        parser.add_argument("--threads", type=positive, help="threads of an engine on the CPU (default: 1)")
+    parser.add_argument(
+        "--batch" if alone else "--bench-batch",
+        dest="batches",
+        type=positive,
+        action="append",
+        metavar="N",
+        help="batch size to measure; may be given again (default: 1 and 8)",
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, default=10.0, help="time for each batch size (default: 10)"
+    )
+
+
+def bench_size(arguments: argparse.Namespace) -> "BenchSize":
+    """What `add_measuring` took."""
+    from saq_qat_runtime.bench.cpu import BenchSize
+
+    batches = tuple(dict.fromkeys(arguments.batches or _BATCHES))
+    return BenchSize(batches=batches, threads=arguments.threads or 1, seconds=arguments.seconds)
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.01 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0.01, got {text}")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on; argparse tells ValueError as a wrong argument."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number

@@ -1,0 +1,1 @@
+"""What was found of a bundle, as text for people."""

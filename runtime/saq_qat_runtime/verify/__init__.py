@@ -1,0 +1,1 @@
+"""How far an engine departs, on its machine, from the network that was trained."""
