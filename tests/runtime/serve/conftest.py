@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saq_qat_runtime.bundle.expected import EXPECTED_FILE, Expected
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import build_manifest, file_record
@@ -28,7 +29,11 @@ def write_bundle(folder: Path, content: bytes | None = None) -> Path:
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     logits = session.run(None, {"image": images(4)})[0]
     np.savez(folder / "golden.npz", inputs=images(4), logits=logits)
-    manifest = build_manifest(file_record(folder / "model.onnx"), file_record(folder / "golden.npz"))
+    answers = tuple(int(answer) for answer in logits.argmax(axis=1))
+    expected = Expected(tuple(f"{index}.png" for index in range(4)), (0, 1, 2, 3), answers)
+    (folder / EXPECTED_FILE).write_bytes(expected.to_csv())
+    files = (file_record(folder / name) for name in ("model.onnx", "golden.npz", EXPECTED_FILE))
+    manifest = build_manifest(*files)
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 
