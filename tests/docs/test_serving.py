@@ -24,6 +24,7 @@ TEXT = (ROOT / "runtime" / "SERVING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 SERVE = "saq-qat-runtime serve"
+MAIN = "from saq_qat_runtime.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def serving(command: str, folder: Path) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     line = command.removeprefix(SERVE).replace("--port 8000", f"--port {port}")
-    run = [sys.executable, "-m", "saq_qat_runtime.serve", *shlex.split(line)]
+    run = [sys.executable, "-c", MAIN, "serve", *shlex.split(line)]
     process = subprocess.Popen(run, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -1,5 +1,6 @@
 """Models are found in folders, and replaced without a gap."""
 
+import dataclasses
 import shutil
 import threading
 import time
@@ -164,15 +165,14 @@ def test_a_bundle_whose_golden_logits_are_others_is_never_ready(root: Path) -> N
     import numpy as np
 
     from saq_qat_runtime.bundle.manifest import Manifest
-    from tests.runtime.bundles import build_manifest, file_record
+    from tests.runtime.bundles import file_record
 
     folder = root / "b"
-    before = Manifest.load(folder)
+    manifest = Manifest.load(folder)
     with np.load(folder / "golden.npz") as golden:
         np.savez(folder / "golden.npz", inputs=golden["inputs"], logits=golden["logits"] + 1)
-    changed = build_manifest(
-        before.models["onnxruntime"], file_record(folder / "golden.npz"), before.expected
-    )
+    golden_file = dataclasses.replace(manifest.golden, file=file_record(folder / "golden.npz"))
+    changed = dataclasses.replace(manifest, golden=golden_file)
     (folder / "manifest.json").write_text(changed.to_json())
     catalogue = Catalogue(root, load)
     with pytest.raises(SessionError, match="golden logits"):
