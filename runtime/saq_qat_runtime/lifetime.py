@@ -36,6 +36,7 @@ class Lifetime:
         self._release = [release]
         self._calls: dict[object, tuple[int, threading.Lock]] = {}
         self._closed = False
+        self._process_ends = False
         self._fault: str | None = None
         _OPEN.add(self)
 
@@ -48,8 +49,18 @@ class Lifetime:
         """What `work` gives; the engine stays while it runs. A RuntimeFault is remembered and raised again by
         every later call.
 
-        Raises ClosedError after `close` and in a forked child, RuntimeFault after a fault.
+        Raises ClosedError after `close` and in a forked child, RuntimeFault after a fault. Where the process
+        ends, a daemon thread does not come back.
         """
+        try:
+            return self._call(work)
+        except ClosedError:
+            if self._process_ends and threading.current_thread() is not threading.main_thread():
+                # Python stops such threads wherever they are; one that prints an error then aborts it.
+                threading.Event().wait()
+            raise
+
+    def _call(self, work: Callable[[], Result]) -> Result:
         self._check_process()
         call, thread, ended = object(), threading.get_ident(), threading.Lock()
         ended.acquire()
@@ -84,7 +95,7 @@ class Lifetime:
         """As `close` in the thread that ends the process: waits until `until` (`time.monotonic`) at most, and
         leaves the engine to the end of the process."""
         if os.getpid() == self._process:
-            self._closed = True
+            self._closed = self._process_ends = True
             for _, ended in list(self._calls.values()):
                 ended.acquire(timeout=max(0.0, until - time.monotonic()))
 

@@ -11,7 +11,16 @@ __all__ = ["check_deletable", "delete_run"]
 
 _WRITTEN = frozenset(
     {
-        *("recipe.yaml", RESOLVED, "overrides.json", "env.json", "log.jsonl", "log.csv", LOCK_FILE),
+        *(
+            "recipe.yaml",
+            RESOLVED,
+            "overrides.json",
+            "env.json",
+            "log.jsonl",
+            "log.csv",
+            "float.onnx",
+            LOCK_FILE,
+        ),
         *("checkpoints", "export", "report", "bench", "analysis", "tensorboard"),
     }
 )

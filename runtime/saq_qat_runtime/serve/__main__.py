@@ -6,6 +6,8 @@ import sys
 from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.serve.command import add_arguments, run
 
+__all__ = ["main"]
+
 
 def main() -> int:
     """Run it, and say an error in one message."""

@@ -98,6 +98,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise ClosedError("This model is being closed. Send the request again.")
+            if len(self._queue) >= self._limit:  # clients that left have left their places
+                self._queue = deque(each for each in self._queue if not each.future.cancelled())
             if len(self._queue) >= self._limit:
                 raise OverloadError(f"{self._limit} requests wait already. Try later.", self._retry_after())
             self._queue.append(waiting)

@@ -7,7 +7,7 @@ from pathlib import Path
 from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.serve.settings import Bounds, ServeSettings, ShadowSettings
 
-__all__ = ["add_arguments", "run", "serve_bundles"]
+__all__ = ["add_arguments", "run", "serve_bundles", "settings_of"]
 
 _MEBIBYTE = 1024 * 1024
 _DEFAULTS, _BOUNDS = ServeSettings(), Bounds()

@@ -24,7 +24,7 @@ from saq_qat_runtime.bench.environment import read_environment
 from saq_qat_runtime.errors import RuntimeFault, SessionError
 from saq_qat_runtime.serve.load_clients import LoadPlan, plan_load, send_load
 
-__all__ = ["LoadResult", "load_server", "measure_load", "table"]
+__all__ = ["LoadResult", "load_server", "main", "measure_load", "table"]
 
 _ENOUGH_FOR_P99 = 1000
 

@@ -105,7 +105,7 @@ def test_what_is_no_batch_is_refused_and_the_session_goes_on(session: Session, v
 
 @pytest.mark.parametrize("value", [None, 3, {}, "square"], ids=kind)
 def test_settings_of_an_image_must_be_those_of_a_manifest(value: Any) -> None:
-    with pytest.raises(InputError, match="settings must be the Preprocessing of a manifest"):
+    with pytest.raises(InputError, match="settings must be a Preprocessing, as of a manifest"):
         preprocess(np.zeros((8, 8, 3), np.uint8), value)
 
 

@@ -11,7 +11,7 @@ from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.serve.refusals import OverloadError, Refusal, TooLargeError
 from saq_qat_runtime.serve.settings import Bounds
 
-__all__ = ["Admission", "read_body"]
+__all__ = ["Admission", "Held", "read_body"]
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 

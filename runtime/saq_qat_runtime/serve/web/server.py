@@ -16,7 +16,7 @@ from saq_qat_runtime.serve.web.app import create_app
 from saq_qat_runtime.serve.web.connection import connection_class
 from saq_qat_runtime.serve.web.serving import Serving
 
-__all__ = ["BundleServer", "serve"]
+__all__ = ["BundleServer", "listen", "serve"]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 60
