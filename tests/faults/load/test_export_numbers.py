@@ -1,6 +1,6 @@
 """Numbers of a checkpoint that no integers stand for: export refuses them by name, whatever they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def spoil(whole: Path, monkeypatch: pytest.MonkeyPatch) -> Spoil:
+def spoil(whole: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spoil]:
     """Write the newest checkpoint again with a tensor changed, and whole hashes."""
     last = whole / "checkpoints" / "last"
     original = newest_checkpoint(last)
