@@ -59,4 +59,4 @@ def test_whatever_is_full_the_older_bundle_stays_and_the_message_says_where(alon
     command = [sys.executable, "-c", IN_A_FULL_FOLDER, str(alone)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
-    assert int(done.stdout) == 5
+    assert int(done.stdout) >= 5
