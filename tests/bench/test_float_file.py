@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from saq_qat.bench import float_file
+from saq_qat.bench.engines import FloatNetwork, float_network
 from saq_qat.bench.float_file import export_float
 from saq_qat.cli.export import export
 from saq_qat.data.batches import val_batches
 from saq_qat.errors import GateError, RecipeError
 from saq_qat.recipe.load import parse_recipe
-from saq_qat.train.restore import restore
+from saq_qat.train.restore import Restored, restore
 from saq_qat.train.run import run_training
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
@@ -52,15 +52,13 @@ def test_the_file_of_a_quantized_run_has_no_quantizer(
 def test_a_file_that_computes_otherwise_is_not_written(
     quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = float_file.float_network
-
-    def with_moved_weights(restored: float_file.Restored) -> object:
-        found = genuine(restored)
+    def with_moved_weights(restored: Restored) -> FloatNetwork:
+        found = float_network(restored)
         with torch.no_grad():
             next(found.network.parameters()).mul_(1.1)
         return found
 
-    monkeypatch.setattr(float_file, "float_network", with_moved_weights)
+    monkeypatch.setattr("saq_qat.bench.float_file.float_network", with_moved_weights)
     with pytest.raises(GateError, match="must give the same logits"):
         export_float(quantized, tmp_path / "float.onnx")
     assert not (tmp_path / "float.onnx").exists()
