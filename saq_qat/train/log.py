@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from saq_qat import __version__
+from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 
@@ -24,7 +25,7 @@ class RunLog:
     """One JSON object a line, each with ``event`` (stage, step, epoch, end) and the ``step`` it follows."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line. Values that are None are left out; numbers that are not finite become null."""
@@ -33,18 +34,42 @@ class RunLog:
             "step": step,
             **{key: _finite(value) for key, value in values.items() if value is not None},
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise SaqError(
+                f"{self.path}: cannot be written: {error.strerror}. Checkpoints are intact; free some space "
+                "and go on with --resume."
+            ) from error
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self._path.stat().st_size if self._path.exists() else 0
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk: a checkpoint that is there must find its lines too."""
+        if self.path.exists():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+
+    def may_be_cut(self, size: int, step: int) -> bool:
+        """Whether a line ends at ``size`` bytes, and none behind it is of an earlier step than ``step``.
+
+        What a power cut left of a line is of no step.
+        """
+        if not self.path.exists():
+            return size == 0
+        content = self.path.read_bytes()
+        if size and content[size - 1 : size] != b"\n":
+            return False
+        return all(line.get("step", step) >= step for line in _lines(content[size:].splitlines()))
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes."""
         if self.size > size:
-            os.truncate(self._path, size)
+            os.truncate(self.path, size)
 
 
 def _finite(value: Any) -> Any:
@@ -58,14 +83,35 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a log; the last may have been cut short by a kill.
 
     Older logs hold NaN and Infinity, which are read as None.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text, parse_constant=lambda _: None))
-        except ValueError:
-            continue
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
+    texts = content.splitlines()
+    lines = list(_lines(texts))
+    whole = len(texts) - (not content.endswith(b"\n"))
+    if len(lines) < whole:
+        number = next(i for i, text in enumerate(texts, 1) if not list(_lines([text])))
+        raise ArtifactError(
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log back "
+            "as training wrote it, or delete the line."
+        )
     return lines
+
+
+def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Those that are whole, as JSON objects."""
+    for text in texts:
+        try:
+            line = json.loads(text.decode("utf-8"), parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            yield line
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:
