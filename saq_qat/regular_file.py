@@ -1,4 +1,4 @@
-"""Whether a path leads to a regular file: a pipe or a device is never opened, for reading it may never end."""
+"""Whether a path leads to a regular file: a pipe or a device is never opened, for it may never end."""
 
 import errno
 import stat
@@ -15,7 +15,7 @@ _KINDS = {
 
 
 def require_regular(path: Path) -> None:
-    """Refuse whatever is no regular file, or a link to one, before it is opened; to open a folder fails anyway.
+    """Refuse whatever is no regular file or link to one, before it is opened; opening a folder fails anyway.
 
     Raises:
         OSError: it is a pipe, a device or a socket, as ``strerror`` says; or there is nothing.
@@ -23,6 +23,5 @@ def require_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(
-            errno.EINVAL, f"{kind}, where only a regular file is read; save it as a file", str(path)
-        )
+        rule = f"{kind}, where only a regular file is read; save it as a file"
+        raise OSError(errno.EINVAL, rule, str(path))

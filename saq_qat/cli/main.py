@@ -119,8 +119,8 @@ def _message(error: BaseException) -> str:
         return f"{error.filename or 'the operating system'}: {error.strerror}"
     if isinstance(error, MemoryError) or _ALLOCATION in str(error):
         return (
-            f"memory ran out: {str(error) or type(error).__name__}. Lower train.batch_size, data.image_size or "
-            "the number of images, or use a machine with more memory"
+            f"memory ran out: {str(error) or type(error).__name__}. Lower train.batch_size, data.image_size "
+            "or the number of images, or use a machine with more memory"
         )
     return (
         f"internal error ({type(error).__name__}: {error}); run again with --debug and report the traceback"

@@ -26,9 +26,10 @@ class Notes:
     names: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", torch.full((self.workers, 3), -1).share_memory_())
+        at = torch.full((self.workers, 3), -1)
         names = torch.zeros(self.workers, _NAME_BYTES, dtype=torch.uint8)
-        object.__setattr__(self, "names", names.share_memory_())
+        for name, lines in (("at", at), ("names", names)):
+            object.__setattr__(self, name, lines.share_memory_())  # type: ignore[no-untyped-call]  # torch's
 
     def begin(self, process: int, batch: int) -> None:
         """Say, as a loader process, which batch is next; ``note_image`` names images of it from now on."""

@@ -85,9 +85,9 @@ def _check_fits(data: Data) -> None:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise RecipeError(
-            f"data.image_size: {count} images of {data.image_size}x{data.image_size} pixels are kept in memory "
-            f"and need {needed / 1e9:.0f} GB; this machine has {there / 1e9:.0f} GB. Lower data.image_size, or "
-            "keep the images as files (data.kind: imagefolder)."
+            f"data.image_size: {count} images of {data.image_size}x{data.image_size} pixels are kept in "
+            f"memory and need {needed / 1e9:.0f} GB; this machine has {there / 1e9:.0f} GB. Lower "
+            "data.image_size, or keep the images as files (data.kind: imagefolder)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Batches prepared in other processes, in order; one that dies is named and replaced once, never waited for."""
+"""Batches prepared in other processes, in order; one that dies is named and replaced once."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -60,9 +60,9 @@ def prepared_batches(
     """prepare(i) for each of `indices`, in order, computed by `workers` processes (0: by this one).
 
     `pinned`: workers' batches come in memory from which a GPU copies while it computes.
-    `prepare` must be picklable and pure. If a worker dies, which is noticed within seconds, new ones prepare the
-    same batches once more, with a warning. Raises DataError if `prepare` does, or if one dies again before
-    the batch is there that the first was at.
+    `prepare` must be picklable and pure. If a worker dies, which is noticed within seconds, new ones prepare
+    the same batches once more, with a warning. Raises DataError if `prepare` does, or if one dies again
+    before the batch is there that the first was at.
     """
     if workers == 0:
         yield from map(prepare, indices)

@@ -168,8 +168,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if empty:
         raise ArtifactError(
             f"model.pretrained must hold dense tensors with their numbers; '{path}' has others in "
-            f"{_listed([f'{key} ({_layout(weights[key])})' for key in empty])}. Save them as dense tensors on "
-            "the CPU: t.to_dense() of sparse ones, t.dequantize() of quantized ones; meta tensors were never loaded."
+            f"{_listed([f'{key} ({_layout(weights[key])})' for key in empty])}. Save them as dense ones: "
+            "t.to_dense() of sparse tensors, t.dequantize() of quantized ones; meta tensors hold none."
         )
     broken = [
         key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()

@@ -177,8 +177,8 @@ class SaqStep:
         missing = [name for name in self._names if _VERTICAL + name not in state] if known or kept else []
         if missing:
             raise ArtifactError(
-                f"The checkpoint lacks the vertical gradient {_VERTICAL}{missing[0]}, which efficient training "
-                "keeps between its second passes. Put back what training wrote, or start a new run."
+                f"The checkpoint lacks the vertical gradient {_VERTICAL}{missing[0]}, which efficient "
+                "training keeps between its second passes. Put back what training wrote, or start a new run."
             )
         pairs = zip(self._names, self._parameters, strict=True)
         self._g_v = (

@@ -153,7 +153,8 @@ def _patience() -> timedelta:
     seconds = int(text) if text.isascii() and text.isdigit() else 0
     if not 0 < seconds <= _LONGEST_SECONDS:
         raise SetupError(
-            f"{TIMEOUT_VARIABLE} must be a whole number of seconds from 1 to {_LONGEST_SECONDS}; got {text!r}."
+            f"{TIMEOUT_VARIABLE} must be a whole number of seconds from 1 to {_LONGEST_SECONDS}; got "
+            f"{text!r}."
         )
     return timedelta(seconds=seconds)
 

@@ -46,7 +46,7 @@ def create_run_folder(root: Path, name: str, recipe: bytes, overrides: Sequence[
 
 @contextmanager
 def removed_unless_started(folder: Path) -> Iterator[None]:
-    """Remove the folder of a run that is refused or interrupted before it began: nothing was trained there."""
+    """Remove the folder of a run that is refused or interrupted before it began."""
     try:
         yield
     except BaseException:

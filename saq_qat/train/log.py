@@ -97,8 +97,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if len(lines) < whole:
         number = next(i for i, text in enumerate(texts, 1) if not list(_lines([text])))
         raise ArtifactError(
-            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log back "
-            "as training wrote it, or delete the line."
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log "
+            "back as training wrote it, or delete the line."
         )
     return lines
 

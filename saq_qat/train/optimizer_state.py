@@ -72,8 +72,8 @@ def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _other_state(where: str, wrong: str) -> ArtifactError:
     return ArtifactError(
-        f"{where}: optimizer.safetensors is not of this training: {wrong}. Its hash is right, so it was edited, "
-        "or another program wrote it. Put back what training wrote, or start a new run."
+        f"{where}: optimizer.safetensors is not of this training: {wrong}. Its hash is right, so it was "
+        "edited, or another program wrote it. Put back what training wrote, or start a new run."
     )
 
 

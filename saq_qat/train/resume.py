@@ -111,8 +111,8 @@ def _check_recipe(trained: Mapping[str, Any], recipe: Recipe, where: Path) -> No
         before = Recipe.model_validate(as_tuples(dict(trained)))
     except ValidationError as error:
         raise ArtifactError(
-            f"{where / 'state.json'}: its recipe is none that this version reads: {error.errors()[0]['msg']}. "
-            "Use the version that started the run, or start a new one."
+            f"{where / 'state.json'}: its recipe is none that this version reads: {error.errors()[0]['msg']}"
+            ". Use the version that started the run, or start a new one."
         ) from error
     changed = changes(before, recipe)
     if changed:

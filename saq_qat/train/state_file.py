@@ -1,7 +1,7 @@
 """state.json of a checkpoint: where a training stands, every value of its kind and in its range."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from saq_qat.errors import ArtifactError
@@ -80,6 +80,10 @@ def check_state(state: Mapping[str, Any], where: str) -> None:
         decode(_State, own, where)
         for key, since in _SINCE_FORMAT.items():
             require(key in state or state["format"] < since, f"{where}: missing field {key!r}.")
+            kind = type(state.get(key))
+            require(kind in (dict, type(None)), f"{where}.{key}: expected an object, got {kind.__name__}.")
+        for item in fields(Position):
+            require(item.name in state["position"], f"{where}.position: missing field {item.name!r}.")
     except ModelError as error:
         raise ArtifactError(
             f"{error} Its hash is right, so it was edited, or written by another program; put back what "
