@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
@@ -25,16 +26,25 @@ def write_whole(path: Path, content: bytes) -> None:
         ) from error
 
 
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        return (folder / ".lock").open("a")
+    except OSError as error:
+        raise SaqError(
+            f"{folder}: cannot be written: {error.strerror}. Free some space or choose another folder."
+        ) from error
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock ends with the process, however it ends.
 
     Raises:
-        SaqError: another process holds it.
+        SaqError: another process holds it, or the folder cannot be written.
     """
     import fcntl
 
-    with (folder / ".lock").open("a") as file:
+    with _lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

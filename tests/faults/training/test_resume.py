@@ -98,9 +98,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_never_pushes_out_the_whole_one(
     def stop_at_once(_: Progress) -> None:
         raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="Going on from the checkpoint before it, at step 4"):
-        with pytest.raises(KeyboardInterrupt):
-            run_training(faulty_recipe(), run, resume=True, on_progress=stop_at_once)
+    told = "Going on from the checkpoint before it, at step 4"
+    with pytest.warns(UserWarning, match=told), pytest.raises(KeyboardInterrupt):
+        run_training(faulty_recipe(), run, resume=True, on_progress=stop_at_once)
     names = sorted(path.name.partition("-")[0] for path in (run / "checkpoints").iterdir())
     assert names == ["best", "last.damaged", "last.previous"]
     run_training(faulty_recipe(), run, resume=True)
@@ -119,7 +119,9 @@ def test_a_newer_format_is_refused_and_stays(stopped: Path, tmp_path: Path, name
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_every_polite_signal_saves_and_leaves_with_its_own_code(tmp_path: Path, number: signal.Signals) -> None:
+def test_every_polite_signal_saves_and_leaves_with_its_own_code(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     def stop(state: Progress) -> None:
         if state.step == 3:
             os.kill(os.getpid(), number)
@@ -208,7 +210,9 @@ def test_images_may_lie_elsewhere_but_must_be_the_same(
             folder = tmp_path / "images" / split / label
             folder.mkdir(parents=True)
             for number in range(8):
-                Image.new("RGB", (8, 8), (number * 9, 40 * (label == "ant"), 0)).save(folder / f"{number}.png")
+                Image.new("RGB", (8, 8), (number * 9, 40 * (label == "ant"), 0)).save(
+                    folder / f"{number}.png"
+                )
     images = "data={kind: imagefolder, root: images, image_size: 8, resize: 8}"
     stages = "train.stages=[{kind: float, epochs: 2, lr: 0.01}]"
     recipe = tmp_path / "recipe.yaml"
