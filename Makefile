@@ -3,10 +3,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow portability floors gpu format
+.PHONY: help quickstart test test-slow soak portability floors gpu format
 
 PYTHON ?= python3
 WORKERS ?= 2
+KILLS ?= 30
 EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
@@ -26,6 +27,7 @@ help:
 	@echo "make quickstart   environment; then train, export, verify, bench and report a 4-bit network on real images"
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
+	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
 	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
 	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
@@ -56,6 +58,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(call step,Run the slow tests,$(PYTEST) -m slow)
+
+soak: $(STAMP)
+	$(call step,Run the faults that take long,SOAK_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/faults)
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)

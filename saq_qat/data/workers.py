@@ -46,12 +46,12 @@ class _Prepare(Dataset[Batch | _Failure]):
             return _Failure(str(error))
 
 
-class _WorkerDiedError(Exception):
+@dataclass(frozen=True)
+class _Death:
     """A loader process ended; ``batch`` is the one it was at, or None if that is unknown."""
 
-    def __init__(self, message: str, batch: int | None) -> None:
-        super().__init__(message)
-        self.batch = batch
+    message: str
+    batch: int | None
 
 
 def prepared_batches(
@@ -69,23 +69,29 @@ def prepared_batches(
         return
     done, tried = 0, -1
     while done < len(indices):
-        try:
-            for batch in _loaded(prepare, indices[done:], workers, pinned):
-                done += 1
-                yield batch
-        except _WorkerDiedError as died:
-            lost = indices[done] if died.batch is None else died.batch
-            if indices[done] <= tried:
-                raise DataError(
-                    f"{died} It was the second time at these images. It was killed, for lack of memory or of "
-                    "shared memory (/dev/shm), or its image library crashed. Lower data.workers; 0 shows the "
-                    "cause."
-                ) from died
-            tried = max(lost, indices[done])
-            warnings.warn(f"{died} The same images are prepared once more.", stacklevel=2)
+        died = None
+        for batch in _loaded(prepare, indices[done:], workers, pinned):
+            if isinstance(batch, _Death):
+                died = batch
+                break
+            done += 1
+            yield batch
+        if died is None:
+            return
+        if indices[done] <= tried:
+            raise DataError(
+                f"{died.message} It was the second time at these images. It was killed, for lack of memory or "
+                "of shared memory (/dev/shm), or its image library crashed. Lower data.workers; 0 shows the "
+                "cause."
+            )
+        tried = indices[done] if died.batch is None else max(died.batch, indices[done])
+        warnings.warn(f"{died.message} The same images are prepared once more.", stacklevel=2)
 
 
-def _loaded(prepare: Callable[[int], Batch], indices: range, workers: int, pinned: bool) -> Iterator[Batch]:
+def _loaded(
+    prepare: Callable[[int], Batch], indices: range, workers: int, pinned: bool
+) -> Iterator[Batch | _Death]:
+    """The batches; a death is the last of them."""
     notes = Notes(workers)
     loader = DataLoader(
         _Prepare(prepare, notes),
@@ -116,15 +122,16 @@ def _unchanged(batch: Any) -> Any:
 
 def _next(
     batches: Iterator[Batch | _Failure], processes: list[BaseProcess], notes: Notes
-) -> Batch | _Failure | None:
+) -> Batch | _Failure | _Death | None:
+    """A death is a value: the traceback of an error would hold the loader, and with it what is left of it."""
     try:
         return next(batches, None)
     # Which error the death of a worker becomes depends on where it stood: in the queue, in shared memory.
-    except (RuntimeError, OSError, EOFError) as error:
+    except (RuntimeError, OSError, EOFError):
         died = _dead(processes)
         if died is None:
             raise
-        raise _death(died, processes, notes) from error
+    return _death(died, processes, notes)
 
 
 def _dead(processes: list[BaseProcess]) -> BaseProcess | None:
@@ -133,7 +140,7 @@ def _dead(processes: list[BaseProcess]) -> BaseProcess | None:
     return next((process for process in processes if process.exitcode), None)
 
 
-def _death(died: BaseProcess, processes: list[BaseProcess], notes: Notes) -> _WorkerDiedError:
+def _death(died: BaseProcess, processes: list[BaseProcess], notes: Notes) -> _Death:
     code, process = died.exitcode or 0, died.pid or 0
     how = f"by signal {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
     at = notes.of(process)
@@ -142,7 +149,7 @@ def _death(died: BaseProcess, processes: list[BaseProcess], notes: Notes) -> _Wo
         image = f"image '{at[1]}'" if at[1] else "its images, which lie decoded in memory"
         place = f"at batch {at[0] + 1} of the epoch, {image}"
     number = sorted(each.pid or 0 for each in processes).index(process) + 1
-    return _WorkerDiedError(
+    return _Death(
         f"Loader process {number} of {len(processes)} (pid {process}) was ended {how}, {place}.",
         None if at is None else at[0],
     )

@@ -1,5 +1,6 @@
 """Files that are either whole or absent: the runtime's, with errors of training; and who holds a folder."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,4 +52,20 @@ def locked(folder: Path) -> Iterator[None]:
             raise SaqError(
                 f"{folder}: another process is at work in this folder. Wait until it ends, or name another."
             ) from error
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)
+
+
+_HELD: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """A forked child holds no folder: loader processes outlive a process that was killed by seconds."""
+    while _HELD:
+        _HELD.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,4 +1,4 @@
-"""One of two processes of test_ranks.py: trains, ends as it was told to, and writes what it was refused with."""
+"""One of two processes of test_ranks.py: trains, ends as it was told to, and writes what it met."""
 
 import os
 import signal

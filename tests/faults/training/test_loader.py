@@ -1,5 +1,6 @@
 """A loader process that dies: named with its signal and its image, replaced once, and nothing is lost."""
 
+import multiprocessing
 import os
 import signal
 import warnings
@@ -14,6 +15,7 @@ from pytest import MonkeyPatch
 from saq_qat.errors import DataError
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint
+from saq_qat.train.files import locked
 from saq_qat.train.run import run_training
 from saq_qat_runtime import preprocess
 from tests.faults.training.recipes import faulty_recipe
@@ -45,7 +47,7 @@ def of_photos(photos: Path, workers: int) -> Recipe:
 
 
 def deadly(monkeypatch: MonkeyPatch, name: str, end: Deadly, *, times: Path | None = None) -> None:
-    """Let each process end that decodes the image of that name; once, if ``times`` is a file to note it in."""
+    """Let each process end that decodes the image of that name; once, if ``times`` is a file to note it."""
     decode = preprocess.open_undecoded
 
     def open_undecoded(path: Path) -> Image.Image:
@@ -141,3 +143,14 @@ def _goes_to_its_end(photos: Path, run: Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def test_a_loader_that_outlives_its_training_holds_no_folder(tmp_path: Path) -> None:
+    """As for seconds after a kill: the next process may take the folder up at once."""
+    with locked(tmp_path):
+        child = multiprocessing.get_context("fork").Process(target=signal.pause, daemon=True)
+        child.start()
+    with locked(tmp_path):
+        assert child.is_alive()
+    child.kill()
+    child.join()
