@@ -27,13 +27,13 @@ def pipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_recipe_that_is_a_pipe_is_refused_before_it_is_opened(pipe: Path) -> None:
     with pytest.raises(RecipeError, match=r"pipe: cannot be read: a named pipe.*save it as a file"):
         load_recipe(pipe)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom", "/dev/null"])
 def test_a_recipe_that_is_a_device_is_refused_before_it_is_opened(device: str, tmp_path: Path) -> None:
     link = tmp_path / "recipe.yaml"
@@ -43,7 +43,7 @@ def test_a_recipe_that_is_a_device_is_refused_before_it_is_opened(device: str, t
             load_recipe(path)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_recipe_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as file:
@@ -52,7 +52,7 @@ def test_a_recipe_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
         load_recipe(huge)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_is_a_pipe_or_a_device_is_named(tmp_path: Path, workers: int) -> None:
     for split in ("train", "val"):
@@ -68,7 +68,7 @@ def test_an_image_that_is_a_pipe_or_a_device_is_named(tmp_path: Path, workers: i
         run_training(recipe, tmp_path / "run")
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["state.json", "model.safetensors", "sha256.json"])
 def test_a_file_of_a_checkpoint_that_is_a_pipe_is_damage(stopped: Path, tmp_path: Path, name: str) -> None:
     run = copied(stopped, tmp_path / "run")

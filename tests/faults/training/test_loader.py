@@ -67,7 +67,6 @@ ENDS: dict[str, tuple[Deadly, str]] = {
 }
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("end", "said"), ENDS.values(), ids=ENDS.keys())
 def test_a_worker_that_dies_twice_at_an_image_is_named_and_the_training_stops_saved(
     photos: Path, tmp_path: Path, monkeypatch: MonkeyPatch, end: Deadly, said: str
@@ -88,7 +87,6 @@ def test_a_worker_that_dies_twice_at_an_image_is_named_and_the_training_stops_sa
     assert (tmp_path / "run" / LAST).read_bytes() == (whole / LAST).read_bytes()
 
 
-@pytest.mark.timeout(60)
 def test_a_worker_that_dies_once_costs_a_warning_and_no_bit(
     photos: Path, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
@@ -100,7 +98,6 @@ def test_a_worker_that_dies_once_costs_a_warning_and_no_bit(
     assert (tmp_path / "run" / LAST).read_bytes() == (tmp_path / "whole" / LAST).read_bytes()
 
 
-@pytest.mark.timeout(60)
 def test_a_damaged_image_stops_the_training_behind_a_checkpoint(photos: Path, tmp_path: Path) -> None:
     damaged = photos / "train" / "ant" / "3.png"
     content = damaged.read_bytes()
