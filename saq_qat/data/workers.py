@@ -81,8 +81,8 @@ def prepared_batches(
         if indices[done] <= tried:
             raise DataError(
                 f"{died.message} It was the second time at these images. It was killed, for lack of "
-                "memory or of shared memory (/dev/shm), or its image library crashed. Lower data.workers; 0 shows "
-                "the cause."
+                "memory or of shared memory (/dev/shm), or its image library crashed. Lower data.workers; 0 "
+                "shows the cause."
             )
         tried = indices[done] if died.batch is None else max(died.batch, indices[done])
         warnings.warn(f"{died.message} The same images are prepared once more.", stacklevel=2)
