@@ -244,6 +244,7 @@ def begin_or_resume(
     )
     if checkpoint is not None:
         training.take_up(checkpoint)
+    processes.largest(0)  # from here on none reads what the first one writes
     if processes.is_first:
         _write_environment(training)
         if checkpoint is not None:
