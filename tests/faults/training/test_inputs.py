@@ -98,7 +98,7 @@ def test_pretrained_tensors_without_numbers_in_their_places_are_named(tmp_path: 
 
 NO_LOGS = {
     "not UTF-8": (b'{"event": "step"}\n\xff\xfe\x00\n{"event": "end"}\n', 2),
-    "UTF-16": ('{"event": "step"}\n' * 3).encode("utf-16"),
+    "UTF-16": (('{"event": "step"}\n' * 3).encode("utf-16"), 1),
     "a list": (b'{"event": "step"}\n[1]\n{"event": "end"}\n', 2),
     "text": (b"hello\nworld\n", 1),
     "nested": (b"[" * 100_000 + b"\n" + b"{}\n", 1),
@@ -107,8 +107,7 @@ NO_LOGS = {
 
 @pytest.mark.parametrize("kind", NO_LOGS)
 def test_a_log_that_is_none_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
-    found = NO_LOGS[kind]
-    content, line = found if isinstance(found, tuple) else (found, 1)
+    content, line = NO_LOGS[kind]
     path = tmp_path / "log.jsonl"
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=rf"log\.jsonl:{line}: no line of a log"):
