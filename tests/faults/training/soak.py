@@ -96,8 +96,16 @@ class Soak:
 
     def _one_run(self, run: Path, whole: Path, kills: int, seconds: float, moments: random.Random) -> None:
         while len(self.killed_at) < kills:
-            delay = moments.uniform(0, seconds * 0.5)
-            if not _killed(lambda: run_training(self.recipe, run, resume=True), delay):
+            delay = moments.uniform(0, seconds * 0.4)
+            begun = self.folder / "begun"
+            begun.unlink(missing_ok=True)
+            # Every fifth kill falls while the training is still being taken up, the others behind a step.
+            at = None if len(self.killed_at) % 5 == 4 else begun
+
+            def trained(run: Path = run, begun: Path = begun) -> None:
+                run_training(self.recipe, run, resume=True, on_progress=lambda _: begun.touch())
+
+            if not _killed(trained, delay, at):
                 break
             last = run / "checkpoints" / "last"
             self.killed_at.append(read_checkpoint(last).position.step if last.is_dir() else -1)
@@ -144,13 +152,19 @@ def _cpu_seconds(process: int) -> float:
     return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _killed(work: Callable[[], object], delay: float) -> bool:
+def _killed(work: Callable[[], object], delay: float, begun: Path | None) -> bool:
     """Whether ``work`` was killed after ``delay`` seconds of its CPU time, rather than done before.
 
     By the clock, a busy machine would never let it get anywhere.
+
+    Args:
+        begun: a file from whose existence on they count; from the start if None.
     """
     child = _forked(work)
-    while _cpu_seconds(child) < delay:
+    end = delay if begun is None else None
+    while end is None or _cpu_seconds(child) < end:
+        if end is None and begun is not None and begun.exists():
+            end = _cpu_seconds(child) + delay
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if status:
