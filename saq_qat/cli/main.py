@@ -31,6 +31,9 @@ from saq_qat_runtime.errors import SessionError
 
 __all__ = ["app", "main"]
 
+_ALLOCATION = "DefaultCPUAllocator: "
+"""What torch's error says where others raise MemoryError."""
+
 app = typer.Typer(
     name="saq-qat",
     help="Sharpness-aware quantization: the integers you train are the integers you ship.",
@@ -81,19 +84,40 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug, quiet = "--debug" in arguments, "--quiet" in arguments
     arguments = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupt = _Interrupt()
+    interrupt.listen()
     try:
         with quietly(quiet):
             app(arguments, prog_name="saq-qat")
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        typer.echo(_message(error), err=True)
-        sys.exit(_exit_code(error))
+        if interrupt.number == signal.SIGTERM:
+            sys.exit(128 + signal.SIGTERM)
+        typer.echo("interrupted" if interrupt.number else _message(error), err=True)
+        sys.exit(128 + interrupt.number if interrupt.number else _exit_code(error))
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signal.SIGTERM)
+class _Interrupt:
+    """The signal that asked this process to leave, 0 if none did.
+
+    What it raises may come back as another error: modules that are being imported, for one, turn it into one
+    of their own.
+    """
+
+    number = 0
+
+    def listen(self) -> None:
+        """A SIGHUP that is ignored already (nohup) stays ignored."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._leave)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
 
 
 def _message(error: BaseException) -> str:
@@ -103,6 +127,11 @@ def _message(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the operating system'}: {error.strerror}"
+    if isinstance(error, MemoryError) or _ALLOCATION in str(error):
+        return (
+            f"memory ran out: {str(error) or type(error).__name__}. Lower train.batch_size, data.image_size "
+            "or the number of images, or use a machine with more memory"
+        )
     return (
         f"internal error ({type(error).__name__}: {error}); run again with --debug and report the traceback"
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +41,7 @@ def train(
 ) -> None:
     """Train a recipe. Under torchrun, all processes train together."""
     from saq_qat.train.distributed import joined_processes
+    from saq_qat.train.folder import removed_unless_started
     from saq_qat.train.run import run_training
 
     # A launcher that restarts its processes repeats their arguments; only the environment tells.
@@ -50,7 +51,8 @@ def train(
             loaded, folder = _existing_run(recipe, overrides or (), runs)
         else:
             loaded, folder = _new_run(recipe, overrides or (), runs, processes)
-        with _shown(folder, quiet=is_quiet() or not processes.is_first) as on_progress:
+        started = nullcontext() if resume or not processes.is_first else removed_unless_started(folder)
+        with started, _shown(folder, quiet=is_quiet() or not processes.is_first) as on_progress:
             result = run_training(loaded, folder, resume=resume, on_progress=on_progress)
         if processes.is_first:
             _print_result(result)
@@ -84,10 +86,8 @@ def _existing_run(recipe: Path | None, overrides: Sequence[str], runs: Path) -> 
     if recipe is not None and not recipe.is_dir():
         loaded = load_recipe(recipe, overrides)
         return loaded, newest_run(runs / loaded.name)
-    if overrides:
-        raise RecipeError(f"a run goes on with the recipe it started with; leave out {' '.join(overrides)}")
     folder = newest_run(runs) if recipe is None else resolve_run(recipe)
-    return load_recipe(folder / "resolved.yaml"), folder
+    return load_recipe(folder / "resolved.yaml", overrides), folder
 
 
 @contextmanager

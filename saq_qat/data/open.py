@@ -1,5 +1,6 @@
 """From the recipe's `data` section to images that can be read by index."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ __all__ = ["ImageData", "open_data"]
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_DIGITS = 1797
+_CIFAR_TRAIN, _CIFAR_VAL = 50_000, 10_000
+_COPIES_OF_SYNTHETIC = 24
+"""Of a byte for each value of a pixel, at once while they are made: two arrays of float64, sums and bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ def open_data(data: Data, seed: int) -> ImageData:
 
     With `train_limit`, `seed` chooses the training images; `val_limit` takes the same images for every
     seed, so that seeds can be compared. Raises DataError if images are missing, RecipeError if sizes
-    contradict each other, or for a kind that nothing reads.
+    contradict each other or need more memory than there is, or for a kind that nothing reads.
     """
+    _check_fits(data)
     match data:
         case ImageFolder():
             return _open_folder(data, seed)
@@ -67,6 +73,27 @@ def open_data(data: Data, seed: int) -> ImageData:
                 "and are gone with it. Verify there, with saq_qat.verify, or name images that files hold."
             )
     raise _unread(data)
+
+
+def _check_fits(data: Data) -> None:
+    """Images that live decoded in memory must fit it, or the system would end this process without a word."""
+    match data:
+        case Digits():
+            count, copies = _DIGITS, 2
+        case Synthetic():
+            count, copies = data.train_size + data.val_size, _COPIES_OF_SYNTHETIC
+        case Cifar():
+            count, copies = (data.train_limit or _CIFAR_TRAIN) + (data.val_limit or _CIFAR_VAL), 2
+        case _:
+            return
+    needed = copies * count * 3 * data.image_size**2
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise RecipeError(
+            f"data.image_size: {count} images of {data.image_size}x{data.image_size} pixels are kept in "
+            f"memory and need {needed / 1e9:.0f} GB; this machine has {there / 1e9:.0f} GB. Lower "
+            "data.image_size, or keep the images as files (data.kind: imagefolder)."
+        )
 
 
 def _unread(data: Never) -> RecipeError:

@@ -57,7 +57,8 @@ def data_record_from_json(value: Any, where: str) -> DataRecord:
         return DataRecord(tuple(str(name) for name in value["classes"]), Preprocessing(**parts))
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise ArtifactError(
-            f"{where}: no record of classes and preprocessing; {type(error).__name__}: {error}."
+            f"{where}: no record of classes and preprocessing; {type(error).__name__}: {error}. Put back "
+            "what training wrote, or train again."
         ) from error
 
 

@@ -1,20 +1,29 @@
-"""Batches prepared in other processes, in order; a worker that dies becomes an error, never a hang."""
+"""Batches prepared in other processes, in order; one that dies is named and replaced once."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from saq_qat.data.noting import Notes
 from saq_qat.errors import DataError
 
 __all__ = ["prepared_batches"]
 
 Batch = tuple[Tensor, Tensor]
+
+_SECONDS_TO_DIE = 2.0
+"""Within these, a process whose connection broke can be told from one that lives."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,22 @@ class _Failure:
 @dataclass(frozen=True)
 class _Prepare(Dataset[Batch | _Failure]):
     prepare: Callable[[int], Batch]
+    notes: Notes
 
     def __getitem__(self, index: int) -> Batch | _Failure:
+        self.notes.begin(os.getpid(), index)
         try:
             return self.prepare(index)
         except DataError as error:
             return _Failure(str(error))
 
 
-def _unchanged(batch: Any) -> Any:
-    return batch
+@dataclass(frozen=True)
+class _Death:
+    """A loader process ended; ``batch`` is the one it was at, or None if that is unknown."""
+
+    message: str
+    batch: int | None
 
 
 def prepared_batches(
@@ -45,14 +60,41 @@ def prepared_batches(
     """prepare(i) for each of `indices`, in order, computed by `workers` processes (0: by this one).
 
     `pinned`: workers' batches come in memory from which a GPU copies while it computes.
-    `prepare` must be picklable and pure. Raises DataError if it does, or if a worker dies (noticed within
-    seconds).
+    `prepare` must be picklable and pure. If a worker dies, which is noticed within seconds, new ones prepare
+    the same batches once more, with a warning. Raises DataError if `prepare` does, or if one dies again
+    before the batch is there that the first was at.
     """
     if workers == 0:
         yield from map(prepare, indices)
         return
+    done, tried = 0, -1
+    while done < len(indices):
+        died = None
+        for batch in _loaded(prepare, indices[done:], workers, pinned):
+            if isinstance(batch, _Death):
+                died = batch
+                break
+            done += 1
+            yield batch
+        if died is None:
+            return
+        if indices[done] <= tried:
+            raise DataError(
+                f"{died.message} It was the second time at these images. It was killed, for lack of "
+                "memory or of shared memory (/dev/shm), or its image library crashed. Lower data.workers; 0 "
+                "shows the cause."
+            )
+        tried = indices[done] if died.batch is None else max(died.batch, indices[done])
+        warnings.warn(f"{died.message} The same images are prepared once more.", stacklevel=2)
+
+
+def _loaded(
+    prepare: Callable[[int], Batch], indices: range, workers: int, pinned: bool
+) -> Iterator[Batch | _Death]:
+    """The batches; a death is the last of them."""
+    notes = Notes(workers)
     loader = DataLoader(
-        _Prepare(prepare),
+        _Prepare(prepare, notes),
         batch_size=None,
         sampler=indices,
         num_workers=workers,
@@ -61,9 +103,11 @@ def prepared_batches(
         # Its own generator: the loader would otherwise draw from the global one, and only with workers.
         generator=torch.Generator(),
     )
+    others = set(multiprocessing.active_children())
     batches = _start(loader)
+    processes = [process for process in multiprocessing.active_children() if process not in others]
     try:
-        while (batch := _next(batches)) is not None:
+        while (batch := _next(batches, processes, notes)) is not None:
             if isinstance(batch, _Failure):
                 raise DataError(batch.message)
             yield batch
@@ -72,17 +116,50 @@ def prepared_batches(
         del batches
 
 
-def _next(batches: Iterator[Batch | _Failure]) -> Batch | _Failure | None:
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _next(
+    batches: Iterator[Batch | _Failure], processes: list[BaseProcess], notes: Notes
+) -> Batch | _Failure | _Death | None:
+    """A death is a value: the traceback of an error would hold the loader, and with it what is left of it."""
     try:
         return next(batches, None)
-    except RuntimeError as error:
-        # The loader's message for dead processes; errors inside a living worker start with "Caught".
-        if not str(error).startswith("DataLoader worker (pid"):
+    # Which error the death of a worker becomes depends on where it stood: in the queue, in shared memory.
+    except (RuntimeError, OSError, EOFError):
+        died = _dead(processes)
+        if died is None:
             raise
-        return _Failure(
-            f"A loader process died ({error}). It was killed, for lack of memory or of shared memory "
-            "(/dev/shm), or its image library crashed. Lower data.workers; 0 shows the cause."
-        )
+    return _death(died, processes, notes)
+
+
+def _dead(processes: list[BaseProcess]) -> BaseProcess | None:
+    """The process that ended otherwise than by its own will, if one did."""
+    multiprocessing.connection.wait([process.sentinel for process in processes], _SECONDS_TO_DIE)
+    return next((process for process in processes if process.exitcode), None)
+
+
+def _death(died: BaseProcess, processes: list[BaseProcess], notes: Notes) -> _Death:
+    code, process = died.exitcode or 0, died.pid or 0
+    how = f"by signal {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
+    at = notes.of(process)
+    place = "before its first batch"
+    if at is not None:
+        image = f"image '{at[1]}'" if at[1] else "its images, which lie decoded in memory"
+        place = f"at batch {at[0] + 1} of the epoch, {image}"
+    number = sorted(each.pid or 0 for each in processes).index(process) + 1
+    return _Death(
+        f"Loader process {number} of {len(processes)} (pid {process}) was ended {how}, {place}.",
+        None if at is None else at[0],
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
 
 
 def _start(loader: DataLoader[Batch | _Failure]) -> Iterator[Batch | _Failure]:

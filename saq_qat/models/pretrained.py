@@ -164,6 +164,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "Save it again with torch.save(network.state_dict(), path)."
         )
     weights = {str(key): value for key, value in content.items()}
+    empty = [key for key, value in weights.items() if not _is_dense(value)]
+    if empty:
+        raise ArtifactError(
+            f"model.pretrained must hold dense tensors with their numbers; '{path}' has others in "
+            f"{_listed([f'{key} ({_layout(weights[key])})' for key in empty])}. Save them as dense ones: "
+            "t.to_dense() of sparse tensors, t.dequantize() of quantized ones; meta tensors hold none."
+        )
     broken = [
         key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
     ]
@@ -173,6 +180,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "The training that wrote it diverged: take an earlier checkpoint."
         )
     return weights
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout is torch.strided and not value.is_meta and not value.is_quantized
+
+
+def _layout(value: Tensor) -> str:
+    """Why a tensor is none of numbers in their places."""
+    if value.is_meta:
+        return "on the meta device, without numbers"
+    return "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

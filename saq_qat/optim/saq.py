@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from saq_qat.errors import ArtifactError
 from saq_qat.optim.exchange import distributed, share_gradients
 from saq_qat.optim.gradients import GradientSum, along_vertical, cosine, flat_norm, vertical_component
 from saq_qat.optim.passes import (
@@ -193,6 +194,13 @@ class SaqDescent:
         self._update.load_state_dict(state)
         self._t = int(state["t"])
         known = any(key.startswith(_VERTICAL) for key in state)
+        kept = self._method.efficient is not None and self._method.objective != "vql" and self._t > 0
+        missing = [name for name in self._names if _VERTICAL + name not in state] if known or kept else []
+        if missing:
+            raise ArtifactError(
+                f"The checkpoint lacks the vertical gradient {_VERTICAL}{missing[0]}, which efficient "
+                "training keeps between its second passes. Put back what training wrote, or start a new run."
+            )
         pairs = zip(self._names, self._parameters, strict=True)
         self._g_v = (
             [torch.empty_like(p.detach()).copy_(state[_VERTICAL + name]) for name, p in pairs]

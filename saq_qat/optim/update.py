@@ -13,7 +13,10 @@ from torch.optim import Optimizer
 from saq_qat.errors import DivergedError
 from saq_qat.quant.numerics.quantizer import Quantizer
 
-__all__ = ["StepResult", "TrainingStep", "Update"]
+__all__ = ["SKIPPED", "StepResult", "TrainingStep", "Update"]
+
+SKIPPED = "skipped_in_a_row"
+"""In the state of every method: how many steps were skipped just before."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class Update:
 
     def state_dict(self) -> dict[str, Tensor]:
         """How many steps in a row were skipped, 0-dim int64."""
-        return {"skipped_in_a_row": torch.tensor(self._skipped_in_a_row)}
+        return {SKIPPED: torch.tensor(self._skipped_in_a_row)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._skipped_in_a_row = int(state["skipped_in_a_row"])
+        self._skipped_in_a_row = int(state[SKIPPED])

@@ -12,13 +12,16 @@ from saq_qat.errors import RecipeError
 from saq_qat.recipe.describe import describe
 from saq_qat.recipe.overrides import apply_overrides
 from saq_qat.recipe.schema import Recipe, Section
-from saq_qat.recipe.yaml_tree import Tree, Value, read_yaml
+from saq_qat.recipe.yaml_tree import MAX_CHARACTERS, Tree, Value, read_yaml
+from saq_qat.regular_file import require_regular
 from saq_qat.version import __version__
 
 __all__ = ["as_tuples", "dump_recipe", "load_recipe", "parse_recipe", "parse_section", "read_text"]
 
 VERSION = 1
 _Section = TypeVar("_Section", bound=Section)
+_MAX_BYTES = 4 * MAX_CHARACTERS
+"""Of so many characters in UTF-8."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -42,11 +45,15 @@ def read_text(path: Path) -> str:
         RecipeError: it cannot be read, or is in another encoding, with line and column.
     """
     try:
-        content = path.read_bytes()
+        require_regular(path)
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_BYTES:
+        raise RecipeError(f"{path}: longer than {_MAX_BYTES} bytes; this is no recipe")
     return _decode(content, str(path))
 
 

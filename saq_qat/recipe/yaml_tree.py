@@ -18,7 +18,7 @@ from ruamel.yaml.reader import ReaderError
 
 from saq_qat.errors import RecipeError
 
-__all__ = ["Path", "Tree", "Value", "read_yaml"]
+__all__ = ["MAX_CHARACTERS", "Path", "Tree", "Value", "read_yaml"]
 
 Path = tuple[str | int, ...]
 """Keys and indices from the root down: ``("train", "stages", 0, "lr")``."""

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -16,7 +18,11 @@ from torch import Tensor
 from saq_qat.data.record import DataRecord, data_record_from_json, data_record_to_json
 from saq_qat.errors import ArtifactError, DivergedError, SaqError
 from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
+from saq_qat.regular_file import require_regular
 from saq_qat.train.files import sync_folder, write_synced
+from saq_qat.train.state_file import Form, Position, check_state, progress_at_start
+from saq_qat_runtime.bundle.decode import parse_json
+from saq_qat_runtime.errors import ModelError
 
 __all__ = [
     "RECORDS_FILE",
@@ -24,35 +30,28 @@ __all__ = [
     "Form",
     "FormatError",
     "Position",
+    "check_format",
     "checkpoint_outline",
     "newest_checkpoint",
     "not_finite",
     "packed",
     "read_checkpoint",
+    "set_aside",
     "write_checkpoint",
 ]
 
-FORMAT = 3
+FORMAT = 4
+_ALL_OF_QUANTIZED = 3
+"""Formats from here on record all that was trained of a quantized network."""
 RECORDS_FILE, COMPUTED_FILE = "records.json", "computed.safetensors"
 """Quantizers, layers and other numbers of a quantized network; what it computes from its parameters alone;
 absent for one in full precision."""
 
-Form = Literal["float", "quantized", "deploy"]
 _HASHES = "sha256.json"
 
 
 class FormatError(ArtifactError):
     """A checkpoint of a format that this version does not read; it is not damaged, and must stay."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """The next batch: stage, epoch of the stage, batch of the epoch; ``step`` counts since the start."""
-
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Checkpoint:
         sha256: of its model.safetensors, by which results know it; empty before it is written.
         records: of its quantizers; None in full precision.
         data: what it was trained on; None in checkpoints of format 1 and 2.
+        recipe: that it was trained with, resolved, as plain data; None in checkpoints of formats up to 3.
         computed: values of ``computed_values``; kept for the proof, and not read back.
         folder: where it was read; None before it was written.
     """
@@ -77,10 +77,11 @@ class Checkpoint:
     world_size: int
     model: Mapping[str, Tensor]
     training: Mapping[str, Tensor] = field(default_factory=dict)
-    progress: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=progress_at_start)
     sha256: str = ""
     records: NetworkRecords | None = None
     data: DataRecord | None = None
+    recipe: Mapping[str, Any] | None = None
     computed: Mapping[str, Tensor] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -133,6 +134,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "position": asdict(checkpoint.position),
         "progress": dict(checkpoint.progress),
         "data": None if checkpoint.data is None else data_record_to_json(checkpoint.data),
+        "recipe": None if checkpoint.recipe is None else dict(checkpoint.recipe),
     }
     files = {
         "model.safetensors": packed(checkpoint.model),
@@ -172,7 +174,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such checkpoint.")
-    _check_format(folder)
+    check_format(folder)
     hashes = _parse(folder, _HASHES, _read(folder, _HASHES))
     names = ["state.json", "model.safetensors", "optimizer.safetensors"]
     content = {
@@ -180,6 +182,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name in (*names, *([RECORDS_FILE] if RECORDS_FILE in hashes else []))
     }
     state = _parse(folder, "state.json", content["state.json"])
+    check_state(state, str(folder / "state.json"))
     checkpoint = replace(
         _outline(folder, state, hashes),
         model=_unpack(folder, "model.safetensors", content),
@@ -201,6 +204,7 @@ def _outline(folder: Path, state: dict[str, Any], hashes: dict[str, Any]) -> Che
         progress=state["progress"],
         sha256=hashes["model.safetensors"],
         data=None if data is None else data_record_from_json(data, str(folder / "state.json")),
+        recipe=state.get("recipe"),
         folder=folder,
     )
 
@@ -216,26 +220,33 @@ def checkpoint_outline(folder: Path) -> Checkpoint | None:
     found = next((each for each in (folder, _beside(folder, "previous")) if each.is_dir()), None)
     if found is None:
         return None
-    _check_format(found)
+    check_format(found)
     hashes = _parse(found, _HASHES, _read(found, _HASHES))
-    return _outline(found, _parse(found, "state.json", _checked(found, "state.json", hashes)), hashes)
+    state = _parse(found, "state.json", _checked(found, "state.json", hashes))
+    check_state(state, str(found / "state.json"))
+    return _outline(found, state, hashes)
 
 
-def _check_format(folder: Path) -> None:
-    """Refuse other formats before any hash is compared: another format may keep other files."""
+def check_format(folder: Path) -> None:
+    """Refuse other formats before any hash is compared: another format may keep other files.
+
+    Raises:
+        FormatError: a newer version wrote it, or one that recorded less of a quantized network.
+    """
     try:
+        require_regular(folder / "state.json")
         state = json.loads((folder / "state.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return  # damaged, which the hashes will name
     found = state.get("format") if isinstance(state, dict) else None
-    if found == FORMAT or not isinstance(found, int):
+    if type(found) is not int or found == FORMAT:
         return
     if found > FORMAT:
         raise FormatError(
             f"{folder}: a checkpoint of format {found}; this saq-qat reads formats up to {FORMAT}. "
             "Use the version that wrote it."
         )
-    if state.get("form") != "float":
+    if found < _ALL_OF_QUANTIZED and state.get("form") != "float":
         raise FormatError(
             f"{folder}: a quantized network in a checkpoint of format {found}, which does not record all "
             "that was trained (quantizers, classes, preprocessing), so no export of it could be proved. "
@@ -251,21 +262,46 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         FormatError: another version wrote one of them; that is no damage, and going on would overwrite it.
     """
     previous = _beside(folder, "previous")
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
         # The process was killed between the two renames.
-        return read_checkpoint(previous) if previous.is_dir() else None
+        return read_checkpoint(previous) if os.path.lexists(previous) else None
     try:
         return read_checkpoint(folder)
     except FormatError:
         raise
     except ArtifactError as error:
-        if not previous.is_dir():
+        if not os.path.lexists(previous):
             raise
-        older = read_checkpoint(previous)
+        older = _the_one_before(previous, error)
         warnings.warn(
             f"{error} Going on from the checkpoint before it, at step {older.position.step}.", stacklevel=2
         )
         return older
+
+
+def _the_one_before(previous: Path, newer: ArtifactError) -> Checkpoint:
+    try:
+        return read_checkpoint(previous)
+    except FormatError:
+        raise
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{newer} Nor can the checkpoint before it be used: {error} Put a copy of one of them back, or "
+            "start a new run."
+        ) from error
+
+
+def set_aside(folder: Path) -> None:
+    """Give a damaged checkpoint another name: the next one would push out the whole one before it.
+
+    Raises:
+        SaqError: the folder cannot be renamed.
+    """
+    aside = _beside(folder, f"damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise SaqError(f"{folder}: cannot be renamed to {aside.name}: {error.strerror}.") from error
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -274,6 +310,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
+        require_regular(folder / name)
         return (folder / name).read_bytes()
     except OSError as error:
         raise ArtifactError(f"{folder / name}: cannot be read: {error.strerror}.") from error
@@ -288,8 +325,8 @@ def _checked(folder: Path, name: str, hashes: dict[str, Any]) -> bytes:
 
 def _parse(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except ValueError as error:
+        value = parse_json(content.decode(), str(folder / name), "Its checkpoint is damaged.")
+    except (ModelError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{folder / name}: damaged; it is no JSON.") from error
     if not isinstance(value, dict):
         raise ArtifactError(f"{folder / name}: damaged; it is no JSON object.")

@@ -77,7 +77,16 @@ class Descent:
         return training_state(self.optimizer, self.method, self.parameters)
 
     def resume(self, training: Training) -> None:
-        """Take up the state of the checkpoint that was read, if one was."""
-        if training.unloaded:
-            load_training_state(self.optimizer, self.method, self.parameters, training.unloaded)
+        """Take up the state of the checkpoint that was read, if it stands in this stage.
+
+        Raises:
+            ArtifactError: it is not what the steps of this stage leave.
+        """
+        at = training.position
+        steps = at.epoch * self._batches + at.batch
+        if training.unloaded is not None and steps:
+            where = str(training.folder / "checkpoints")
+            load_training_state(
+                self.optimizer, self.method, self.parameters, training.unloaded, steps=steps, where=where
+            )
         training.unloaded = None

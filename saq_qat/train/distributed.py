@@ -4,15 +4,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saq_qat.errors import RecipeError, SetupError
+from saq_qat.errors import RecipeError, SaqError, SetupError
 
-__all__ = ["Processes", "joined_processes"]
+__all__ = ["TIMEOUT_VARIABLE", "Processes", "joined_processes"]
+
+TIMEOUT_VARIABLE = "SAQ_QAT_TIMEOUT"
+"""In the environment: seconds that a process waits for the others."""
+_TIMEOUT_SECONDS = 1800
+_LONGEST_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ def joined_processes() -> Iterator[Processes]:
 
     Raises:
         SetupError: the launcher started more processes on this machine than it has GPUs.
+        SaqError: another process ended, or did not answer in time.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -128,12 +135,52 @@ def joined_processes() -> Iterator[Processes]:
         torch.cuda.set_device(device)
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if started:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        with _told():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_patience())
     try:
         if dist.is_initialized():
-            yield Processes(dist.get_rank(), dist.get_world_size(), device)
+            with _told():
+                yield Processes(dist.get_rank(), dist.get_world_size(), device)
         else:
             yield Processes(0, 1, device)
     finally:
         if started:
             dist.destroy_process_group()
+
+
+def _patience() -> timedelta:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_SECONDS))
+    seconds = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise SetupError(
+            f"{TIMEOUT_VARIABLE} must be a whole number of seconds from 1 to {_LONGEST_SECONDS}; got "
+            f"{text!r}."
+        )
+    return timedelta(seconds=seconds)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of an error of the connection between processes what it means."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_connection(error):
+            raise
+        late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        what = (
+            f"did not answer within {_patience().total_seconds():.0f} s ({TIMEOUT_VARIABLE} sets how long to "
+            "wait). It hangs, or waits for something that takes longer"
+            if late
+            else "ended. Its own message says why"
+        )
+        first = str(error).strip().partition("\n")[0]
+        raise SaqError(
+            f"Process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: another process "
+            f"{what}. The last checkpoint is intact; start torchrun again with train --resume. ({first})"
+        ) from error
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """gloo's are plain RuntimeErrors that name their source file; NCCL's and the store's have a type."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)

@@ -1,8 +1,10 @@
 """Files that are either whole or absent: the runtime's, with errors of training; and who holds a folder."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
@@ -27,23 +29,36 @@ def write_whole(path: Path, content: bytes) -> None:
         ) from error
 
 
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        return (folder / LOCK_FILE).open("a")
+    except OSError as error:
+        raise SaqError(
+            f"{folder}: cannot be written: {error.strerror}. Free some space or choose another folder."
+        ) from error
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock ends with the process, however it ends.
 
     Raises:
-        SaqError: another process holds it.
+        SaqError: another process holds it, or the folder cannot be written.
     """
     import fcntl
 
-    with (folder / LOCK_FILE).open("a") as file:
+    with _lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SaqError(
                 f"{folder}: another process is at work in this folder. Wait until it ends, or name another."
             ) from error
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)
 
 
 def is_locked(folder: Path) -> bool:
@@ -60,3 +75,15 @@ def is_locked(folder: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+_HELD: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """A forked child holds no folder: loader processes outlive a process that was killed by seconds."""
+    while _HELD:
+        _HELD.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)

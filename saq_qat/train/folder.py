@@ -2,24 +2,37 @@
 
 import json
 import secrets
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import dump_recipe, load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
 
-__all__ = ["RESOLVED", "create_run_folder", "prepare_folder"]
+__all__ = [
+    "RESOLVED",
+    "changes",
+    "check_folder",
+    "create_run_folder",
+    "removed_unless_started",
+    "write_resolved",
+]
 
 RESOLVED = "resolved.yaml"
 """The recipe with every default, in each run's folder."""
 
-_FREE = "train.logs"
-"""Of no effect on what is trained: a run may go on with others."""
+_MAY_CHANGE = frozenset(
+    {
+        *("data.root", "data.workers", "train.checkpoint_steps", "train.logs"),
+        *("train.teacher.run", "train.teacher.model.pretrained"),
+    }
+)
+"""What a run may go on with otherwise. Images and teacher are known by their digests, wherever they lie."""
 
 
 def create_run_folder(root: Path, name: str, recipe: bytes, overrides: Sequence[str] = ()) -> Path:
@@ -31,33 +44,49 @@ def create_run_folder(root: Path, name: str, recipe: bytes, overrides: Sequence[
     return folder
 
 
-def prepare_folder(recipe: Recipe, folder: Path, processes: Processes, *, resume: bool) -> None:
-    """Make sure that ``folder`` belongs to this recipe, and write it there.
+@contextmanager
+def removed_unless_started(folder: Path) -> Iterator[None]:
+    """Remove the folder of a run that is refused or interrupted before it began."""
+    try:
+        yield
+    except BaseException:
+        if not (folder / RESOLVED).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # other runs of the recipe
+                folder.parent.rmdir()
+        raise
+
+
+def check_folder(recipe: Recipe, folder: Path, *, resume: bool) -> None:
+    """Make sure that ``folder`` belongs to this recipe.
 
     Raises:
         RecipeError: it holds a run already and ``resume`` is false, or a run of another recipe.
     """
+    if not resume and (folder / "checkpoints").exists():
+        raise RecipeError(
+            f"{folder}: holds a run already. Go on with --resume, or start in a folder of its own."
+        )
     resolved = folder / RESOLVED
-    if resolved.exists():
-        if not resume and (folder / "checkpoints").exists():
-            raise RecipeError(
-                f"{folder}: holds a run already. Go on with --resume, or start in a folder of its own."
-            )
-        _check_same_recipe(resolved, recipe)
-    if processes.is_first:
-        write_whole(resolved, dump_recipe(recipe).encode())
-
-
-def _check_same_recipe(resolved: Path, recipe: Recipe) -> None:
-    before, now = flat(load_recipe(resolved).model_dump()), flat(recipe.model_dump())
-    changed = [
-        f"  {key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(_FREE)
-    ]
+    changed = changes(load_recipe(resolved), recipe) if resolved.exists() else []
     if changed:
         raise RecipeError(
-            f"{resolved.parent}: this run was started with another recipe, and would not be the same run:\n"
+            f"{folder}: this run was started with another recipe, and would not be the same run:\n"
             + "\n".join(changed)
             + "\nStart a new run, or undo the changes."
         )
+
+
+def write_resolved(recipe: Recipe, folder: Path) -> None:
+    """Write the recipe with every default, which makes the folder one of a run."""
+    write_whole(folder / RESOLVED, dump_recipe(recipe).encode())
+
+
+def changes(before: Recipe, now: Recipe) -> list[str]:
+    """Where two recipes differ in what a training depends on, a line each with both values."""
+    own, its = flat(before.model_dump()), flat(now.model_dump())
+    return [
+        f"  {key}: {own.get(key, 'absent')} -> {its.get(key, 'absent')}"
+        for key in dict.fromkeys([*own, *its])
+        if own.get(key, "absent") != its.get(key, "absent") and key not in _MAY_CHANGE
+    ]

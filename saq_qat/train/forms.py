@@ -82,8 +82,15 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     """Load every weight of a checkpoint.
 
     Raises:
-        ArtifactError: names or shapes differ from the network that the recipe builds.
+        ArtifactError: names, shapes or types differ from the network that the recipe builds.
     """
+    own = network.state_dict()
+    other = next((n for n, t in weights.items() if n in own and t.dtype != own[n].dtype), None)
+    if other is not None:
+        raise ArtifactError(
+            f"{where}: the weights do not fit the network of the recipe beside them: {other} is "
+            f"{weights[other].dtype}, and must be {own[other].dtype}. Put back what training wrote."
+        )
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

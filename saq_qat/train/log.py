@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.train.log_copies import LogCopy
@@ -27,7 +28,7 @@ class RunLog:
     """One JSON object a line, each with ``event`` (stage, step, epoch, end) and the ``step`` it follows."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._copies: list[LogCopy] = []
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
@@ -37,14 +38,20 @@ class RunLog:
             "step": step,
             **{key: _finite(value) for key, value in values.items() if value is not None},
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise SaqError(
+                f"{self.path}: cannot be written: {error.strerror}. Checkpoints are intact; free some space "
+                "and go on with --resume."
+            ) from error
         for copy in self._copies:
             copy.write(line)
 
     def copy_to(self, copies: Sequence[LogCopy]) -> None:
         """Give these every line: those written so far now, those to come as they are written."""
-        for line in read_log(self._path) if copies and self._path.exists() else ():
+        for line in read_log(self.path) if copies and self.path.exists() else ():
             for copy in copies:
                 copy.write(line)
         self._copies += copies
@@ -58,12 +65,30 @@ class RunLog:
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self._path.stat().st_size if self._path.exists() else 0
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk: a checkpoint that is there must find its lines too."""
+        if self.path.exists():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+
+    def may_be_cut(self, size: int, step: int) -> bool:
+        """Whether a line ends at ``size`` bytes, and none behind it is of an earlier step than ``step``.
+
+        What a power cut left of a line is of no step.
+        """
+        if not self.path.exists():
+            return size == 0
+        content = self.path.read_bytes()
+        if size and content[size - 1 : size] != b"\n":
+            return False
+        return all(line.get("step", step) >= step for line in _lines(content[size:].splitlines()))
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes."""
         if self.size > size:
-            os.truncate(self._path, size)
+            os.truncate(self.path, size)
 
 
 def _finite(value: Any) -> Any:
@@ -77,27 +102,44 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a log; the last may have been cut short by a kill.
 
     Older logs hold NaN and Infinity, which are read as None.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
-    return _parsed(path.read_text(encoding="utf-8").splitlines())
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
+    texts = content.splitlines()
+    lines = list(_lines(texts))
+    whole = len(texts) - (not content.endswith(b"\n"))
+    if len(lines) < whole:
+        number = next(i for i, text in enumerate(texts, 1) if not list(_lines([text])))
+        raise ArtifactError(
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log "
+            "back as training wrote it, or delete the line."
+        )
+    return lines
 
 
 def log_tail(path: Path) -> list[dict[str, Any]]:
-    """The last lines of a log, those within its last 256 KiB, as ``read_log`` gives them."""
+    """The last whole lines of a log, those within its last 256 KiB; what is no line is left out."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return _parsed(lines if size <= _TAIL_BYTES else lines[1:])
+        texts = file.read().splitlines()
+    return list(_lines(texts if size <= _TAIL_BYTES else texts[1:]))
 
 
-def _parsed(texts: Iterable[str]) -> list[dict[str, Any]]:
-    lines = []
+def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Those that are whole, as JSON objects."""
     for text in texts:
         try:
-            lines.append(json.loads(text, parse_constant=lambda _: None))
-        except ValueError:
+            line = json.loads(text.decode("utf-8"), parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
             continue
-    return lines
+        if isinstance(line, dict):
+            yield line
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from saq_qat.data.batches import train_batches
 from saq_qat.data.cost import Waiting
 from saq_qat.data.open import open_data
-from saq_qat.errors import DivergedError, SaqError
+from saq_qat.errors import DataError, DivergedError, SaqError
 from saq_qat.optim.build import set_learning_rate
 from saq_qat.optim.update import StepResult
 from saq_qat.quant.network import WeightsTooLargeError
@@ -25,7 +25,7 @@ from saq_qat.train.distributed import joined_processes
 from saq_qat.train.ending import logged_end
 from saq_qat.train.evaluate import evaluate_both, evaluate_on
 from saq_qat.train.files import locked
-from saq_qat.train.folder import prepare_folder
+from saq_qat.train.folder import check_folder, write_resolved
 from saq_qat.train.forms import next_form
 from saq_qat.train.progress import OnProgress, TeacherAccuracy, TrainingResult, silent
 from saq_qat.train.reporting import report_epoch, report_step
@@ -59,19 +59,30 @@ def run_training(
             context.enter_context(locked(run_folder))
         context.enter_context(repeatable_kernels(recipe.train.deterministic))
         stop = context.enter_context(stop_on_signals())
-        prepare_folder(recipe, run_folder, processes, resume=resume)
+        check_folder(recipe, run_folder, resume=resume)
         images = open_data(recipe.data, recipe.seed)
         wanted = recipe.train.teacher
         teacher = None if wanted is None else load_teacher(wanted, images, processes.device)
-        training = begin_or_resume(recipe, run_folder, processes, images, teacher, stop, on_progress)
+        training = begin_or_resume(
+            recipe, run_folder, processes, images, teacher, stop, on_progress, resume=resume
+        )
         context.callback(training.log.close)
         context.enter_context(logged_end(training))
         require_statistics(training)
+        _save_start(training)
         if training.position == Position():
             _judge_teacher(training)
         while training.position.stage < len(recipe.train.stages):
             _run_stage(training)
         return _finish(training)
+
+
+def _save_start(training: Training) -> None:
+    """Make the folder one of a run; from here on there is always a checkpoint to go on from."""
+    if training.processes.is_first:
+        write_resolved(training.recipe, training.folder)
+    if training.position == Position():
+        training.save("last", {})
 
 
 def _judge_teacher(training: Training) -> None:
@@ -116,9 +127,26 @@ def _descend(training: Training, stage: DescentStage) -> None:
     descent.resume(training)
     training.begin_average()
     while training.position.epoch < stage.epochs:
-        _train_epoch(training, descent)
-        _close_epoch(training, stage, descent.tensors())
+        try:
+            _train_epoch(training, descent)
+            _close_epoch(training, stage, descent.tensors())
+        except DataError as error:
+            raise _saved_before(error, training, descent) from error
     training.end_average()
+
+
+def _saved_before(error: DataError, training: Training, descent: Descent) -> DataError:
+    """The error of an image or of a loader, after a checkpoint with the batches before it.
+
+    Of several processes only one meets it, and a checkpoint is made by all; what they saved last stands.
+    """
+    at = training.position
+    if training.processes.world_size == 1 and (at.epoch, at.batch) != (0, 0):
+        training.save("last", descent.tensors())
+    return DataError(
+        f"{error} The training stopped behind a checkpoint; go on with: saq-qat train --resume "
+        f"{training.folder}"
+    )
 
 
 def _enter_form(training: Training, form: Form) -> None:

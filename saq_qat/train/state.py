@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.data.batches import steps_per_epoch
+from saq_qat.data.digest import images_digest
 from saq_qat.data.open import ImageData
-from saq_qat.data.record import check_data_record, data_record
-from saq_qat.errors import ArtifactError, RecipeError
+from saq_qat.data.record import data_record
+from saq_qat.errors import ArtifactError
 from saq_qat.models.build import build_model
 from saq_qat.models.probe import CHANNELS, check_takes_images
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.schema import CalibrationStage, DescentStage, Recipe, Stage, StatisticsStage
 from saq_qat.train.average import WeightAverage, behind_average, weights_behind
-from saq_qat.train.checkpoint import Checkpoint, Form, Position, newest_checkpoint, write_checkpoint
+from saq_qat.train.checkpoint import Checkpoint, Form, Position, set_aside, write_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.files import write_whole
 from saq_qat.train.forms import check_records, computed_of, load_weights, network_in_form, records_of
 from saq_qat.train.log import RunLog, environment
 from saq_qat.train.log_copies import open_copies
 from saq_qat.train.progress import OnProgress, TeacherAccuracy
+from saq_qat.train.resume import check_log, check_same_training, checkpoint_to_resume
 from saq_qat.train.stop import Stop, TrainingStoppedError
 from saq_qat.train.teacher import LoadedTeacher
 
@@ -75,6 +78,11 @@ class Training:
     unloaded: dict[str, Tensor] | None = None
     behind: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Of the images it trains and is judged on, by which a checkpoint knows them wherever they lie."""
+        return images_digest(self.images)
 
     @property
     def judged(self) -> nn.Module:
@@ -142,6 +150,12 @@ class Training:
         self.average = WeightAverage(self.network, ema.decay)
         if self.behind:
             load_weights(self.network, self.behind, str(self.folder))
+        elif (self.position.epoch, self.position.batch) != (0, 0):
+            raise ArtifactError(
+                f"{self.folder}: the checkpoint lacks the weights behind the average (weights/* in "
+                "optimizer.safetensors), from which training goes on. Put back what training wrote, or start "
+                "a new run."
+            )
         self.behind = {}
 
     def end_average(self) -> None:
@@ -166,6 +180,7 @@ class Training:
             return
         if self.average is not None and training:
             training = {**training, **behind_average(self.network)}
+        self.log.sync()
         progress: dict[str, Any] = {
             "loss_sum": self.loss_sum,
             "best": self.best,
@@ -174,6 +189,7 @@ class Training:
             "seconds": round(self.seconds, 3),
             "waited": round(self.waited, 3),
             "teacher": self.teacher.sha256 if self.teacher is not None else None,
+            "images": self.images_sha256,
         }
         checkpoint = Checkpoint(
             self.position,
@@ -184,6 +200,7 @@ class Training:
             progress,
             records=records_of(self.judged, self.plan, self.recipe),
             data=data_record(self.images),
+            recipe=self.recipe.model_dump(mode="json"),
             computed=computed_of(self.judged),
         )
         write_checkpoint(self.folder / "checkpoints" / name, checkpoint)
@@ -214,25 +231,27 @@ def begin_or_resume(
     teacher: LoadedTeacher | None,
     stop: Stop,
     on_progress: OnProgress,
+    *,
+    resume: bool,
 ) -> Training:
-    """The training at its last checkpoint, or at its start if there is none; env.json tells what it runs on.
+    """The training at its start or, with ``resume``, at its last checkpoint; env.json tells what it runs on.
 
     Raises:
-        RecipeError: it was started with another number of processes, which would change every perturbation;
-            or the network refuses the recipe's images.
-        ArtifactError: the checkpoint and the one before it are damaged, or the teacher is another one.
+        RecipeError: it was started with another recipe or number of processes, or the network refuses the
+            recipe's images.
+        ArtifactError: there is no checkpoint to go on from, or not of this training.
     """
-    checkpoint = newest_checkpoint(folder / "checkpoints" / "last")
     log = RunLog(folder / "log.jsonl")
+    checkpoint = checkpoint_to_resume(folder, log) if resume else None
     if checkpoint is None:
         torch.manual_seed(recipe.seed)
         network: nn.Module = build_model(recipe.model, len(images.classes))
         check_takes_images(network, recipe.data.image_size, len(images.classes), recipe.model.name)
         plan = None
     else:
-        _check_same_surroundings(checkpoint, folder, processes, teacher)
-        if checkpoint.data is not None:
-            check_data_record(checkpoint.data, images, str(checkpoint.folder))
+        batches = steps_per_epoch(images, recipe.train.batch_size)
+        check_same_training(checkpoint, recipe, folder, processes, images, teacher, batches=batches)
+        check_log(log, checkpoint)
         network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
         check_records(network, plan, recipe, checkpoint)
         load_weights(network, checkpoint.model, str(folder))
@@ -242,28 +261,21 @@ def begin_or_resume(
     )
     if checkpoint is not None:
         training.take_up(checkpoint)
+    processes.largest(0)  # from here on none reads what the first one writes
     if processes.is_first:
-        log.cut(0 if checkpoint is None else checkpoint.progress["log_bytes"])
-        log.copy_to(open_copies(folder, recipe.train.logs))
         _write_environment(training)
+        if checkpoint is not None:
+            _clear_the_way(training, checkpoint)
+        log.copy_to(open_copies(folder, recipe.train.logs))
     return training
 
 
-def _check_same_surroundings(
-    checkpoint: Checkpoint, folder: Path, processes: Processes, teacher: LoadedTeacher | None
-) -> None:
-    if checkpoint.world_size != processes.world_size:
-        raise RecipeError(
-            f"{folder}: started with {checkpoint.world_size} process(es), now {processes.world_size}; "
-            "each perturbs its own share of a batch. Resume with torchrun "
-            f"--nproc-per-node={checkpoint.world_size}."
-        )
-    before = checkpoint.progress.get("teacher")
-    if teacher is not None and teacher.sha256 != before:
-        raise ArtifactError(
-            f"{folder}: started with another teacher: the SHA-256 of its weights was {before}, and that of "
-            f"{teacher.source} is {teacher.sha256}. Put the weights back, or start a new run."
-        )
+def _clear_the_way(training: Training, checkpoint: Checkpoint) -> None:
+    """Drop what a killed run logged after its checkpoint, and keep a damaged one from being written over."""
+    last = training.folder / "checkpoints" / "last"
+    if checkpoint.folder != last and last.exists():
+        set_aside(last)
+    training.log.cut(checkpoint.progress["log_bytes"])
 
 
 def _write_environment(training: Training) -> None:

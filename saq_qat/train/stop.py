@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a training at a step's end, with a checkpoint; a second signal ends it at once."""
+"""SIGTERM, SIGINT and SIGHUP end a training at a step's end, with a checkpoint; a second signal at once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from saq_qat.errors import SaqError
 
 __all__ = ["Stop", "TrainingStoppedError", "stop_on_signals"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class TrainingStoppedError(SaqError):
@@ -28,6 +28,8 @@ class Stop:
     number = 0
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self.number not in (0, number):
+            return  # a terminal that closes, or systemd, sends it behind another
         if self.number:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -36,12 +38,16 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Note signals in this context, then restore their handlers; only the main thread receives any."""
+    """Note signals in this context, then restore their handlers; only the main thread receives any.
+
+    A SIGHUP that is ignored already (nohup) stays ignored.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop._note) for number in _SIGNALS}
+    noted = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop._note) for number in noted}
     try:
         yield stop
     finally:

@@ -105,7 +105,7 @@ def test_a_study_that_ends_in_the_middle_leaves_no_process_and_goes_on(folder: P
     while others_in(folder):
         assert time.monotonic() < until, "a process is left"
         time.sleep(0.2)
-    before = {run.name for run in folder.glob("studies/small/runs/*/*")}
+    before = {recipe.parent.name for recipe in folder.glob("studies/small/runs/*/*/resolved.yaml")}
     assert before and not (folder / "studies/small/study.json").exists()
     subprocess.run(command, cwd=folder, check=True)
     result = json.loads((folder / "studies/small/study.json").read_text())

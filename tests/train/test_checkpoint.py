@@ -30,6 +30,7 @@ from saq_qat.train.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from saq_qat.train.state_file import progress_at_start
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "records.json", "sha256.json")
 
@@ -61,7 +62,7 @@ def make(step: int) -> Checkpoint:
         1,
         {"weight": torch.arange(6.0).reshape(2, 3).t(), "initialised": torch.tensor(True)},
         {"optimizer/momentum_buffer/weight": torch.full((3, 2), float(step))},
-        {"best": 91.25, "accuracy": {"top1": 1 / 3, "deploy_top1": None}},
+        {**progress_at_start(), "best": 91.25, "accuracy": {"top1": 1 / 3, "deploy_top1": None}},
         records=RECORDS,
     )
 
@@ -164,8 +165,8 @@ def of_format(folder: Path, number: int, form: str = "quantized") -> None:
 
 def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "last", make(1))
-    of_format(tmp_path / "last", 4)
-    with pytest.raises(FormatError, match="format 4; this saq-qat reads formats up to 3"):
+    of_format(tmp_path / "last", 5)
+    with pytest.raises(FormatError, match="format 5; this saq-qat reads formats up to 4"):
         read_checkpoint(tmp_path / "last")
 
 
@@ -174,10 +175,10 @@ def test_a_newer_format_is_never_taken_for_damage(tmp_path: Path, newer: list[st
     for step in (1, 2):
         write_checkpoint(tmp_path / "last", make(step))
     for name in newer:
-        of_format(tmp_path / name, 4)
+        of_format(tmp_path / name, 5)
     if "last" not in newer:
         (tmp_path / "last" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(FormatError, match="format 4"):
+    with pytest.raises(FormatError, match="format 5"):
         newest_checkpoint(tmp_path / "last")
 
 

@@ -14,6 +14,7 @@ from saq_qat.train.checkpoint import Checkpoint, Form, Position, read_checkpoint
 from saq_qat.train.choose import CheckpointName, checkpoint_with, choose_checkpoint
 from saq_qat.train.evaluate import Accuracy
 from saq_qat.train.log import RunLog, read_log
+from saq_qat.train.state_file import progress_at_start
 from saq_qat.train.stop import TrainingStoppedError
 from tests.report.networks import small_recipe
 from tests.train.stopping import sigterm_at
@@ -51,7 +52,7 @@ def save(
         FORMS[stage],
         1,
         {"weight": torch.full((2,), float(step))},
-        progress={"accuracy": accuracy},
+        progress={**progress_at_start(), "accuracy": accuracy},
     )
     write_checkpoint(run / "checkpoints" / name, checkpoint)
 

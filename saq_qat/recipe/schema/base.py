@@ -17,6 +17,7 @@ __all__ = [
     "Probability",
     "Scalar",
     "Section",
+    "Side",
     "WholeNumber",
 ]
 
@@ -27,6 +28,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=2, le=8)]
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Pixels; what a network takes is far below, and a few images far above fill any memory."""
 Scalar = bool | int | float | str
 
 BrokenRule = tuple[str, str]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section
+from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section, Side
 
 __all__ = [
     "Cifar",
@@ -36,7 +36,7 @@ class RandomErasing(Section):
 
 
 class _Images(Section):
-    image_size: Count = Field(default=32, description="Side of the square network input, in pixels.")
+    image_size: Side = Field(default=32, description="Side of the square network input, in pixels.")
     augmentation: Literal["none", "crop_flip", "resized_crop_flip"] = Field(
         default="none",
         description="Training augmentation. crop_flip: pad by an eighth, crop at random, mirror half of "
@@ -56,7 +56,7 @@ class _Images(Section):
         default=None, description="Standard deviation of each channel; that of the data set if null."
     )
     workers: int = Field(
-        default=0, ge=0, description="Loader processes; the batches are the same for any number."
+        default=0, ge=0, le=512, description="Loader processes; the batches are the same for any number."
     )
     held_out: Count | None = Field(
         default=None,
@@ -92,7 +92,7 @@ class Digits(_Images):
     """Handwritten digits that come with scikit-learn: 1797 grey scans of 8x8 pixels in 10 classes."""
 
     kind: Literal["digits"] = Field(description="Handwritten digits that come with scikit-learn.")
-    image_size: Count = Field(
+    image_size: Side = Field(
         default=16, description="Side of the square network input, in pixels; the scans have 8x8."
     )
 
@@ -125,8 +125,8 @@ class ImageFolder(_Images):
         min_length=1,
         description="Folder with train/<class>/* and val/<class>/*, relative to the working directory.",
     )
-    image_size: Count = Field(default=224, description="Side of the square network input, in pixels.")
-    resize: Count | None = Field(
+    image_size: Side = Field(default=224, description="Side of the square network input, in pixels.")
+    resize: Side | None = Field(
         default=None,
         description="Short side before the centre crop of evaluation; image_size * 8 / 7 if null.",
     )
@@ -148,8 +148,8 @@ class Parquet(_Images):
         description="Folder with train-*.parquet or train/*.parquet, and the same of the validation split, "
         "there or below; relative to the working directory.",
     )
-    image_size: Count = Field(default=224, description="Side of the square network input, in pixels.")
-    resize: Count | None = Field(
+    image_size: Side = Field(default=224, description="Side of the square network input, in pixels.")
+    resize: Side | None = Field(
         default=None,
         description="Short side before the centre crop of evaluation; if null, images become squares without "
         "a crop.",

@@ -12,6 +12,7 @@ import torch
 from saq_qat.analysis.study.run import Prepared, prepare_study
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
+from saq_qat.train.state_file import progress_at_start
 from tests.analysis.study.results import measured
 from tests.train.small_recipe import SMALL_RECIPE
 
@@ -54,7 +55,7 @@ class Stub:
                     "float",
                     1,
                     {"w": torch.zeros(1)},
-                    progress={"accuracy": {"top1": 1.0}},
+                    progress={**progress_at_start(), "accuracy": {"top1": 1.0}},
                 ),
             )
         digest = read_checkpoint(checkpoint).sha256

@@ -1,0 +1,27 @@
+"""Whether a path leads to a regular file: a pipe or a device is never opened, for it may never end."""
+
+import errno
+import stat
+from pathlib import Path
+
+__all__ = ["require_regular"]
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def require_regular(path: Path) -> None:
+    """Refuse whatever is no regular file or link to one, before it is opened; opening a folder fails anyway.
+
+    Raises:
+        OSError: it is a pipe, a device or a socket, as ``strerror`` says; or there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        rule = f"{kind}, where only a regular file is read; save it as a file"
+        raise OSError(errno.EINVAL, rule, str(path))

@@ -1,0 +1,159 @@
+"""State that is wrong is never used, though every hash fits: each value of state.json, each tensor."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from saq_qat.errors import ArtifactError, RecipeError
+from saq_qat.train.run import run_training
+from tests.faults.training.conftest import QUANTIZED
+from tests.faults.training.recipes import copied, everything_in, faulty_recipe, with_state, with_tensors
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    "format": (None, "4", 4.0, True, 0, -1, [], {}),
+    "form": (None, "folded", "quantized", 1, []),
+    "world_size": (None, "1", 0, -1, 1.0, True, 2),
+    "position": (None, [], 6, {"step": 6}),
+    "position.stage": (None, -1, 1, 7, 10**30, "0", 0.0, False),
+    "position.epoch": (-1, 0, 2, 99, "1", None),
+    "position.batch": (-1, 1, 3, 5, 10**9, None, "2"),
+    "position.step": (-1, 0, 5, 7, 10**20, "6", 6.0),
+    "progress": (None, [], {}, 3),
+    "progress.loss_sum": (None, "1", [], True),
+    "progress.best": ("99", -1, 101, [], True),
+    "progress.accuracy": (None, [], 3, {"top1": "99"}, {"top1": 1000}),
+    "progress.log_bytes": (-1, 1, 10, None, "5", 7.5),
+    "progress.teacher": (3, []),
+    "progress.images": (3, "0" * 64),
+    "data": ([], 3, {}, {"classes": 3}),
+    "recipe": ([], 3, {}, {"version": 1}, {"version": "x"}),
+}
+
+
+def _set(state: dict[str, Any], path: str, value: Any) -> None:
+    *sections, key = path.split(".")
+    for section in sections:
+        state = state[section]
+    state[key] = value
+
+
+def _delete(state: dict[str, Any], path: str) -> None:
+    *sections, key = path.split(".")
+    for section in sections:
+        state = state[section]
+    del state[key]
+
+
+def refused(run: Path, *, recipe: Any = None) -> str:
+    """The sentence that refuses the run, which is left as it was, but for its tries."""
+    del_previous = run / "checkpoints" / "last.previous"
+    for file in del_previous.iterdir():
+        file.unlink()
+    del_previous.rmdir()
+    before = everything_in(run / "checkpoints"), (run / "log.jsonl").read_bytes()
+    with pytest.raises((ArtifactError, RecipeError)) as error:
+        run_training(recipe or faulty_recipe(), run, resume=True)
+    assert (everything_in(run / "checkpoints"), (run / "log.jsonl").read_bytes()) == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_a_value_that_is_wrong_is_a_sentence(stopped: Path, tmp_path: Path, path: str) -> None:
+    for number, value in enumerate(WRONG[path]):
+        run = copied(stopped, tmp_path / str(number))
+        with_state(run / "checkpoints" / "last", partial(_set, path=path, value=value))
+        said = refused(run)
+        assert path.rpartition(".")[2] in said or "state.json" in said or "process" in said, (value, said)
+        assert said.count(". ") >= 1, "no remedy"
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_a_key_that_is_missing_is_a_sentence(stopped: Path, tmp_path: Path, path: str) -> None:
+    if path in ("progress.teacher", "progress.images"):
+        pytest.skip("checkpoints of before have none")
+    run = copied(stopped, tmp_path / "run")
+    with_state(run / "checkpoints" / "last", lambda state: _delete(state, path))
+    assert "missing field" in refused(run)
+
+
+@pytest.mark.parametrize("path", ["extra", "position.extra", "progress.extra"])
+def test_a_key_that_nobody_knows_is_a_sentence(stopped: Path, tmp_path: Path, path: str) -> None:
+    run = copied(stopped, tmp_path / "run")
+    with_state(run / "checkpoints" / "last", lambda state: _set(state, path, 1))
+    assert "unknown field 'extra'" in refused(run)
+
+
+TENSORS = dict[str, Tensor]
+FLOAT_STATE: dict[str, tuple[Callable[[TENSORS], object], str]] = {
+    "all missing": (lambda t: t.clear(), "missing"),
+    "one missing": (lambda t: t.pop("optimizer/momentum_buffer/head.weight"), "head.weight is missing"),
+    "momentum missing": (lambda t: [t.pop(key) for key in list(t) if "momentum" in key], "missing"),
+    "another shape": (lambda t: t.update({"optimizer/momentum_buffer/head.bias": torch.zeros(3)}), "must be"),
+    "broadcast": (lambda t: t.update({"optimizer/momentum_buffer/head.bias": torch.zeros(1)}), "must be"),
+    "another type": (
+        lambda t: t.update(
+            {"optimizer/momentum_buffer/head.bias": t["optimizer/momentum_buffer/head.bias"].double()}
+        ),
+        "float64",
+    ),
+    "unknown parameter": (lambda t: t.update({"optimizer/momentum_buffer/x": torch.zeros(1)}), "unknown"),
+    "unknown moment": (lambda t: t.update({"optimizer/exp_avg/head.bias": torch.zeros(10)}), "unknown"),
+    "unknown of the method": (lambda t: t.update({"method/t": torch.tensor(1)}), "method/t"),
+    "negative count": (lambda t: t.update({"method/skipped_in_a_row": torch.tensor(-1)}), "count"),
+    "huge count": (lambda t: t.update({"method/skipped_in_a_row": torch.tensor(10**15)}), "count"),
+    "count that is none": (lambda t: t.update({"method/skipped_in_a_row": torch.zeros(2)}), "count"),
+}
+
+
+@pytest.mark.parametrize(("harm", "said"), FLOAT_STATE.values(), ids=FLOAT_STATE.keys())
+def test_an_optimizer_of_another_training_is_named(
+    stopped: Path, tmp_path: Path, harm: Callable[[TENSORS], object], said: str
+) -> None:
+    run = copied(stopped, tmp_path / "run")
+    with_tensors(run / "checkpoints" / "last", "optimizer.safetensors", harm)
+    assert said in refused(run)
+
+
+SAQ_STATE: dict[str, tuple[Callable[[TENSORS], object], str]] = {
+    "t too large": (lambda t: t.update({"method/t": torch.tensor(99)}), "method/t"),
+    "g_v missing": (lambda t: [t.pop(key) for key in list(t) if "g_v" in key], "vertical gradient"),
+    "one g_v missing": (lambda t: t.pop("method/g_v/head.weight"), "vertical gradient"),
+    "g_v of another shape": (lambda t: t.update({"method/g_v/head.bias": torch.zeros(1)}), "g_v/head.bias"),
+    "weights behind the average missing": (
+        lambda t: [t.pop(key) for key in list(t) if key.startswith("weights/")],
+        "behind the average",
+    ),
+    "one of them missing": (lambda t: t.pop("weights/head.weight"), "do not fit"),
+}
+
+
+@pytest.mark.parametrize(("harm", "said"), SAQ_STATE.values(), ids=SAQ_STATE.keys())
+def test_the_state_of_efficient_training_and_of_averages_is_whole_or_refused(
+    stopped_quantized: Path, tmp_path: Path, harm: Callable[[TENSORS], object], said: str
+) -> None:
+    run = copied(stopped_quantized, tmp_path / "run")
+    with_tensors(run / "checkpoints" / "last", "optimizer.safetensors", harm)
+    assert said in refused(run, recipe=faulty_recipe(*QUANTIZED))
+
+
+WEIGHTS: dict[str, Callable[[TENSORS], object]] = {
+    "not finite": lambda t: t["head.weight"].fill_(float("nan")),
+    "of another type": lambda t: t.update({"head.weight": t["head.weight"].double()}),
+    "of another shape": lambda t: t.update({"head.weight": torch.zeros(3, 3)}),
+    "missing": lambda t: t.pop("head.weight"),
+    "unknown": lambda t: t.update({"tail.weight": torch.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("harm", WEIGHTS.values(), ids=WEIGHTS.keys())
+def test_weights_of_another_network_are_named(
+    stopped: Path, tmp_path: Path, harm: Callable[[TENSORS], object]
+) -> None:
+    run = copied(stopped, tmp_path / "run")
+    with_tensors(run / "checkpoints" / "last", "model.safetensors", harm)
+    assert "weight" in refused(run)
