@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from saq_qat.errors import DivergedError
+from saq_qat.errors import ArtifactError, DivergedError, RecipeError, SaqError
 from saq_qat.train.state import Training
 from saq_qat.train.stop import TrainingStoppedError
 
@@ -14,8 +14,10 @@ __all__ = ["logged_end"]
 def logged_end(training: Training) -> Iterator[None]:
     """Log why the training in this context ended before its end: ``stopped``, ``diverged`` or ``failed``.
 
-    The line stands behind the last checkpoint, so that a training that goes on from there drops it.
+    The line stands behind the last checkpoint, so that a training that goes on from there drops it. A training
+    that is refused where it stands, for its recipe or its checkpoint, changes nothing of the run.
     """
+    start = training.position
     try:
         yield
     except TrainingStoppedError:
@@ -24,6 +26,10 @@ def logged_end(training: Training) -> Iterator[None]:
     except DivergedError as error:
         _log(training, "diverged", str(error))
         raise
+    except (ArtifactError, RecipeError) as error:
+        if training.position != start:
+            _log(training, "failed", str(error))
+        raise
     except Exception as error:
         _log(training, "failed", str(error) or type(error).__name__)
         raise
@@ -31,5 +37,5 @@ def logged_end(training: Training) -> Iterator[None]:
 
 def _log(training: Training, event: str, reason: str) -> None:
     # A full disk, which refuses this line too, is often why a training fails; that is what must be told.
-    with suppress(OSError):
+    with suppress(SaqError):
         training.write_log(event, reason=reason)

@@ -28,7 +28,7 @@ RESOLVED = "resolved.yaml"
 
 _MAY_CHANGE = frozenset(
     {
-        *("data.root", "data.workers", "train.checkpoint_steps", "train.logs"),
+        *("data.root", "data.workers", "train.checkpoint_steps"),
         *("train.teacher.run", "train.teacher.model.pretrained"),
     }
 )
@@ -88,5 +88,9 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
     return [
         f"  {key}: {own.get(key, 'absent')} -> {its.get(key, 'absent')}"
         for key in dict.fromkeys([*own, *its])
-        if own.get(key, "absent") != its.get(key, "absent") and key not in _MAY_CHANGE
+        if own.get(key, "absent") != its.get(key, "absent") and not _may_change(key)
     ]
+
+
+def _may_change(key: str) -> bool:
+    return key in _MAY_CHANGE or key.startswith("train.logs")
