@@ -14,8 +14,8 @@ __all__ = ["logged_end"]
 def logged_end(training: Training) -> Iterator[None]:
     """Log why the training in this context ended before its end: ``stopped``, ``diverged`` or ``failed``.
 
-    The line stands behind the last checkpoint, so that a training that goes on from there drops it. A training
-    that is refused where it stands, for its recipe or its checkpoint, changes nothing of the run.
+    The line stands behind the last checkpoint, so that a training that goes on from there drops it. One that
+    is refused where it stands, for its recipe or its checkpoint, changes nothing of the run.
     """
     start = training.position
     try:

@@ -59,6 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(file)
+            fcntl.flock(file, fcntl.LOCK_UN)  # whatever a child that was just forked still holds
 
 
 def is_locked(folder: Path) -> bool:

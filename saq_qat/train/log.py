@@ -30,6 +30,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._copies: list[LogCopy] = []
+        self._end: int | None = None
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line. Values that are None are left out; numbers that are not finite become null."""
@@ -39,6 +40,7 @@ class RunLog:
             **{key: _finite(value) for key, value in values.items() if value is not None},
         }
         try:
+            self._drop_rest()
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
         except OSError as error:
@@ -51,6 +53,8 @@ class RunLog:
 
     def copy_to(self, copies: Sequence[LogCopy]) -> None:
         """Give these every line: those written so far now, those to come as they are written."""
+        if copies:
+            self._drop_rest()
         for line in read_log(self.path) if copies and self.path.exists() else ():
             for copy in copies:
                 copy.write(line)
@@ -64,8 +68,9 @@ class RunLog:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        """Bytes written so far, without what is to be dropped."""
+        found = self.path.stat().st_size if self.path.exists() else 0
+        return found if self._end is None else min(found, self._end)
 
     def sync(self) -> None:
         """Wait until all lines are on the disk: a checkpoint that is there must find its lines too."""
@@ -86,9 +91,14 @@ class RunLog:
         return all(line.get("step", step) >= step for line in _lines(content[size:].splitlines()))
 
     def cut(self, size: int) -> None:
-        """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes."""
-        if self.size > size:
-            os.truncate(self.path, size)
+        """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
+        next line, so that a run that is refused before stays as it is."""
+        self._end = size
+
+    def _drop_rest(self) -> None:
+        end, self._end = self._end, None
+        if end is not None and self.size > end:
+            os.truncate(self.path, end)
 
 
 def _finite(value: Any) -> Any:

@@ -67,9 +67,9 @@ def run_training(
             recipe, run_folder, processes, images, teacher, stop, on_progress, resume=resume
         )
         context.callback(training.log.close)
-        context.enter_context(logged_end(training))
         require_statistics(training)
         _save_start(training)
+        context.enter_context(logged_end(training))
         if training.position == Position():
             _judge_teacher(training)
         while training.position.stage < len(recipe.train.stages):
