@@ -88,7 +88,7 @@ def rehearse(
         on_step("quantizing the untrained network, on the first images")
         _write_run(network, plan, recipe, images, run)
         on_step("lowering it and writing its graphs")
-        lowered = lower_run(run, "last", images=images)
+        lowered = lower_run(run, "last", images=images, trained=False)
         findings = _findings(lowered)
         on_step("loading and comparing its integers")
         kernels = OnnxRuntimeBackend(lowered.graph.content).integer_count()

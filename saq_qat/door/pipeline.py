@@ -18,6 +18,7 @@ from saq_qat_export.bundle.write import check_destination
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import lower_restored, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize
+from saq_qat_export.proof.trained_numbers import check_clip_levels
 from saq_qat_export.run import export_lowered, export_run
 from saq_qat_export.verify import Lower, verify_bundle
 from saq_qat_runtime.bundle.manifest import Manifest
@@ -148,6 +149,7 @@ def _export_own(own: OwnNetwork, folder: Path, settings: _Settings) -> Bundle:
     check_destination(folder)
     with own.restored() as restored:
         settings.on_step("lowering to integers and exporting to ONNX")
+        check_clip_levels(restored.network, restored.run)
         shipped = export_lowered(
             lower_restored(restored, tensorrt=settings.tensorrt),
             folder,

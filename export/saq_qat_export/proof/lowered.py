@@ -56,18 +56,23 @@ def lower_run(
     *,
     tensorrt: bool = False,
     images: ImageData | None = None,
+    trained: bool = True,
 ) -> Lowered:
     """Restore a run and lower it for its targets.
 
     Args:
         tensorrt: for TensorRT too, although the recipe may not name it.
         images: those that the run's recipe names, where they are open already.
+        trained: False for a network at its start, whose layers of zeros may still learn.
 
     Raises:
         ArtifactError: the run is in full precision, cannot be restored, or holds a clip level of no use.
         LegalityError: TensorRT cannot run what was trained.
     """
-    return lower_restored(restore(run, checkpoint, images), tensorrt=tensorrt)
+    restored = restore(run, checkpoint, images)
+    if trained:
+        check_clip_levels(restored.network, run)
+    return lower_restored(restored, tensorrt=tensorrt)
 
 
 def lower_restored(restored: Restored, *, tensorrt: bool = False) -> Lowered:
@@ -78,7 +83,6 @@ def lower_restored(restored: Restored, *, tensorrt: bool = False) -> Lowered:
             "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
             "weights."
         )
-    check_clip_levels(restored.network, restored.run)
     deploy, settings = restored.recipe.deploy, restored.images.preprocessing
     targets: tuple[str, ...] = deploy.targets or ("onnxruntime",)
     if tensorrt and "tensorrt" not in targets:
