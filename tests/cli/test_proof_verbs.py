@@ -95,7 +95,7 @@ def test_the_best_checkpoint_is_exported_verified_and_evaluated_unless_told_othe
     run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "report"))
     last = run / "checkpoints" / "last"
     saved = read_checkpoint(last)
-    state = {name: value * (1.5 if name == "fc.bias" else 1) for name, value in saved.model.items()}
+    state = {name: value * 1.5 if name == "fc.bias" else value for name, value in saved.model.items()}
     progress = {**saved.progress, "accuracy": {"top1": 1.0}}
     write_checkpoint(last, replace(saved, model=state, progress=progress))
     best, other = (file_sha256(run / "checkpoints" / name / "model.safetensors") for name in ("best", "last"))
