@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saq_qat.analysis.study.arms import passes_per_step
-from saq_qat.recipe.schema import DeployStage, Recipe, StatisticsStage
+from saq_qat.recipe.schema import CalibrationStage, DeployStage, Recipe, StatisticsStage
 
 __all__ = ["Estimate", "Network", "estimate"]
 
@@ -71,7 +71,7 @@ def estimate(recipe: Recipe, images: int, gpus: int, networks: dict[str, Network
     traffic = network.inputs / measured.inputs
     seconds = [0.0, 0.0]
     for stage in recipe.train.stages:
-        if isinstance(stage, StatisticsStage | DeployStage):
+        if isinstance(stage, StatisticsStage | CalibrationStage | DeployStage):
             continue
         quantized = stage.kind == "quantized"
         passes = _passes(stage.method, quantized=quantized)
