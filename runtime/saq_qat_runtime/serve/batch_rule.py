@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saq_qat_runtime.errors import ClosedError
 from saq_qat_runtime.serve.batcher import Floats
 
 __all__ = ["BatchRule", "measure_batch_rule", "one_by_one", "probe_images"]
@@ -39,13 +40,24 @@ class BatchRule:
         return f"one image a run: at batch size {self.differing} this engine gives other bits (measured)"
 
 
-def measure_batch_rule(run: Callable[[Floats], Floats], images: Floats, largest: int) -> BatchRule:
-    """Run `images`, each alone, then in batches of 2 to `largest`; `images` holds at least `largest`."""
-    alone = one_by_one(run)(images)
+def measure_batch_rule(
+    run: Callable[[Floats], Floats], images: Floats, largest: int, stopping: Callable[[], bool]
+) -> BatchRule:
+    """Run `images`, each alone, then in batches of 2 to `largest`; `images` holds at least `largest`.
+
+    Raises ClosedError as soon as `stopping`, between two runs.
+    """
+
+    def unless_stopping(batch: Floats) -> Floats:
+        if stopping():
+            raise ClosedError("The server is being stopped.")
+        return run(batch)
+
+    alone = one_by_one(unless_stopping)(images)
     for size in range(2, largest + 1):
         # Begins elsewhere at each size, so that an image is seen at many places of a batch.
         chosen = (np.arange(size) + size) % len(images)
-        if run(images[chosen]).tobytes() != alone[chosen].tobytes():
+        if unless_stopping(images[chosen]).tobytes() != alone[chosen].tobytes():
             return BatchRule(False, largest, size)
     return BatchRule(largest > 1, largest)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, bundle_sha256
+from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
 from saq_qat_runtime.errors import ClosedError, ModelError, SessionError
 from saq_qat_runtime.serve.model import ModelPlace, ServedModel
 from saq_qat_runtime.serve.refusals import NotFoundError, OverloadError
@@ -132,6 +132,9 @@ class Catalogue:
                 for place in find_places(self._root):
                     old = before.get((place.name, place.version))
                     if old is not None and old.healthy and old.place == place:
+                        Manifest.load(
+                            place.folder
+                        )  # what is served was read before; the next start reads this
                         after[place.name, place.version] = old
                     else:
                         fresh.append(self._load(place))

@@ -4,13 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from saq_qat_runtime.errors import BackendUnavailable
+from saq_qat_runtime.errors import BackendUnavailable, InputError
 from saq_qat_runtime.serve.settings import Bounds, ServeSettings, ShadowSettings
 
 __all__ = ["add_arguments", "run", "serve_bundles", "settings_of"]
 
 _MEBIBYTE = 1024 * 1024
 _DEFAULTS, _BOUNDS = ServeSettings(), Bounds()
+_SHARE = 0.1
 _EXTRA = ("fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 
 
@@ -84,11 +85,16 @@ def settings_of(arguments: argparse.Namespace) -> ServeSettings:
 
 def _shadow_of(arguments: argparse.Namespace) -> ShadowSettings | None:
     if arguments.shadow is None and arguments.shadow_backend is None:
+        if arguments.shadow_keep is not None or arguments.shadow_share is not None:
+            raise InputError(
+                "--shadow-share and --shadow-keep are about a shadow, and there is none. Name it: --shadow "
+                "BUNDLE or --shadow-backend NAME."
+            )
         return None
     return ShadowSettings(
         bundle=arguments.shadow,
         backend=arguments.shadow_backend,
-        share=arguments.shadow_share,
+        share=_SHARE if arguments.shadow_share is None else arguments.shadow_share,
         keep_folder=arguments.shadow_keep,
         keep=arguments.shadow_keep_limit,
     )
@@ -139,9 +145,7 @@ def _add_bounds(group: argparse._ArgumentGroup) -> None:
 def _add_shadow(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--shadow", type=Path, metavar="BUNDLE", help="a second bundle to run beside")
     group.add_argument("--shadow-backend", metavar="NAME", help="a second engine to run beside")
-    group.add_argument(
-        "--shadow-share", type=float, default=0.1, help="of the requests, above 0 to 1 (%(default)s)"
-    )
+    group.add_argument("--shadow-share", type=float, help=f"of the requests, above 0 to 1 ({_SHARE})")
     group.add_argument(
         "--shadow-keep", type=Path, metavar="FOLDER", help="keep inputs that are answered otherwise there"
     )

@@ -1,7 +1,7 @@
 """One version of one model while it is served: session, batcher, shadow, and who is using it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,10 +111,15 @@ class ServedModel:
         self._session.close()
 
 
-def load_model(place: ModelPlace, settings: ServeSettings, observer: ModelObserver) -> ServedModel:
+def load_model(
+    place: ModelPlace,
+    settings: ServeSettings,
+    observer: ModelObserver,
+    stopping: Callable[[], bool] = lambda: False,
+) -> ServedModel:
     """Load the bundle, compare its golden logits, and run every batch size that requests can form.
 
-    Raises SessionError if anything of that fails; nothing stays loaded then.
+    Raises SessionError if anything of that fails, ClosedError once `stopping`; nothing stays loaded then.
     """
     session = Session.load(
         place.folder, settings.backend, threads=settings.threads, allow_failed_gate=settings.allow_failed_gate
@@ -123,7 +128,8 @@ def load_model(place: ModelPlace, settings: ServeSettings, observer: ModelObserv
     try:
         session.self_test()
         golden, _ = read_golden(place.folder, session.info.manifest)
-        rule = measure_batch_rule(session.run, probe_images(golden, settings.max_batch), settings.max_batch)
+        probes = probe_images(golden, settings.max_batch)
+        rule = measure_batch_rule(session.run, probes, settings.max_batch, stopping)
         if settings.shadow is not None:
             shadow = Shadow.load(place.folder, session, settings, observer)
     except BaseException:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from saq_qat_runtime.errors import InputError
 
-__all__ = ["Bounds", "ServeSettings", "ShadowSettings"]
+__all__ = ["LARGEST_BATCH", "Bounds", "ServeSettings", "ShadowSettings"]
+
+LARGEST_BATCH = 256
+"""Every size up to it is run before the first request is answered, which takes its square in images."""
 
 _MAY_BE_ZERO = ("batch_delay", "drain_seconds", "port", "keep")
 
@@ -93,3 +96,8 @@ class ServeSettings:
         _check_numbers(self)
         if self.port > 65535:
             raise InputError(f"port must be at most 65535, got {self.port}.")
+        if self.max_batch > LARGEST_BATCH:
+            raise InputError(
+                f"--max-batch may be {LARGEST_BATCH} at most, got {self.max_batch}: each size up to it is run "
+                "before the first request is answered. Lower it."
+            )

@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from saq_qat_runtime.errors import InputError
+from saq_qat_runtime.errors import ClosedError, InputError
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.serve.web.app import create_app
 from saq_qat_runtime.serve.web.connection import connection_class
@@ -109,8 +109,13 @@ class BundleServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _load(self, sockets: list[socket.socket]) -> None:
+        largest = self._serving.settings.max_batch
+        self._say(f"loading; every batch of up to {largest} images is tried before the first answer")
         try:
             await asyncio.to_thread(self._serving.reload)
+        except ClosedError:
+            self.should_exit = True  # stopped before it was ready
+            return
         except Exception as error:
             self.failure = error
             self.should_exit = True

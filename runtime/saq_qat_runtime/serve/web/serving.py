@@ -36,7 +36,8 @@ class Serving:
         self.settings = settings
         self.metrics = ServeMetrics()
         self.catalogue = Catalogue(
-            root, lambda place: load_model(place, settings, self.metrics.of_model(place))
+            root,
+            lambda place: load_model(place, settings, self.metrics.of_model(place), lambda: self.draining),
         )
         self.admission = Admission(settings.bounds)
         self.draining = False
