@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,8 @@ from saq_qat_runtime.bundle.manifest import (
     RecipeRecord,
     TensorSpec,
 )
+from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
 __all__ = [
     "MODEL_FILES",
@@ -149,6 +152,8 @@ def check_destination(folder: Path) -> None:
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write beside ``folder`` and move into place; a failure leaves an older bundle as it was.
 
+    What else lies in the folder stays: files of the user, and engines that were built from the same graph.
+
     Raises:
         ArtifactError: ``folder`` holds something that is no bundle.
         SaqError: the disk is full, or the folder cannot be written.
@@ -159,6 +164,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             fresh = Path(scratch) / "new"
             _write_files(bundle, fresh)
+            _keep_others(folder, fresh, bundle.manifest)
             _swap(fresh, folder, Path(scratch) / "old")
         sync_folder(folder.parent)
     except OSError as error:
@@ -174,6 +180,35 @@ def _write_files(bundle: Bundle, folder: Path) -> None:
         write_synced(folder / name, content)
     write_synced(folder / MANIFEST_FILE, bundle.manifest.to_json().encode())
     sync_folder(folder)
+
+
+def _keep_others(folder: Path, fresh: Path, manifest: Manifest) -> None:
+    """Copy what export did not write from the older bundle, but for engines of another graph.
+
+    Its old graphs are left behind, whatever targets they were for.
+    """
+    ours = {*MODEL_FILES.values(), _GOLDEN_FILE, EXPECTED_FILE, MANIFEST_FILE}
+    stale = {name for engine in ENGINE_FILES.values() for name in (engine, record_name(engine))}
+    stale -= set(_engines_of(folder, manifest.models.get("tensorrt")))
+    others = folder.iterdir() if folder.is_dir() else ()
+    for entry in (each for each in others if each.name not in ours | stale):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, fresh / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, fresh / entry.name, follow_symlinks=False)
+
+
+def _engines_of(folder: Path, source: FileRecord | None) -> Iterator[str]:
+    """Files of engines in ``folder`` that were built from this very graph, and their records."""
+    for engine in ENGINE_FILES.values():
+        if source is None or not (folder / engine).is_file():
+            continue
+        try:
+            record = EngineRecord.load(folder, engine)
+        except ModelError:
+            continue  # damaged, or of another version: it is built again
+        if record.source.sha256 == source.sha256:
+            yield from (engine, record_name(engine))
 
 
 def _swap(fresh: Path, folder: Path, old: Path) -> None:

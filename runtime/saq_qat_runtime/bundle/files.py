@@ -19,6 +19,7 @@ __all__ = [
     "read",
     "read_regular",
     "read_verified",
+    "require_bundle",
     "sha256",
 ]
 
@@ -27,6 +28,7 @@ LARGEST_FILE = (1 << 31) - 1
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FIX = "Copy the whole bundle again, or export it again."
+_MANIFEST = "manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,6 +88,19 @@ def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
         if status.st_size > most:
             raise OSError(f"{path} has {status.st_size:,} bytes, {most:,} are allowed")
         return file.read(status.st_size)
+
+
+def require_bundle(folder: Path) -> None:
+    """Raise ModelError for what is no folder of a bundle, and say where one may be."""
+    if (folder / _MANIFEST).exists() or (folder / _MANIFEST).is_symlink():
+        return
+    if not folder.exists():
+        raise ModelError(f"{folder}: there is no such folder. Name the folder that saq-qat export wrote.")
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file. Name the folder of the bundle it belongs to.")
+    inner = folder / "export"
+    where = f"Its bundle is {inner}" if (inner / _MANIFEST).exists() else "Name the folder of a bundle"
+    raise ModelError(f"{folder} is no bundle: it has no {_MANIFEST}. {where}.")
 
 
 def read(folder: Path, name: str, most: int = LARGEST_FILE) -> bytes:

@@ -7,7 +7,7 @@ from typing import Self
 
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
-from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate
+from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate, require_bundle
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
     ComparisonRecord,
@@ -121,6 +121,7 @@ class Manifest:
     @classmethod
     def load(cls, folder: Path, *, verify_files: bool = True) -> Self:
         """Read manifest.json of `folder` and, unless told otherwise, check every file it lists."""
+        require_bundle(folder)
         path = locate(folder, MANIFEST_FILE)
         try:
             require(path.stat().st_size <= _LARGEST_MANIFEST, f"{path} is too large to be a manifest.")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["add_bundle", "add_engine_choice", "add_measuring", "bench_size", "positive"]
 
 _BATCHES = (1, 8)
+_LARGEST_BATCH = 4096
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def add_measuring(parser: argparse.ArgumentParser, *, alone: bool = True) -> Non
     parser.add_argument(
         "--batch" if alone else "--bench-batch",
         dest="batches",
-        type=positive,
+        type=_batch,
         action="append",
         metavar="N",
         help="batch size to measure; may be given again (default: 1 and 8)",
@@ -58,6 +59,13 @@ def bench_size(arguments: argparse.Namespace) -> "BenchSize":
 
     batches = tuple(dict.fromkeys(arguments.batches or _BATCHES))
     return BenchSize(batches=batches, threads=arguments.threads or 1, seconds=arguments.seconds)
+
+
+def _batch(text: str) -> int:
+    number = positive(text)
+    if number > _LARGEST_BATCH:
+        raise argparse.ArgumentTypeError(f"must be at most {_LARGEST_BATCH}, got {text}")
+    return number
 
 
 def _seconds(text: str) -> float:

@@ -121,8 +121,8 @@ class Catalogue:
     def reload(self) -> Changes:
         """Look at the folder again; blocks until new models are loaded and replaced ones are closed.
 
-        A model whose manifest is the same stays. All new ones are loaded before any is seen: if one fails,
-        SessionError is raised and everything is served as before.
+        A model whose manifest is the same stays, if its files are still what the manifest says. All new ones
+        are loaded before any is seen: if one fails, SessionError is raised and everything is served as before.
         """
         with self._reloading:
             before = {(model.place.name, model.place.version): model for model in self._all()}
@@ -132,9 +132,8 @@ class Catalogue:
                 for place in find_places(self._root):
                     old = before.get((place.name, place.version))
                     if old is not None and old.healthy and old.place == place:
-                        Manifest.load(
-                            place.folder
-                        )  # what is served was read before; the next start reads this
+                        # What serves was read before; the next start will read what lies there now.
+                        Manifest.load(place.folder)
                         after[place.name, place.version] = old
                     else:
                         fresh.append(self._load(place))

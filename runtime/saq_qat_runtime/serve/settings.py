@@ -98,6 +98,6 @@ class ServeSettings:
             raise InputError(f"port must be at most 65535, got {self.port}.")
         if self.max_batch > LARGEST_BATCH:
             raise InputError(
-                f"--max-batch may be {LARGEST_BATCH} at most, got {self.max_batch}: each size up to it is run "
-                "before the first request is answered. Lower it."
+                f"--max-batch may be {LARGEST_BATCH} at most, got {self.max_batch}: each size up to it is "
+                "run before the first request is answered. Lower it."
             )

@@ -36,6 +36,9 @@ def find_images(expected: Expected, folder: Path) -> list[Path]:
         raise DataError(
             "expected.csv names no image, so there is nothing to compare. Export the bundle again."
         )
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"--data {folder} {found}. Name the folder of the validation images.")
     files = [folder / image for image in expected.images]
     missing = [file for file in files if not file.is_file()]
     if missing:

@@ -1,5 +1,7 @@
 """Runs that were stopped in the middle, made once."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ QUANTIZED = (
     "quant={weight: {bits: 4}, activation: {bits: 4}}",
     "train.ema={decay: 0.6}",
 )
+
+
+@pytest.fixture(autouse=True)
+def _hanging_up_is_heard() -> Iterator[None]:
+    """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _stopped(folder: Path, step: int, *overrides: str) -> Path:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -187,8 +188,16 @@ def test_refuses_a_manifest_that_is_no_text(bundle: Path, content: bytes) -> Non
 
 
 def test_a_folder_or_a_missing_folder_is_no_bundle(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"manifest\.json is missing"):
+    with pytest.raises(ModelError, match="nowhere: there is no such folder"):
         Manifest.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty is no bundle: it has no manifest\.json"):
+        Manifest.load(tmp_path / "empty")
+    with pytest.raises(ModelError, match=r"model\.onnx is a file"):
+        Manifest.load(bundle / "model.onnx")
+    shutil.copytree(bundle, tmp_path / "run" / "export")
+    with pytest.raises(ModelError, match=r"run is no bundle.*Its bundle is .*run/export"):
+        Manifest.load(tmp_path / "run")
     (bundle / "model.onnx").unlink()
     (bundle / "model.onnx").mkdir()
     with pytest.raises(ModelError, match="not a regular file"):

@@ -178,3 +178,14 @@ def test_a_bundle_whose_golden_logits_are_others_is_never_ready(root: Path) -> N
     with pytest.raises(SessionError, match="golden logits"):
         catalogue.reload()
     assert not catalogue.ready
+
+
+def test_a_reload_tells_of_a_file_that_changed_under_a_model_that_goes_on(root: Path) -> None:
+    catalogue = Catalogue(root, load)
+    catalogue.reload()
+    with (root / "b" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(SessionError, match=r"model\.onnx has"):
+        catalogue.reload()
+    assert catalogue.ready
+    catalogue.close()

@@ -13,6 +13,7 @@ from saq_qat_runtime.serve.settings import Bounds
 
 __all__ = ["Admission", "Held", "read_body"]
 
+_FIX = "Send fewer images in a request, or a smaller one (--max-body-mib allows more)."
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -80,13 +81,13 @@ async def _read(request: Request, held: Held, bounds: Bounds) -> bytes:
     rule = f"A body may have {bounds.body_bytes} bytes"
     announced = request.headers.get("content-length", "0")
     if int(announced) > bounds.body_bytes:  # h11 lets digits through only
-        raise TooLargeError(f"{rule}, got {announced[:20]}. Send fewer images in a request.")
+        raise TooLargeError(f"{rule}, got {announced[:20]}. {_FIX}")
     content = bytearray()
     async for chunk in request.stream():
         held.grow(len(chunk))
         content += chunk
         if len(content) > bounds.body_bytes:
-            raise TooLargeError(f"{rule}, got more. Send fewer images in a request.")
+            raise TooLargeError(f"{rule}, got more. {_FIX}")
     return bytes(content)
 
 
