@@ -122,7 +122,8 @@ class Catalogue:
         """Look at the folder again; blocks until new models are loaded and replaced ones are closed.
 
         A model whose manifest is the same stays, if its files are still what the manifest says. All new ones
-        are loaded before any is seen: if one fails, SessionError is raised and everything is served as before.
+        are loaded before any is seen: if one fails, SessionError is raised and everything is served as
+        before.
         """
         with self._reloading:
             before = {(model.place.name, model.place.version): model for model in self._all()}
