@@ -157,6 +157,7 @@ def _bench_training(
     from saq_qat.recipe.load import load_recipe
     from saq_qat.report.cost_text import cost_goals, cost_text
     from saq_qat.train.cost import measure_training_cost
+    from saq_qat_runtime.report.narrow import fitted
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -169,7 +170,7 @@ def _bench_training(
         compared = {"ratios": cost.ratios(), "goals": cost_goals(cost)}
         typer.echo(json.dumps({**asdict(cost), **compared}, indent=2))
         return
-    typer.echo("\n".join(cost_text(cost)))
+    typer.echo("\n".join(fitted(cost_text(cost))))
 
 
 def _bench_data(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
@@ -179,6 +180,7 @@ def _bench_data(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
     from saq_qat.data.cost import measure_data_cost
     from saq_qat.recipe.load import load_recipe
     from saq_qat.report.data_cost_text import data_cost_text
+    from saq_qat_runtime.report.narrow import fitted
 
     loaded = load_recipe(recipe, overrides)
     with progress(f"training batches of {recipe}") as shown:
@@ -187,4 +189,4 @@ def _bench_data(recipe: Path, overrides: list[str], *, as_json: bool) -> None:
         derived = {"epoch": cost.epoch, "images_per_second": cost.images_per_second}
         typer.echo(json.dumps({**asdict(cost), **derived}, indent=2))
         return
-    typer.echo("\n".join(data_cost_text(cost)))
+    typer.echo("\n".join(fitted(data_cost_text(cost))))

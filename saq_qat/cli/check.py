@@ -15,6 +15,7 @@ from saq_qat.cli.findings import count_errors, print_findings, refuse
 from saq_qat.cli.plan_text import plan_lines, planned_integers, unlearned_biases
 from saq_qat.cli.untrained import deployable, untrained
 from saq_qat.errors import RecipeError
+from saq_qat_runtime.report.narrow import fitted
 
 if TYPE_CHECKING:
     from saq_qat.quant.plan.plan import Finding, Plan
@@ -90,7 +91,7 @@ def _check_recipe(
         _print_recipe_json(file, recipe, plan, findings)
     else:
         print_findings(findings)
-        for line in _closing_lines(recipe, plan):
+        for line in fitted(_closing_lines(recipe, plan)):
             typer.echo(line)
     refuse(file, findings)
 
@@ -99,7 +100,8 @@ def _print_unplanned(file: Path, recipe: "Recipe", *, as_json: bool) -> None:
     if as_json:
         _print_recipe_json(file, recipe, None, [])
         return
-    typer.echo(f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check.")
+    line = f"{file}: valid; trains {recipe.model.name} in full precision, so there is no plan to check."
+    typer.echo("\n".join(fitted([line])))
 
 
 def _print_recipe_json(
@@ -137,9 +139,9 @@ def _plan_text(recipe: "Recipe", plan: "Plan", *, full: bool) -> list[str]:
 
 def _closing_lines(recipe: "Recipe", plan: "Plan") -> list[str]:
     biases = unlearned_biases(plan, [stage.kind for stage in recipe.train.stages])
-    note = f"note {biases}\n" if biases and recipe.deploy.targets else ""
+    note = [f"note {biases}", ""] if biases and recipe.deploy.targets else [""]
     return [
-        note,
+        *note,
         *planned_integers(plan, recipe.deploy.targets, integer_attention=_integer_attention(recipe)),
     ]
 

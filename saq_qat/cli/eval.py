@@ -35,6 +35,7 @@ def evaluate_run(
     from saq_qat.report.evaluation_text import evaluation_lines
     from saq_qat.train.choose import choose_checkpoint
     from saq_qat.train.restore import restore
+    from saq_qat_runtime.report.narrow import fitted
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = resolve_run(run)
@@ -46,7 +47,6 @@ def evaluate_run(
     if as_json:
         print_file(report / EVALUATION_FILE)
         return
-    typer.echo(f"{restored.run}\n{choice}")
-    for line in evaluation_lines(evaluation):
+    for line in fitted([str(restored.run), *str(choice).splitlines(), *evaluation_lines(evaluation)]):
         typer.echo(line)
-    typer.echo(f"\nwrote {report / EVALUATION_FILE} and {report / PREDICTIONS_FILE}")
+    typer.echo(f"\nwrote {report / EVALUATION_FILE}\n      {report / PREDICTIONS_FILE}")

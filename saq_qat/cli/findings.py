@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from saq_qat.errors import LegalityError
+from saq_qat_runtime.report.narrow import fitted
 
 if TYPE_CHECKING:
     from saq_qat.quant.plan.plan import Finding
@@ -25,7 +26,8 @@ def print_findings(findings: "Sequence[Finding]") -> None:
             if finding.level == level:
                 alike.setdefault((finding.rule, finding.message, finding.fix), []).append(finding.where)
         for (rule, message, fix), places in alike.items():
-            typer.echo(f"{level} {rule} {listed(places)}: {message} {fix}".rstrip())
+            line = f"{level} {rule} {listed(places)}: {message} {fix}".rstrip()
+            typer.echo("\n".join(fitted([line])))
 
 
 def listed(places: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from saq_qat.cli.console import table
 from saq_qat.report.blocks import block_table
+from saq_qat_runtime.report.narrow import fitted
 
 if TYPE_CHECKING:
     from saq_qat_export.proof.prove import Proof
@@ -16,6 +17,9 @@ __all__ = ["print_comparisons", "print_flips", "print_tensors"]
 _NAMES = ("reference", "float64", "float32")
 """The integer reference, and the deploy view in both precisions."""
 _FLIPS_SHOWN = 10
+_HARD = (
+    "A bundle needs every hard comparison, deploy.thresholds among them; a soft one that fails is a warning."
+)
 _COUNTED_IN_ENGINES = (
     "What TensorRT runs as int8 is counted in its engine's own list of layers: saq-qat build."
 )
@@ -35,11 +39,8 @@ def print_comparisons(proof: "Proof") -> None:
         for comparison in proof.comparisons
     ]
     table(("", "level", "compares", "compared", "differ", ""), rows)
-    typer.echo(
-        "\nA bundle needs every hard comparison, deploy.thresholds among them; a soft one that fails is a "
-        "warning."
-    )
-    typer.echo(_COUNTED_IN_ENGINES if proof.kernels is None else proof.kernels.label)
+    counted = _COUNTED_IN_ENGINES if proof.kernels is None else proof.kernels.label
+    typer.echo("\n" + "\n".join(fitted([_HARD, counted])))
 
 
 def print_tensors(proof: "Proof") -> None:

@@ -64,7 +64,8 @@ def _report(run: Path | None, *, as_json: bool, full: bool, html: bool, output: 
     values, folder = report_json(known), known.run / "report"
     write_result(folder / "report.json", values)
     write_text(folder / "report.txt", text)
-    typer.echo(result_json(values, "report.json") if as_json else text, nl=False)
+    shown = text.partition("\n\n")[0] + "\n" if html else text  # the page has the rest
+    typer.echo(result_json(values, "report.json") if as_json else shown, nl=False)
     written = [folder / "report.txt", folder / "report.json"]
     if html:
         written += write_page(known, output or folder / "report.html")

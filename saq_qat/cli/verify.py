@@ -59,8 +59,10 @@ def verify(
 
 def _print(verified: "_Verified") -> None:
     from saq_qat.cli.proof_text import print_comparisons, print_flips, print_tensors
+    from saq_qat_runtime.report.narrow import fitted
 
-    typer.echo(str(verified.choice))
+    for line in fitted([str(verified.choice)]):
+        typer.echo(line)
     print_tensors(verified.proof)
     print_flips(verified.proof, verified.manifest.labels)
     typer.echo("")

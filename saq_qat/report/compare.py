@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from saq_qat.report.collect import Collected
 from saq_qat.report.headline import deployed_row, first_timing
-from saq_qat.report.run_comparison import ComparedRow, compare_runs, shown_value
+from saq_qat.report.run_comparison import ComparedRow, compare_runs, shown_result, shown_value
 from saq_qat.report.tables import Table
 from saq_qat.report.verdict import judge_run
-from saq_qat_runtime.report.text import NOT_MEASURED, percent, times
+from saq_qat_runtime.report.text import NOT_MEASURED, counted, percent, times
 
 __all__ = [
     "Outcome",
@@ -65,7 +65,7 @@ def figures(runs: Mapping[str, Collected]) -> Table:
     """What was measured: a row for each figure that a run has, a column for each run."""
     verdicts = ("verdict", *(judge_run(known).status for known in runs.values()))
     results = compare_runs(tuple(runs.values())).results
-    rows = tuple(_row(each) for each in results if any(value is not None for value in each.values))
+    rows = tuple(_result(each) for each in results if any(value is not None for value in each.values))
     return Table(("", *runs), (verdicts, *rows), (0,))
 
 
@@ -73,6 +73,10 @@ def recipe_differences(runs: Mapping[str, Collected]) -> Table | None:
     """Keys of the resolved recipes that are not the same for all; None if there are none."""
     rows = tuple(_row(each) for each in compare_runs(tuple(runs.values())).recipe if each.name != "name")
     return Table(("", *runs), rows, tuple(range(len(runs) + 1))) if rows else None
+
+
+def _result(row: ComparedRow) -> tuple[str, ...]:
+    return (row.name.strip(), *(shown_result(row.name, value) for value in row.values))
 
 
 def _row(row: ComparedRow) -> tuple[str, ...]:
@@ -146,6 +150,7 @@ def unlike_machines(runs: Mapping[str, Collected]) -> str:
     if len(unlike) <= 1:
         return ""
     shown = "; ".join(
-        f"{cpu}, {cores:g} cores, {threads} thread(s)" for cpu, cores, threads in sorted(unlike)
+        f"{cpu}, {cores:g} core{'' if cores == 1 else 's'}, {counted(threads, 'thread')}"
+        for cpu, cores, threads in sorted(unlike)
     )
     return f"Latencies were measured on unlike machines, so they compare machines, not runs: {shown}"

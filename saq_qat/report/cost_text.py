@@ -1,7 +1,7 @@
 """What a training step costs, as text beside the goals."""
 
 from saq_qat.train.cost import StepCost, TrainingCost
-from saq_qat_runtime.report.text import NOT_MEASURED, aligned, megabytes, times
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, counted, megabytes, times
 
 __all__ = ["cost_goals", "cost_text"]
 
@@ -72,7 +72,7 @@ def cost_text(cost: TrainingCost) -> list[str]:
 
 
 def _measured(cost: TrainingCost) -> str:
-    on_cpu = f"{cost.threads} threads of a CPU with {cost.capability}"
+    on_cpu = f"{counted(cost.threads, 'thread')} of a CPU with {cost.capability}"
     machine = on_cpu if cost.device == "cpu" else cost.device
     return (
         f"medians of {cost.rounds} rounds of {cost.tau} batches of {cost.batch_size} images, {machine}, "

@@ -9,7 +9,7 @@ from saq_qat.report.collect import Collected
 from saq_qat.report.verdict import comparisons, integer_products
 from saq_qat_runtime.bench.paired import Ratio
 from saq_qat_runtime.bench.record import FLOAT, STATIC_INT8, Bench, Timing
-from saq_qat_runtime.report.text import megabytes, milliseconds, percent, times
+from saq_qat_runtime.report.text import counted, megabytes, milliseconds, percent, times
 
 __all__ = ["Fact", "deployed_row", "facts", "first_timing", "row_of"]
 
@@ -106,7 +106,7 @@ def _speeds(known: Collected) -> Iterator[Fact]:
 
 def _beside(timing: Timing, other: Timing, bench: Bench) -> str:
     own, theirs = (milliseconds(t.latency.median_ms) for t in (timing, other))
-    threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
+    threads = counted(bench.threads, "thread")
     return f"{own} ms against {theirs} ms; ONNX Runtime, batch {timing.batch}, {threads}"
 
 

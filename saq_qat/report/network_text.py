@@ -2,8 +2,8 @@
 
 from saq_qat.report.blocks import block_table
 from saq_qat.report.collect import Collected
-from saq_qat.report.narrow import WIDTH
 from saq_qat_runtime.bundle.records import LayerRecord, TensorRecord
+from saq_qat_runtime.report.narrow import WIDTH
 from saq_qat_runtime.report.text import NOT_MEASURED
 
 __all__ = ["cpu_lines", "layer_lines", "tensor_lines"]

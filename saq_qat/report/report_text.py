@@ -4,7 +4,7 @@ from saq_qat.quant.plan.float_operations import WHY_FLOAT
 from saq_qat.report.accuracy import flip_interval
 from saq_qat.report.collect import Collected
 from saq_qat.report.engines import engine_lines
-from saq_qat.report.narrow import fitted, table_lines
+from saq_qat.report.narrow import table_lines
 from saq_qat.report.network_text import cpu_lines, layer_lines, tensor_lines
 from saq_qat.report.tables import Table, accuracy_table, candidate_table, gpu_table, latency_table
 from saq_qat.report.training_text import training_lines
@@ -26,7 +26,8 @@ from saq_qat_runtime.report.bench_text import (
     speed_verdicts,
 )
 from saq_qat_runtime.report.gpu_text import gpu_machine_lines
-from saq_qat_runtime.report.text import section
+from saq_qat_runtime.report.narrow import fitted
+from saq_qat_runtime.report.text import RATE_NOTE, counted, section
 
 __all__ = ["report_text"]
 
@@ -121,7 +122,7 @@ def _latency(known: Collected) -> list[str]:
         return section("Latency", [f"not measured: saq-qat bench {known.run}"])
     lines = section("Latency", [*busy_lines(bench), *speed_verdicts(bench)])
     for batch in bench.batches:
-        title = f"Latency at batch {batch}, {bench.threads} thread(s)"
+        title = f"Latency at batch {batch}, {counted(bench.threads, 'thread')}"
         lines += section(title, table_lines(latency_table(known, batch)))
     if bench.gpu is not None:
         for batch in dict.fromkeys(timing.batch for timing in bench.gpu.timings):
@@ -131,7 +132,7 @@ def _latency(known: Collected) -> list[str]:
         *lines,
         *(section("Did not take part", bench.not_run) if bench.not_run else []),
         *section("What ran", table_lines(candidates)),
-        *section("Notes on latency", bench.notes),
+        *section("Notes on latency", [*bench.notes, RATE_NOTE]),
     ]
 
 

@@ -9,9 +9,9 @@ from saq_qat.report.collect import Collected
 from saq_qat.report.runs import outline
 from saq_qat.report.verdict import integer_products
 from saq_qat_runtime.bench.record import Timing
-from saq_qat_runtime.report.text import NOT_MEASURED, aligned, shortened
+from saq_qat_runtime.report.text import NOT_MEASURED, aligned, percent, rate, shortened
 
-__all__ = ["ComparedRow", "RunComparison", "compare_runs", "comparison_lines", "shown_value"]
+__all__ = ["ComparedRow", "RunComparison", "compare_runs", "comparison_lines", "shown_result", "shown_value"]
 
 Value = str | int | float | bool | None
 
@@ -137,8 +137,15 @@ def comparison_lines(comparison: RunComparison) -> Iterator[str]:
     width = max(10, (_WIDTH - _NAMES_WIDTH) // len(letters) - 2)
     names = max(_NAMES_WIDTH, _WIDTH - len(letters) * (width + 2))
     for title, rows in (("Recipe", comparison.recipe), ("Results", comparison.results)):
+        results = rows is comparison.results
         cells = [
-            (_ending(row.name, names), *(shortened(shown_value(value), width) for value in row.values))
+            (
+                _ending(row.name, names),
+                *(
+                    shortened(shown_result(row.name, value) if results else shown_value(value), width)
+                    for value in row.values
+                ),
+            )
             for row in rows
         ]
         yield from ("", *(aligned((title, *letters), cells) if cells else [f"{title}: no difference"]))
@@ -153,6 +160,13 @@ def _ending(name: str, width: int) -> str:
 
 def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
+
+
+def shown_result(name: str, value: Value) -> str:
+    """A measured value: two decimals of a percentage, three significant figures of another number."""
+    if isinstance(value, float):
+        return percent(value) if name.endswith("%") else rate(value)
+    return shown_value(value)
 
 
 def shown_value(value: Value) -> str:

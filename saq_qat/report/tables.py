@@ -9,7 +9,7 @@ from saq_qat.report.verdict import comparisons
 from saq_qat_runtime.bench.gpu_record import GpuBench
 from saq_qat_runtime.bench.interleave import LatencySummary
 from saq_qat_runtime.bench.paired import Ratio
-from saq_qat_runtime.report.text import NOT_MEASURED, megabytes, milliseconds, percent, rate, times
+from saq_qat_runtime.report.text import NOT_MEASURED, RATE, megabytes, milliseconds, percent, rate, times
 
 __all__ = [
     "Histogram",
@@ -144,7 +144,7 @@ def gpu_table(gpu: GpuBench, batch: int) -> Table:
     return Table(columns, rows, (0, 1, 11))
 
 
-_LATENCY = ("median ms", "95 % interval", "p90", "p95", "p99", "images/s")
+_LATENCY = ("median ms", "95 % interval", "p90", "p95", "p99", RATE)
 
 
 def _latency(latency: LatencySummary, images_per_second: float) -> tuple[str, ...]:

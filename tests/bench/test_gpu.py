@@ -258,7 +258,7 @@ def measured_on_gpu(both: Path, gpu: FakeTensorRt) -> Bench:
 
 
 def test_the_text_names_gpu_driver_clocks_and_library(measured_on_gpu: Bench) -> None:
-    text = "\n".join(bench_text(measured_on_gpu))
+    text = " ".join(" ".join(bench_text(measured_on_gpu)).split())
     for part in ("NVIDIA H100 80GB HBM3", "driver 580.65.06", "clocks unknown", "tensorrt 10.16.1.11"):
         assert part in text
     assert "batch 1 on NVIDIA H100 80GB HBM3: 0.1 ms, float engines were not measured beside it" in text
@@ -279,7 +279,7 @@ def test_an_engine_slower_than_float16_is_called_slow(measured_on_gpu: Bench) ->
         "SLOWER than float16: 0.50x its speed (95 % interval 0.40x to 0.60x)" in line for line in lines
     )
     assert all("2.00x the speed of float32" in line for line in lines)
-    assert "0.50x" in gpu_tables(gpu)[3]
+    assert "0.50x" in "\n".join(gpu_tables(gpu))
 
 
 def test_an_engine_that_computes_something_else_is_warned_of(measured_on_gpu: Bench) -> None:

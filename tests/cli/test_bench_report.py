@@ -30,7 +30,7 @@ def test_bench_writes_what_report_then_shows(
     saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert saq_qat("bench", str(run), "--no-baselines", *QUICK) == 0
-    assert "Latency at batch 2, 1 thread(s)" in capsys.readouterr().out
+    assert "Latency at batch 2, 1 thread" in capsys.readouterr().out
     assert (run / "bench" / "bench.json").is_file() and (run / "bench" / "samples.json").is_file()
     assert saq_qat("report", str(run)) == 0
     shown = capsys.readouterr().out
@@ -104,7 +104,12 @@ def test_training_steps_are_timed_side_by_side(
         assert saq_qat(*given, "--json") == 0
     finally:
         torch.set_num_threads(before)
-    for part in ("SAQ, efficient (tau 4)", "SAQ / quantization-aware", "batches of 4 images", "1 threads"):
+    for part in (
+        "SAQ, efficient (tau 4)",
+        "SAQ / quantization-aware",
+        "batches of 4 images",
+        "1 thread of a",
+    ):
         assert part in shown
     found = json.loads(capsys.readouterr().out)
     assert found["threads"] == 1 and not found["compiled"] and found["goals"] == {}
@@ -162,6 +167,9 @@ def test_report_writes_a_page_and_a_card_and_lays_runs_side_by_side(
     assert json.loads(capsys.readouterr().out)["run"] == str(run)
     assert page.read_text().startswith("<!doctype html>")
     assert (tmp_path / "model_card.md").read_text().startswith("---\nlibrary_name: saq-qat\n")
+    assert saq_qat("report", str(run), "--html") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("INCOMPLETE: ") and "model_card.md" in shown and "Accuracy" not in shown
     assert saq_qat("report", "--compare", str(run), str(run)) == 0
     assert str(run / "report" / "compare.html") in capsys.readouterr().out
     assert "2 runs of saq-qat" in (run / "report" / "compare.html").read_text()

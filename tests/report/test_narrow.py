@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saq_qat.report.narrow import fitted, table_lines
+from saq_qat.report.narrow import table_lines
 from saq_qat.report.tables import Histogram, Table
+from saq_qat_runtime.report.narrow import fitted
 
 WORD = st.text("abcdefgh", min_size=1, max_size=12)
 WORDS = st.lists(WORD, min_size=1, max_size=12).map(" ".join)

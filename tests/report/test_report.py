@@ -134,7 +134,7 @@ def test_every_line_fits_80_columns_but_for_words_that_are_longer(complete: Coll
     layer = dataclasses.replace(
         complete.manifest.layers[0], integer=False, reason="its input is a sum that no quantizer reads " * 3
     )
-    caution = "busy machine: 0.1 of 2 cores free for 1 threads"
+    caution = "busy machine: 0.1 of 2 cores free for 1 thread"
     timings = tuple(dataclasses.replace(each, cautions=(caution,)) for each in measured().timings)
     known = dataclasses.replace(
         complete,

@@ -72,7 +72,8 @@ def cautions(
     free = max(0.0, environment.usable_cores - (environment.load_average or 0.0))
     if free < (threads or 1):
         cores = f"{free:.1f} of {environment.usable_cores:g} cores free"
-        found.append(f"busy machine: {cores} for {threads or 1} threads")
+        wanted = f"{threads} threads" if threads and threads > 1 else "1 thread"
+        found.append(f"busy machine: {cores} for {wanted}")
     if environment.governor not in (None, "performance"):
         found.append(f"CPU frequency governor is {environment.governor!r}: clocks may change during a run")
     if integer is not None and integer.integer < integer.total:

@@ -118,7 +118,9 @@ def sample_cautions(latency: Latency) -> tuple[str, ...]:
     found = []
     count, half = len(latency.samples), len(latency.samples) // 2
     if count < _ENOUGH_SAMPLES:
-        found.append(f"only {count} samples: quote the median alone, with its interval")
+        found.append(
+            f"only {count} sample{'' if count == 1 else 's'}: quote the median alone, with its interval"
+        )
     if half >= _SAMPLES_BEYOND:
         early, late = (statistics.median(part) for part in (latency.samples[:half], latency.samples[half:]))
         if abs(late - early) > _DRIFT * early:

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from saq_qat_runtime.bench.interleave import Latency
 
-__all__ = ["Ratio", "paired_ratio"]
+__all__ = ["ENOUGH_PAIRS", "Ratio", "paired_ratio"]
+
+ENOUGH_PAIRS = 5
+"""Fewer turns give no ratio."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,13 @@ class Ratio:
     high: float | None
 
 
-def paired_ratio(theirs: Latency, own: Latency) -> Ratio:
-    """Turn by turn, because a turn's neighbours share what the machine did at that moment."""
+def paired_ratio(theirs: Latency, own: Latency) -> Ratio | None:
+    """Turn by turn, because a turn's neighbours share what the machine did at that moment.
+
+    None for fewer than ``ENOUGH_PAIRS`` turns.
+    """
+    if len(own.samples) < ENOUGH_PAIRS:
+        return None
     # Order statistics hold for any quantity; these samples are ratios, in millionths.
     paired = Latency(
         tuple(round(1e6 * a / max(b, 1)) for a, b in zip(theirs.samples, own.samples, strict=True))

@@ -65,7 +65,7 @@ class Timing:
 
     Attributes:
         over_float, over_int8: speed relative to float32 and static int8 on ONNX Runtime; over_nncf: to NNCF's
-        int8 on OpenVINO. None where these did not take turns with it.
+        int8 on OpenVINO. None where these did not take turns with it, or fewer than five.
         cautions: what to know before quoting it.
     """
 

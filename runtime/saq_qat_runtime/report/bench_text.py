@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 
 from saq_qat_runtime.bench.environment import Environment
-from saq_qat_runtime.bench.paired import Ratio
+from saq_qat_runtime.bench.paired import ENOUGH_PAIRS, Ratio
 from saq_qat_runtime.bench.record import Bench, Candidate, Timing
 from saq_qat_runtime.bundle.records import Sizes
 from saq_qat_runtime.report.gpu_text import gpu_lines, gpu_machine_lines, gpu_verdicts, gpu_warnings
+from saq_qat_runtime.report.narrow import column_lines, fitted
 from saq_qat_runtime.report.text import (
     NOT_MEASURED,
-    aligned,
+    RATE,
+    RATE_NOTE,
+    counted,
     megabytes,
     milliseconds,
     percent,
@@ -36,7 +39,7 @@ _HEADER = (
     "p90",
     "p95",
     "p99",
-    "images/s",
+    RATE,
     "over fp32",
     "over int8",
     "over NNCF",
@@ -46,8 +49,8 @@ _NNCF_COLUMN = _HEADER.index("over NNCF")
 
 
 def bench_text(bench: Bench) -> list[str]:
-    """The whole measurement, line by line."""
-    return [
+    """The whole measurement, line by line, in 80 columns."""
+    lines = [
         *speed_verdicts(bench),
         *latency_tables(bench),
         *gpu_lines(bench),
@@ -56,8 +59,9 @@ def bench_text(bench: Bench) -> list[str]:
         *section("Machine", describe_machine(bench.environment, bench.threads)),
         *(section("GPU", gpu_machine_lines(bench.gpu)) if bench.gpu else []),
         *section("Warnings", bench_warnings(bench) or ["none"]),
-        *section("Notes", bench.notes),
+        *section("Notes", [*bench.notes, RATE_NOTE]),
     ]
+    return fitted(lines)
 
 
 def speed_verdicts(bench: Bench) -> list[str]:
@@ -70,7 +74,7 @@ def _verdict(bench: Bench, batch: int) -> str:
     if timing is None or candidate is None:
         return f"batch {batch}: the bundle was not measured"
     label = "" if candidate.integer is None else f", {candidate.integer.label}"
-    where = f"batch {batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
+    where = f"batch {batch}, {counted(bench.threads, 'thread')}"
     return f"{where}: {pace(timing)}{_beside_int8(timing)}{label}"
 
 
@@ -78,11 +82,17 @@ def pace(timing: Timing) -> str:
     """How fast the bundle is beside float32, in words that do not flatter."""
     ratio = timing.over_float
     if ratio is None:
-        return f"{milliseconds(timing.latency.median_ms)} ms; float32 was not measured beside it"
+        return f"{milliseconds(timing.latency.median_ms)} ms; {_no_ratio(timing.latency.count)}"
     interval = "" if ratio.low is None else f" (95 % interval {times(ratio.low)} to {times(ratio.high)})"
     if ratio.median < 1:
         return f"SLOWER than float32 on ONNX Runtime: {times(ratio.median)} its speed{interval}"
     return f"{times(ratio.median)} the speed of float32 on ONNX Runtime{interval}"
+
+
+def _no_ratio(count: int) -> str:
+    if count < ENOUGH_PAIRS:
+        return f"{counted(count, 'sample')}, and a ratio needs {ENOUGH_PAIRS}"
+    return "float32 was not measured beside it"
 
 
 def _beside_int8(timing: Timing) -> str:
@@ -100,8 +110,8 @@ def latency_tables(bench: Bench) -> list[str]:
         rows = [_HEADER, *(_row(timing) for timing in bench.timings if timing.batch == batch)]
         if not beside_nncf:
             rows = [(*row[:_NNCF_COLUMN], *row[_NNCF_COLUMN + 1 :]) for row in rows]
-        table = aligned(rows[0], rows[1:])
-        lines += section(f"Latency at batch {batch}, {bench.threads} thread(s)", table)
+        table = column_lines(rows[0], rows[1:])
+        lines += section(f"Latency at batch {batch}, {counted(bench.threads, 'thread')}", table)
     return lines
 
 
@@ -142,7 +152,8 @@ def candidate_lines(bench: Bench) -> list[str]:
         for candidate in bench.candidates
     ]
     images = f"top-1 % of {bench.accuracy_images}" if bench.accuracy_images else "top-1 %"
-    return aligned(("", "integer products", "file", images, "engine", "network"), rows, left=(0, 4, 5))
+    names = ("", "integer products", "file", images, "engine", "network")
+    return column_lines(names, rows, words=(0, 4, 5))
 
 
 def _integer(candidate: Candidate) -> str:
@@ -169,7 +180,7 @@ def describe_machine(environment: Environment, threads: int) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     load = "unknown" if environment.load_average is None else f"{environment.load_average:.2f}"
     return [
-        f"{environment.cpu} ({environment.architecture}), {environment.cores} cores, "
+        f"{environment.cpu} ({environment.architecture}), {counted(environment.cores, 'core')}, "
         f"{environment.usable_cores:g} usable, {threads} used, load {load} before the measurement",
         f"{environment.system}, Python {environment.python}, {versions}",
     ]

@@ -6,7 +6,8 @@ from saq_qat_runtime.bench.gpu_machine import describe_gpu
 from saq_qat_runtime.bench.gpu_record import GpuBench, GpuTiming
 from saq_qat_runtime.bench.paired import Ratio
 from saq_qat_runtime.bench.record import Bench
-from saq_qat_runtime.report.text import NOT_MEASURED, aligned, milliseconds, rate, section, times
+from saq_qat_runtime.report.narrow import column_lines
+from saq_qat_runtime.report.text import NOT_MEASURED, RATE, milliseconds, rate, section, times
 
 __all__ = ["gpu_lines", "gpu_machine_lines", "gpu_tables", "gpu_verdicts", "gpu_warnings"]
 
@@ -18,7 +19,7 @@ _HEADER = (
     "p90",
     "p95",
     "p99",
-    "images/s",
+    RATE,
     "over fp32",
     "over fp16",
     "enqueue ms",
@@ -63,7 +64,7 @@ def gpu_tables(gpu: GpuBench) -> list[str]:
     for batch in _batches(gpu):
         rows = [_row(timing) for timing in gpu.timings if timing.batch == batch]
         title = f"Latency on the GPU at batch {batch}, {gpu.backend} {gpu.version}"
-        lines += section(title, aligned(_HEADER, rows, left=(0, 1, 11)))
+        lines += section(title, column_lines(_HEADER, rows, words=(0, 1, 11)))
     return lines
 
 

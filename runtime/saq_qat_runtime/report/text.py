@@ -4,7 +4,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 __all__ = [
     "NOT_MEASURED",
+    "RATE",
+    "RATE_NOTE",
     "aligned",
+    "counted",
     "megabytes",
     "milliseconds",
     "percent",
@@ -15,6 +18,8 @@ __all__ = [
 ]
 
 NOT_MEASURED = "-"
+RATE = "images/s at median"
+RATE_NOTE = f"{RATE}: the batch size divided by the median latency"
 
 
 def aligned(
@@ -40,6 +45,11 @@ def shortened(name: str, width: int) -> str:
     """A name from outside on one line: at most ``width`` characters, without those a terminal obeys."""
     shown = "".join(character if character.isprintable() else "?" for character in name)
     return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as ``1 thread`` or ``2 threads``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def milliseconds(value: float | None) -> str:

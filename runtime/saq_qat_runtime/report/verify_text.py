@@ -6,7 +6,7 @@ from textwrap import wrap
 from saq_qat_runtime.bench.interleave import LatencySummary
 from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.report.bench_text import bench_warnings
-from saq_qat_runtime.report.text import milliseconds, rate
+from saq_qat_runtime.report.text import RATE, counted, milliseconds, rate
 from saq_qat_runtime.verify.record import EngineVerification
 
 __all__ = ["verify_text"]
@@ -84,7 +84,7 @@ def _codes(found: EngineVerification) -> Iterator[str]:
 def _latency(bench: Bench) -> Iterator[str]:
     """On the CPU, then on the GPU without and with copies; what speaks against quoting it."""
     for timing in bench.timings:
-        where = f"batch {timing.batch}, {bench.threads} thread{'s' if bench.threads > 1 else ''}"
+        where = f"batch {timing.batch}, {counted(bench.threads, 'thread')}"
         yield _pace(where, timing.latency, timing.images_per_second)
     for own in bench.gpu.timings if bench.gpu else ():
         where = f"batch {own.batch}, {'with' if own.transfers else 'without'} copies"
@@ -95,12 +95,12 @@ def _latency(bench: Bench) -> Iterator[str]:
 def _pace(where: str, latency: LatencySummary, images_per_second: float) -> str:
     low, high = milliseconds(latency.median_low_ms), milliseconds(latency.median_high_ms)
     median, slow = milliseconds(latency.median_ms), milliseconds(latency.p99_ms)
-    return f"  {where}: {median} ms ({low} .. {high}), p99 {slow}, {rate(images_per_second)} images/s"
+    return f"  {where}: {median} ms ({low} .. {high}), p99 {slow}, {rate(images_per_second)} {RATE}"
 
 
 def _machine(found: EngineVerification) -> Iterator[str]:
     machine = found.environment
-    threads = "threads as the engine chose" if found.threads is None else f"{found.threads} threads"
+    threads = "threads as the engine chose" if found.threads is None else counted(found.threads, "thread")
     on = "on the GPU" if found.target == "tensorrt" else threads
     yield f"  {found.file} (sha256 {found.file_sha256[:12]}...), {on}"
     cores = f"{machine.usable_cores:g} of {machine.cores} cores usable"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import east_asian_width
 
 from saq_qat.report.per_class import (
     ClassAccuracy,
@@ -17,7 +18,7 @@ __all__ = ["Cell", "Matrix", "change_of", "class_table", "confusion_table", "mat
 
 LARGEST_MATRIX = 20  # classes; more are told by their commonest confusions
 _CONFUSIONS = 20
-_WIDTH, _LETTER, _LETTERS = 340.0, 6.4, 12  # of the picture, of a letter; letters of a name that are shown
+_WIDTH, _NAME = 340.0, 77.0  # of the picture, and of the widest name in it
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def matrix(found: Predictions, names: Sequence[str], form: str) -> Matrix | None
         return None
     answers = found.network if found.deployed is None else found.deployed
     counts = confusion_matrix(found.labels, answers, len(names)).tolist()
-    start = 8 + _LETTER * min(_LETTERS, max(map(len, names)))
+    short = [_fitting(name) for name in names]
+    start = 8 + max(map(_width, short))
     size = (_WIDTH - start) / len(names)
     cells = [
         _cell(start + column * size, row * size, count, own, names[row], names[column])
@@ -68,12 +70,31 @@ def matrix(found: Predictions, names: Sequence[str], form: str) -> Matrix | None
         if count
     ]
     centres = tuple(
-        (round((index + 0.5) * size, 2), name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…", name)
-        for index, name in enumerate(names)
+        (round((index + 0.5) * size, 2), shown, name)
+        for index, (shown, name) in enumerate(zip(short, names, strict=True))
     )
-    shown = f"{form} network" if found.deployed is None else "deploy view"
+    judged = f"{form} network" if found.deployed is None else "deploy view"
     below = round(_WIDTH - start, 2)
-    return Matrix(_WIDTH, _WIDTH, round(size, 2), start, below, tuple(cells), centres, shown)
+    return Matrix(_WIDTH, _WIDTH, round(size, 2), start, below, tuple(cells), centres, judged)
+
+
+def _fitting(name: str) -> str:
+    """A name, cut where there is no room for it."""
+    if _width(name) <= _NAME:
+        return name
+    length = next(n for n in range(len(name), -1, -1) if _width(f"{name[:n]}…") <= _NAME)
+    return f"{name[:length]}…"
+
+
+def _width(text: str) -> float:
+    """At least the width of a text in a picture, whatever common font a browser takes."""
+    return sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if letter in "MWmw@%" or east_asian_width(letter) in "WF":
+        return 12.5
+    return 7.4 if letter.islower() or letter.isdigit() or letter in " -_.,:;|!'" else 10.0
 
 
 def _cell(x: float, y: float, count: int, row: Sequence[int], truth: str, answer: str) -> Cell:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saq_qat.report.html.svg import RIGHT, WIDTH, Axis, bars, logarithmic
+from saq_qat_runtime.bench.latency import Latency
+from saq_qat_runtime.report.text import counted
 
 __all__ = ["Distribution", "Strip", "distribution"]
 
@@ -22,6 +24,8 @@ Milliseconds = NDArray[np.float64]
 class Strip:
     """One candidate: its bars in a box at ``top``, and the places of its median and 99th percentile.
 
+    ``p99``: None where the calls are too few to say, as in the table.
+
     ``title``: what a pointer is told. ``counts``: of calls in each bin.
     """
 
@@ -29,7 +33,7 @@ class Strip:
     top: float
     bars: str
     median: float
-    p99: float
+    p99: float | None
     title: str
     counts: tuple[int, ...]
 
@@ -65,13 +69,15 @@ def distribution(batch: int, samples: Mapping[str, Sequence[int]]) -> Distributi
 
 def _strip(row: int, name: str, own: Milliseconds, edges: Milliseconds, x: Axis) -> Strip:
     counts, _ = np.histogram(np.clip(own, x.low, x.high), bins=edges)
-    median, p99 = (float(np.quantile(own, share)) for share in (0.5, 0.99))
+    median = float(np.median(own))
+    p99 = Latency(tuple(round(1e6 * each) for each in own)).summary().p99_ms
+    below = "" if p99 is None else f"99 % below {p99:.3g} ms, "
     return Strip(
         name=name,
         top=_ROW * row,
         bars=bars([math.sqrt(count) for count in counts], round(x.end - x.start, 2), _STRIP),
         median=x.place(median),
-        p99=x.place(min(p99, x.high)),
-        title=f"{name}: median {median:.3g} ms, 99 % below {p99:.3g} ms, {len(own):,} calls",
+        p99=None if p99 is None else x.place(min(p99, x.high)),
+        title=f"{name}: median {median:.3g} ms, {below}{counted(len(own), 'call')}",
         counts=tuple(int(count) for count in counts),
     )

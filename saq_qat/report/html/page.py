@@ -27,6 +27,7 @@ from saq_qat.report.verdict import fix_of, judge_run, missing_steps, warnings_of
 from saq_qat.version import __version__
 from saq_qat_runtime.report.bench_text import describe_machine, speed_verdicts
 from saq_qat_runtime.report.gpu_text import gpu_machine_lines
+from saq_qat_runtime.report.text import RATE_NOTE
 
 __all__ = ["BYTES", "Bounds", "report_page"]
 
@@ -113,7 +114,7 @@ def _speed(known: Collected, latencies: list[Distribution]) -> dict[str, Any]:
         "speeds": [] if bench is None else speed_verdicts(bench),
         "latencies": [(batch, latency_table(known, batch), pictures.get(batch)) for batch in batches],
         "candidates": candidate_table(known),
-        "bench_notes": () if bench is None else bench.notes,
+        "bench_notes": () if bench is None else (*bench.notes, RATE_NOTE),
         "gpu": _gpu(known),
         "engines": engine_lines(known.engines, bench),
         "not_run": () if bench is None else bench.not_run,

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 __all__ = ["escape_markdown", "render"]
 
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 
 
@@ -24,10 +26,17 @@ def escape_markdown(value: object) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
 
 
+def _without_bidi(value: object) -> object:
+    """A string without the characters that turn the order of those around them, as in text."""
+    # What is marked as safe was put together from strings that came through here.
+    return _BIDI.sub("?", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=html,
+        finalize=_without_bidi,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,7 +15,7 @@ from saq_qat_runtime.bench.interleave import Latency
 from saq_qat_runtime.bench.record import write_bench
 from tests.report.conftest import digests, measured, proof
 
-HOSTILE = "<script>alert(1)</script>&\"'`|*_]]> {{ 7*7 }} </script>"
+HOSTILE = "W\u202eW\u2066WWWWWW<script>alert(1)</script>&\"'`|*_]]> {{ 7*7 }} </script>"
 FLIPPED = 3
 
 

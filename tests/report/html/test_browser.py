@@ -1,5 +1,6 @@
 """Pages in a real browser, three widths, both themes: nothing fails, sticks out, or is asked for."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import pytest
 
 from saq_qat.report.collect import Collected
-from saq_qat.report.details import details_of
+from saq_qat.report.details import Details, details_of
 from saq_qat.report.html.compare_page import comparison_page
 from saq_qat.report.html.page import report_page
 from tests.report.html.browser import CHROMIUM, Browser, Look, chromium
@@ -23,13 +24,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield started
 
 
+def named_by(hostile: Collected) -> Details:
+    """Details of the run whose classes have the names of its labels: wide letters, long words."""
+    assert hostile.manifest is not None
+    names = tuple(f"{name}{'W' * 80}" for name in hostile.manifest.labels)
+    return dataclasses.replace(details_of(hostile, 24), classes=names)
+
+
 @pytest.fixture(scope="module")
 def pages(known: Collected, hostile: Collected, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run's page, one with hostile names, and a comparison."""
     folder = tmp_path_factory.mktemp("pages")
     written = {
         "report": report_page(known, details_of(known, 24)),
-        "hostile": report_page(hostile, details_of(hostile, 24)),
+        "hostile": report_page(hostile, named_by(hostile)),
         "compare": comparison_page([known, hostile, known]),
     }
     for name, text in written.items():
@@ -47,6 +55,7 @@ def test_a_page_fits_its_window_in_both_themes(
         assert (look.errors, look.requests, look.overflowing, look.cut) == ([], [], [], [])
         assert look.width == width
         assert name != "report" or look.scrolling == []
+        assert "Commonest wrong answers" not in look.scrolling
     assert looks["light"].ground != looks["dark"].ground
 
 

@@ -136,6 +136,7 @@ def test_strings_from_outside_stay_text(hostile: Collected, details: Details) ->
     page = report_page(hostile, named)
     found = Elements(page)
     assert sum(tag == "script" for tag, _ in found.tags) == 1
+    assert "W?W?WWWWWW" in found.text and not {"\u202e", "\u2066"} & set(page)
     assert found.text.count("<script>alert(1)</script>") > 20
     assert "{{ 7*7 }}" in found.text and "49" not in re.findall(r"_]]> (\S+) </script>", found.text)
     assert json.loads(found.scripts)["report"]["recipe"]["name"] == HOSTILE

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saq_qat.report.compare import Outcome
+from saq_qat.report.html.latency import distribution
+from saq_qat.report.html.pareto import pareto_charts
 from saq_qat.report.html.svg import Line, bars, chart, linear, logarithmic, thinned
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
@@ -63,3 +66,25 @@ def test_thinned_curves_keep_their_ends(count: int, most: int) -> None:
     kept = thinned(points, most)
     assert (kept[0], kept[-1]) == (points[0], points[-1]) and len(kept) <= most + 1
     assert all(a < b for a, b in pairwise(kept))
+
+
+def outcomes(*values: tuple[float, float]) -> list[Outcome]:
+    return [Outcome(str(i), top1, median, None, 1) for i, (top1, median) in enumerate(values)]
+
+
+def test_costs_within_a_percent_are_not_stretched_and_the_axis_says_so() -> None:
+    (close,) = pareto_charts(outcomes((80.0, 2.0), (90.0, 2.01)))
+    assert "all within 1 %" in close.x_label and "within" not in close.y_label
+    assert close.x.place(2.01) - close.x.place(2.0) < 0.2 * (close.x.end - close.x.start)
+    assert all(len(label.replace(".", "")) <= 3 for _, label in close.x.ticks)
+    (apart,) = pareto_charts(outcomes((99.9, 2.0), (100.0, 3.0)))
+    assert "within" not in apart.x_label and "all within 1 %" in apart.y_label
+    assert max(value for value, _ in apart.y.ticks) <= 100
+
+
+@pytest.mark.parametrize(("calls", "drawn"), [(999, False), (1000, True)])
+def test_a_distribution_draws_the_percentile_that_its_calls_carry(calls: int, drawn: bool) -> None:
+    picture = distribution(1, {"a": [1_000_000 + i for i in range(calls)]})
+    assert picture is not None
+    (strip,) = picture.strips
+    assert (strip.p99 is not None, "99 %" in strip.title) == (drawn, drawn)

@@ -118,7 +118,7 @@ def test_bench_measures_and_writes(
     quick = ("--seconds", "0.02", "--batch", "1", "--output", str(tmp_path / "bench"))
     assert saq_qat_runtime("bench", str(bundle), *quick) == 0
     told = capsys.readouterr()
-    assert "Latency at batch 1, 1 thread(s)" in told.out
+    assert "Latency at batch 1, 1 thread" in told.out
     assert "bench: latency at batch 1 (" in told.err
     written = json.loads((tmp_path / "bench" / "bench.json").read_text())
     assert saq_qat_runtime("bench", str(bundle), *quick[:4], "--json") == 0

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from saq_qat_runtime.bench.latency import Latency, sample_cautions
+from saq_qat_runtime.bench.paired import paired_ratio
 from saq_qat_runtime.bench.record import BUNDLE, FLOAT, Bench, Ratio
-from saq_qat_runtime.report.bench_text import bench_text, bench_warnings, speed_verdicts
+from saq_qat_runtime.report.bench_text import bench_text, bench_warnings, pace, speed_verdicts
 
 
 def test_the_verdict_names_both_ratios_and_the_kernels(bench: Bench) -> None:
@@ -47,14 +49,17 @@ def test_what_nncf_makes_on_openvino_has_a_column_where_it_was_measured(bench: B
     beside = dataclasses.replace(bench.timings[0], over_nncf=Ratio(0.891, None, None))
     found = dataclasses.replace(bench, timings=(beside, *bench.timings[1:]))
     assert "0.90x that of its static int8, 0.89x that of NNCF's int8 on OpenVINO" in speed_verdicts(found)[0]
-    header, own, other, *_ = (line for line in bench_text(found) if "calls" in line or " .. " in line)
+    lines = bench_text(found)
+    header, own, other = lines[
+        (start := next(i for i, line in enumerate(lines) if "calls" in line)) : start + 3
+    ]
     assert header.split()[-3:] == ["over", "NNCF", "calls"]
     assert own.split()[-2:] == ["0.89x", "120"]
     assert other.split()[-2:] == ["-", "120"]
 
 
 def test_cautions_name_their_candidate_and_the_machine_only_once(bench: Bench) -> None:
-    busy = "busy machine: 0.1 of 2 cores free for 1 threads"
+    busy = "busy machine: 0.1 of 2 cores free for 1 thread"
     timings = tuple(dataclasses.replace(t, cautions=(busy, "not steady")) for t in bench.timings)
     warnings = bench_warnings(dataclasses.replace(bench, timings=timings))
     assert warnings.count(busy) == 1
@@ -62,6 +67,28 @@ def test_cautions_name_their_candidate_and_the_machine_only_once(bench: Bench) -
 
 
 def test_every_size_and_note_is_printed(bench: Bench) -> None:
-    text = "\n".join(bench_text(bench))
+    text = " ".join(" ".join(bench_text(bench)).split())
     for part in ("1,000 parameters", "4.00x smaller", "6.40x smaller, in theory", "a note", "numpy 2"):
         assert part in text
+
+
+def test_a_measurement_fits_eighty_columns_and_loses_no_word(bench: Bench) -> None:
+    beside = dataclasses.replace(
+        bench.timings[0], over_nncf=Ratio(0.891, 0.888, 0.899), cautions=("word " * 40,)
+    )
+    found = dataclasses.replace(bench, timings=(beside, *bench.timings[1:]), notes=("long " * 40,))
+    lines = bench_text(found)
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert words.count("long") == words.count("word") == 40
+    for column in ("over NNCF", "images/s at median", "calls", "network"):
+        assert any(column in line for line in lines), column
+
+
+def test_few_samples_give_no_ratio_and_a_single_one_is_no_plural(bench: Bench) -> None:
+    own = Latency((1_000_000,))
+    assert paired_ratio(Latency((5,) * 4), Latency((1,) * 4)) is None
+    assert paired_ratio(Latency((5,) * 5), Latency((1,) * 5)) is not None
+    assert sample_cautions(own)[0].startswith("only 1 sample: ")
+    thin = dataclasses.replace(bench.timings[0], latency=own.summary(), over_float=None, over_int8=None)
+    assert pace(thin) == "1 ms; 1 sample, and a ratio needs 5"
