@@ -14,12 +14,14 @@ from saq_qat.data.open import ImageData
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
 
-__all__ = ["Labelled", "checked_inputs", "given_images"]
+__all__ = ["Labelled", "checked_inputs", "example_batches", "given_images"]
 
 Labelled = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 """Images float32 (N, C, S, S) and labels (N,), or batches of them, as a DataLoader gives."""
 
 _CHANNELS = (1, 3)
+_IMAGE_DIMS = 3
+"""Of one image; labels have fewer."""
 _OVERSHOOT = 0.25
 """Of the range of pixels: what resizing in floats may leave it by."""
 
@@ -49,14 +51,16 @@ def given_images(labelled: Labelled, classes: tuple[str, ...], preprocessing: Pr
     pairs = [_pair(batch) for batch in _batches(labelled)]
     if not pairs:
         raise DataError("The proof needs labelled images, and none were given. Give some of validation.")
-    images = torch.cat([checked_inputs(inputs) for inputs, _ in pairs]).cpu()
-    labels = torch.cat([labels for _, labels in pairs]).cpu().long()
+    inputs = [checked_inputs(images) for images, _ in pairs]
     side = preprocessing.image_size
-    if images.shape[1:] != (preprocessing.channels, side, side):
-        raise DataError(
-            "Images must be what the network was quantized for, "
-            f"(N, {preprocessing.channels}, {side}, {side}); got {tuple(images.shape)}."
-        )
+    for batch in inputs:
+        if batch.shape[1:] != (preprocessing.channels, side, side):
+            raise DataError(
+                "Images must be what the network was quantized for, "
+                f"(N, {preprocessing.channels}, {side}, {side}); got {tuple(batch.shape)}."
+            )
+    images = torch.cat(inputs).cpu()
+    labels = torch.cat([labels for _, labels in pairs]).cpu().long()
     _check_labels(labels, classes)
     _warn_of_range(images, preprocessing)
     val = _GivenImages(images.permute(0, 2, 3, 1).contiguous().numpy(), labels.numpy())
@@ -64,12 +68,46 @@ def given_images(labelled: Labelled, classes: tuple[str, ...], preprocessing: Pr
     return ImageData(none, val, classes, preprocessing, "none", 0)
 
 
-def checked_inputs(images: Tensor) -> Tensor:
+def example_batches(example: Any) -> list[Tensor]:
+    """Batches of images without their labels, each float32 (N, C, S, S), all of one (C, S, S).
+
+    Args:
+        example: images; images and labels; or batches of either, as a DataLoader gives. Two tensors are
+            images and labels if the second has fewer than three dimensions, else two batches.
+
+    Raises:
+        DataError: as of ``checked_inputs``; there is no batch, or they are of several shapes.
+    """
+    labelled = _is_pair(example) and example[1].dim() < _IMAGE_DIMS
+    whole = labelled or isinstance(example, Tensor | np.ndarray)
+    if not whole and not _gives_batches(example):
+        raise DataError(f"Images must be a tensor float32 (N, C, S, S), or batches; {_described(example)}.")
+    batches = [_inputs_of(batch) for batch in ([example] if whole else example)]
+    if not batches:
+        raise DataError("quantize needs at least one batch of images, which place the clip levels; got none.")
+    for batch in batches:
+        if batch.shape[1:] != batches[0].shape[1:]:
+            raise DataError(
+                "Batches of images must be of one size, that of the network; got "
+                f"{tuple(batches[0].shape)} and {tuple(batch.shape)}."
+            )
+    return batches
+
+
+def _inputs_of(batch: Any) -> Tensor:
+    """The images of a batch, which a DataLoader gives as a list, alone or before their labels."""
+    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return checked_inputs(first)
+
+
+def checked_inputs(images: Any) -> Tensor:
     """Inputs float32 (N, C, S, S) of one or three channels, without gradient.
 
     Raises:
-        DataError: they are something else, or hold numbers that are not finite.
+        DataError: they are something else or none, or hold numbers that are not finite.
     """
+    if not isinstance(images, Tensor):
+        raise DataError(f"Images must be a tensor float32 (N, C, S, S); {_described(images)}.")
     described = f"got {images.dtype} {tuple(images.shape)}".replace("torch.", "")
     if not images.is_floating_point():
         raise DataError(
@@ -78,27 +116,43 @@ def checked_inputs(images: Tensor) -> Tensor:
         )
     if images.dim() != 4 or images.shape[2] != images.shape[3] or images.shape[1] not in _CHANNELS:
         raise DataError(f"Images must be squares of 1 or 3 channels, (N, C, S, S); {described}.")
+    if not images.numel():
+        raise DataError(f"There must be at least one image; {described}. Look at what selects them.")
     if not bool(images.isfinite().all()):
         raise DataError("Images must be finite; these hold infinity or NaN.")
     return images.detach().float()
 
 
 def _batches(labelled: Any) -> Iterable[Any]:
-    is_pair = isinstance(labelled, tuple | list) and len(labelled) == 2
-    return [labelled] if is_pair and all(isinstance(part, Tensor) for part in labelled) else labelled
+    return labelled if _gives_batches(labelled) and not _is_pair(labelled) else [labelled]
+
+
+def _gives_batches(value: Any) -> bool:
+    return isinstance(value, Iterable) or hasattr(value, "__getitem__")
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(p, Tensor) for p in value)
+
+
+def _described(value: Any) -> str:
+    """What was given in the place of a tensor, and what makes one of it."""
+    arrays = [value, *value] if isinstance(value, tuple | list) else [value]
+    fix = "; torch.from_numpy makes a tensor of it" if any(isinstance(a, np.ndarray) for a in arrays) else ""
+    return f"got {type(value).__name__}{fix}"
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, Sequence) or len(batch) != 2 or not all(isinstance(p, Tensor) for p in batch):
+    if not _is_pair(batch):
         raise DataError(
             "Labelled images are a pair of tensors, images (N, C, S, S) and labels (N,), or batches of such "
-            f"pairs, as a DataLoader gives; got {type(batch).__name__}."
+            f"pairs, as a DataLoader gives; {_described(batch)}."
         )
     images, labels = batch
-    if labels.dim() != 1 or labels.is_floating_point() or len(labels) != len(images):
+    if labels.dim() != 1 or labels.is_floating_point() or labels.shape != images.shape[:1]:
         raise DataError(
             f"Labels must be whole numbers, one for each image; got {tuple(labels.shape)} of {labels.dtype} "
-            f"for {len(images)} images."
+            f"for images {tuple(images.shape)}."
         )
     return images, labels
 

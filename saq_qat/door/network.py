@@ -1,17 +1,18 @@
 """A network of the caller's own, quantized: trained in any loop, lowered, exported."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.data.given import checked_inputs
+from saq_qat.data.given import example_batches
 from saq_qat.errors import DataError, RecipeError
 from saq_qat.models.build import plain_network
 from saq_qat.quant import network as quantization
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
+from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.quant.trace.sizes import ImageShape
 from saq_qat.recipe.load import parse_section
@@ -22,6 +23,7 @@ __all__ = ["QuantizedNetwork", "fold", "lower", "quantize"]
 
 _BITS = 4
 Kind = Literal["saq", "symmetric", "lsq"]
+_Section = TypeVar("_Section", Quant, Deploy)
 
 
 class QuantizedNetwork(nn.Module):
@@ -62,14 +64,14 @@ class QuantizedNetwork(nn.Module):
 
 def quantize(
     model: nn.Module,
-    example: Tensor | Iterable[Tensor],
+    example: Tensor | Iterable[Tensor | Sequence[Tensor]],
     *,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     kind: Kind | None = None,
-    targets: Sequence[Target] | None = None,
-    quant: Quant | None = None,
-    deploy: Deploy | None = None,
+    targets: Target | Sequence[Target] | None = None,
+    quant: Quant | Mapping[str, Any] | None = None,
+    deploy: Deploy | Mapping[str, Any] | None = None,
 ) -> QuantizedNetwork:
     """A quantized copy of a float network, its clip levels and BatchNorm statistics placed by sample images.
 
@@ -79,23 +81,23 @@ def quantize(
     Args:
         model: a classifier that torch.fx can trace (saq_qat/models/README.md); left as it is. The copy has
             its weights, its device and its mode.
-        example: training images as the network gets them, float32 (N, C, S, S), or several such batches. The
-            more they are like those that are trained on, augmentation included, the better.
+        example: training images as the network gets them, float32 (N, C, S, S), or several such batches, as
+            they are or with labels, which are left out. The more they are like those that are trained on,
+            augmentation included, the better.
         weight_bits, activation_bits: 2 to 8; 4, and as ``weight_bits``, if None. First and last layers and
             residual branches have 8.
         kind: of all quantizers; ``saq`` if None.
         targets: where it will run, which decides where quantizers stand; ONNX Runtime alone if None.
-        quant, deploy: the same and all else, as the sections of a recipe (``saq_qat.recipe.schema``), in
-            place of the settings above.
+        quant, deploy: the same and all else, as the sections of a recipe, in place of the settings above:
+            as dicts, ``{"weight": {"bits": 3}}``, or ``Quant``, ``Deploy`` of ``saq_qat.recipe.schema``.
 
     Raises:
-        RecipeError: a setting breaks a rule, or is given twice; the network gives no logits.
+        RecipeError: a setting breaks a rule, or is given twice; no float network, or one without logits.
         LegalityError: the network cannot be traced, or a target cannot run it quantized so.
-        DataError: the images are no images.
+        DataError: the images are no images, or not those of the network.
     """
-    batches = [checked_inputs(b) for b in ([example] if isinstance(example, Tensor) else example)]
-    if not batches:
-        raise DataError("quantize needs at least one batch of images, which place the clip levels; got none.")
+    _check_float(model)
+    batches = example_batches(example)
     quant = _quant(quant, weight_bits, activation_bits, kind)
     deploy = _deploy(deploy, targets)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -121,8 +123,9 @@ def fold(network: QuantizedNetwork) -> QuantizedNetwork:
     optimizer of its own.
 
     Raises:
-        RecipeError: it is folded already.
+        RecipeError: it is folded already, or not quantized.
     """
+    _check_quantized(network, "fold")
     if network.form == "deploy":
         raise RecipeError("BatchNorm is folded once; this network went through fold already.")
     folded = copy.deepcopy(network)
@@ -139,16 +142,44 @@ def lower(network: QuantizedNetwork) -> fx.GraphModule:
 
     Raises:
         ArtifactError: an integer does not fit its type.
+        RecipeError: it is not quantized.
     """
+    _check_quantized(network, "lower")
     return deploy_view(copy.deepcopy(network.network).cpu().eval(), network.deploy)
 
 
+def _check_float(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        made = " Make one of it: quantize(Network(), images)." if isinstance(model, type) else ""
+        raise RecipeError(f"quantize takes a network, a torch.nn.Module; got {_named(model)}.{made}")
+    if quant_layers(model):
+        raise RecipeError(
+            "A network is quantized once, and this one has quantizers already. Train it on, or quantize the "
+            "float network anew with other settings."
+        )
+
+
+def _check_quantized(network: object, function: str) -> None:
+    if not isinstance(network, QuantizedNetwork):
+        raise RecipeError(
+            f"{function} takes a quantized network; got {_named(network)}. Quantize it first: "
+            f"{function}(sq.quantize(model, images))."
+        )
+
+
+def _named(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def _quant(
-    quant: Quant | None, weight_bits: int | None, activation_bits: int | None, kind: Kind | None
+    quant: Quant | Mapping[str, Any] | None,
+    weight_bits: int | None,
+    activation_bits: int | None,
+    kind: Kind | None,
 ) -> Quant:
     if quant is not None:
         _given_once("quant", weight_bits=weight_bits, activation_bits=activation_bits, kind=kind)
-        return quant
+        return _section(Quant, quant, "quant", "{'weight': {'bits': 3}}")
     bits = _BITS if weight_bits is None else weight_bits
     of_activation = bits if activation_bits is None else activation_bits
     named = {"kind": kind or "saq"}
@@ -156,11 +187,26 @@ def _quant(
     return parse_section(Quant, settings, "quantize")
 
 
-def _deploy(deploy: Deploy | None, targets: Sequence[Target] | None) -> Deploy:
+def _deploy(deploy: Deploy | Mapping[str, Any] | None, targets: Target | Sequence[Target] | None) -> Deploy:
     if deploy is not None:
         _given_once("deploy", targets=targets)
-        return deploy
-    return parse_section(Deploy, {} if targets is None else {"targets": tuple(targets)}, "quantize")
+        return _section(Deploy, deploy, "deploy", "{'targets': ['onnxruntime']}")
+    if targets is None:
+        return Deploy()
+    several = (targets,) if isinstance(targets, str) else tuple(targets)
+    return parse_section(Deploy, {"targets": several}, "quantize")
+
+
+def _section(section: type[_Section], given: object, name: str, example: str) -> _Section:
+    """A section of a recipe as it is, or of a dict as a recipe has it."""
+    if isinstance(given, section):
+        return given
+    if not isinstance(given, Mapping):
+        raise RecipeError(
+            f"quantize: {name} must be a section of a recipe, a dict such as {example} or saq_qat.recipe."
+            f"schema.{section.__name__}; got {_named(given)}."
+        )
+    return parse_section(section, given, f"quantize: {name}")
 
 
 def _given_once(section: str, **settings: object) -> None:
@@ -173,8 +219,15 @@ def _given_once(section: str, **settings: object) -> None:
 
 @torch.no_grad()
 def _classes(network: nn.Module, images: Tensor) -> int:
-    """How many logits it gives, tried in evaluation on a copy; whatever its forward raises comes through."""
-    logits = copy.deepcopy(network).eval()(images)
+    """How many logits it gives, tried in evaluation on a copy."""
+    try:
+        logits = copy.deepcopy(network).eval()(images)
+    # The network is the user's and may raise anything; the reader of the message needs the shape.
+    except Exception as error:
+        raise DataError(
+            f"The network must take images as they are given; of {tuple(images.shape)} its forward raised "
+            f"{type(error).__name__}: {error}. Give images of the channels and the size that it wants."
+        ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise RecipeError(

@@ -8,6 +8,7 @@ from typing import overload
 
 from saq_qat.data.given import Labelled
 from saq_qat.door.network import QuantizedNetwork
+from saq_qat.door.place import path_of
 from saq_qat.door.source import OwnNetwork, own_network, preprocessing_of
 from saq_qat.errors import ArtifactError, GateError, RecipeError
 from saq_qat.quant.plan.plan import Finding
@@ -27,6 +28,10 @@ __all__ = ["Bundle", "export", "verify"]
 
 Place = str | PathLike[str]
 OnStep = Callable[[str], None]
+_EXPORTED = (
+    "export takes what train gave, a run's folder, or a quantized network; quantize a float one first: "
+    "sq.quantize(model, images)"
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def export(
         preprocessing = preprocessing_of(source, mean, std, resize)
         own = own_network(source, images, preprocessing, classes=classes, name=name)
         return _export_own(own, Path(folder), settings)
-    run = source.folder if isinstance(source, TrainingResult) else Path(source)
+    run = source.folder if isinstance(source, TrainingResult) else path_of(source, _EXPORTED)
     if images is not None:
         raise RecipeError(f"{run}: a run is proved on the images of its recipe; leave images out.")
     return _export_run(run, run / "export" if folder is None else Path(folder), checkpoint, settings)
@@ -189,10 +194,13 @@ def verify(
 
     Raises:
         GateError: a hard comparison failed, or the files state other numbers than were trained.
-        ArtifactError: a file is damaged, or belongs to another network.
+        ArtifactError: there is no such folder; a file is damaged, or belongs to another network.
     """
     size = size or ProofSize(16, None)
-    folder = bundle.folder if isinstance(bundle, Bundle) else Path(bundle)
+    wanted = "verify takes what export gave, or a bundle's folder"
+    folder = bundle.folder if isinstance(bundle, Bundle) else path_of(bundle, wanted)
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: there is no such folder. Name that of a bundle, as export wrote it.")
     source = bundle.source if isinstance(bundle, Bundle) else run
     if isinstance(source, OwnNetwork):
         return _verify_own(folder, source, size, on_step)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from saq_qat.door.place import path_of
 from saq_qat.errors import LegalityError, RecipeError
 from saq_qat.recipe.load import dump_recipe, load_recipe
 from saq_qat.recipe.schema import Recipe
@@ -51,7 +52,9 @@ def train(
 def _loaded(recipe: Recipe | Place, overrides: Sequence[str]) -> tuple[bytes, Recipe]:
     """The recipe, and its text as it was written."""
     if not isinstance(recipe, Recipe):
-        file = Path(recipe)
+        file = path_of(
+            recipe, "train takes the path of a recipe's file, or what saq_qat.recipe.load made of one"
+        )
         loaded = load_recipe(file, overrides)
         return file.read_bytes(), loaded
     if overrides:

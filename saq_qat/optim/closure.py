@@ -1,5 +1,7 @@
 """The SAQ step for a training loop of one's own: the loop computes a loss, the step does the rest."""
 
+import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -7,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from saq_qat.errors import RecipeError
+from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.optim.build import trainable_parameters
 from saq_qat.optim.gradients import laid_out_as
 from saq_qat.optim.perturbation import ball_of
 from saq_qat.optim.saq import SaqDescent
-from saq_qat.optim.update import StepResult, Update
+from saq_qat.optim.update import SKIPPED, StepResult, Update
+from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.load import parse_section
 from saq_qat.recipe.schema import EfficientTraining, Saq
@@ -23,6 +26,9 @@ LossClosure = Callable[[], Tensor]
 """Runs the network on a batch and gives the mean loss, 0-dim, without a backward pass."""
 
 _LISTED = 5
+_WRITE = "Write step(lambda: F.cross_entropy(net(images), labels)), without backward, item or detach."
+_USED_UP = "backward through the graph a second time"
+"""In torch's message of a loss whose graph is gone."""
 
 
 class SAQ:
@@ -43,8 +49,8 @@ class SAQ:
         precision: ``bfloat16`` runs the closure under autocast.
 
     Raises:
-        RecipeError: the optimizer misses parameters, the network has nothing to perturb, or a setting breaks
-            a rule of recipes.
+        RecipeError: the network is not quantized or has nothing to perturb, the optimizer misses parameters
+            or its own step needs a closure, or a setting breaks a rule of recipes.
     """
 
     def __init__(
@@ -62,6 +68,8 @@ class SAQ:
     ) -> None:
         settings = {"rho": rho, "case": case, "objective": objective, "perturb": tuple(perturb)}
         method = parse_section(Saq, {"kind": "saq", **settings, "efficient": efficient}, "SAQ")
+        _check_quantized(network)
+        _check_steps_alone(optimizer)
         named = _all_parameters(network, optimizer)
         steps = [m for m in network.modules() if isinstance(m, Quantizer) and m.kind.learns_step]
         update = Update(
@@ -69,25 +77,41 @@ class SAQ:
         )
         self._descent = SaqDescent(network, precision, named, update, ball_of(network, method), method)
         self._precision = precision
+        self._warned = False
         self.result: StepResult | None = None
         """What the last step measured; None before the first."""
 
     def __call__(self, closure: LossClosure) -> float:
-        """Make one step; the loss of the unperturbed network, which is not finite where a step was skipped.
+        """Make one step; the loss of the unperturbed network.
+
+        A step whose loss or gradient is not finite is skipped; the first one is warned of.
 
         Raises:
-            RecipeError: the closure gives no loss that gradients can be taken of.
+            RecipeError: the closure is none, or gives no loss that gradients can be taken of.
             DivergedError: ten steps in a row were skipped, because a loss or gradient was not finite.
         """
+        if not callable(closure):
+            raise RecipeError(
+                "A step takes a closure, which it calls for the loss of each pass; "
+                f"{_described(closure)}. {_WRITE}"
+            )
 
         def gradients(inputs: Sequence[Tensor], *, in_float32: bool = False) -> tuple[Tensor, list[Tensor]]:
             loss = self._loss(closure, inputs[0].device, in_float32=in_float32)
-            found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+            found = _gradients(loss, inputs)
             return loss.detach(), laid_out_as(inputs, found)
 
         with torch.enable_grad():
-            self.result = self._descent.step(lambda: [gradients])
-        return self.result.loss
+            result = self.result = self._descent.step(lambda: [gradients])
+        if not result.finite and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"A step was skipped, because its loss ({result.loss:.3g}) or a gradient is not finite; "
+                "nothing moved. Later ones are skipped in silence, and ten in a row end the training. Lower "
+                "the learning rate or rho, set max_norm, or look at the batch.",
+                stacklevel=2,
+            )
+        return result.loss
 
     def _loss(self, closure: LossClosure, device: torch.device, *, in_float32: bool) -> Tensor:
         enabled = self._precision == "bfloat16" and not in_float32
@@ -96,8 +120,7 @@ class SAQ:
         if not isinstance(loss, Tensor) or loss.dim() != 0 or not loss.requires_grad:
             raise RecipeError(
                 "The closure of a step must give the loss, one number that the network computed: "
-                f"{_described(loss)}. Write step(lambda: F.cross_entropy(net(images), labels)), without "
-                "backward, item or detach."
+                f"{_described(loss)}. {_WRITE}"
             )
         return loss.float()
 
@@ -106,8 +129,51 @@ class SAQ:
         return self._descent.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Go on where ``state_dict`` was taken.
+
+        Raises:
+            ArtifactError: it is no such state.
+        """
+        missing = [key for key in ("t", SKIPPED) if key not in state]
+        if missing:
+            found = ", ".join(map(str, list(state)[:_LISTED])) or "nothing"
+            raise ArtifactError(
+                f"The state of a step must be what its state_dict gave; it has {found} and lacks "
+                f"{', '.join(missing)}. The network and the optimizer load their own."
+            )
         self._descent.load_state_dict(state)
+
+
+def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    try:
+        return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+    except RuntimeError as error:
+        if _USED_UP not in str(error):
+            raise
+        raise RecipeError(
+            "The step calls backward itself, on a loss that the closure computes anew at each call; backward "
+            f"was called on this one already. {_WRITE}"
+        ) from error
+
+
+def _check_quantized(network: object) -> None:
+    if not isinstance(network, nn.Module) or not quant_layers(network):
+        raise RecipeError(
+            f"SAQ trains a quantized network, and this {type(network).__name__} has no quantized layer. "
+            "Quantize it first: net = sq.quantize(model, images), and make the optimizer of net.parameters()."
+        )
+
+
+def _check_steps_alone(optimizer: Optimizer) -> None:
+    """Its ``step()`` is called once gradients are set, with nothing that could compute them again."""
+    parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]  # after self
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    if needed:
+        raise RecipeError(
+            f"The optimizer must step by gradients alone; {type(optimizer).__name__}.step needs "
+            f"{', '.join(needed)}. Take one such as torch.optim.SGD or AdamW."
+        )
 
 
 def _described(loss: object) -> str:

@@ -1,12 +1,13 @@
 """Images of a program's own, as the validation images of a proof: the tensors themselves, or a refusal."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from saq_qat.data.batches import val_batches
-from saq_qat.data.given import given_images
+from saq_qat.data.given import example_batches, given_images
 from saq_qat.data.sample import sample_validation
 from saq_qat.errors import DataError
 from saq_qat_runtime.bundle.records import Preprocessing
@@ -67,6 +68,7 @@ def test_a_sample_of_them_is_of_all_classes() -> None:
             torch.zeros(2).long(),
             r"quantized for, \(N, 3, 4, 4\); got \(2, 3, 5",
         ),
+        (torch.zeros(0, 3, 4, 4), torch.zeros(0).long(), r"at least one image; got float32 \(0, 3, 4, 4\)"),
         (torch.full((2, 3, 4, 4), float("nan")), torch.zeros(2).long(), "must be finite"),
         (torch.zeros(2, 3, 4, 4), torch.zeros(3).long(), r"one for each image; got \(3,\)"),
         (torch.zeros(2, 3, 4, 4), torch.zeros(2, 10), "whole numbers"),
@@ -90,3 +92,46 @@ def test_inputs_that_no_picture_becomes_are_warned_of() -> None:
     plain = Preprocessing(4, None, 3, (0.0,) * 3, (1.0,) * 3)
     with pytest.warns(UserWarning, match=r"made of pixels from -2\.\d+ to 3\.\d+.*mean= and std="):
         given_images((images, labels), CLASSES, plain)
+
+
+def test_arrays_and_images_of_several_sizes_are_refused() -> None:
+    images, labels = inputs()
+    with pytest.raises(DataError, match=r"got tuple; torch\.from_numpy"):
+        given_images([(images.numpy(), labels.numpy())], CLASSES, SETTINGS)  # type: ignore[list-item]  # wrong on purpose
+    with pytest.raises(DataError, match=r"got ndarray; torch\.from_numpy"):
+        given_images((images.numpy(), labels.numpy()), CLASSES, SETTINGS)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(DataError, match="got int"):
+        given_images(3, CLASSES, SETTINGS)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(DataError, match=r"quantized for.*got \(1, 3, 5, 5\)"):
+        other = (torch.zeros(1, 3, 5, 5), labels[:1])
+        given_images([(images, labels), other], CLASSES, SETTINGS)
+
+
+def test_an_example_may_have_labels_which_are_left_out() -> None:
+    images, labels = inputs()
+    alone, pairs = TensorDataset(images), TensorDataset(images, labels)
+    for example in (images, (images, labels), [images, labels.view(-1, 1)], [(images, labels)]):
+        (found,) = example_batches(example)
+        assert torch.equal(found, images)
+    for example in (images.split(3), DataLoader(alone, 3), DataLoader(pairs, 3), iter(images.split(3))):
+        batches = example_batches(example)
+        assert [len(batch) for batch in batches] == [3, 3, 1] and torch.equal(torch.cat(batches), images)
+    assert len(example_batches((images, images))) == 2
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (np.zeros((2, 3, 4, 4), np.float32), r"got ndarray; torch\.from_numpy makes a tensor"),
+        ([np.zeros((2, 3, 4, 4), np.float32)], r"got ndarray; torch\.from_numpy makes a tensor"),
+        (None, "got NoneType"),
+        ([], "at least one batch"),
+        ([{"image": torch.zeros(2, 3, 4, 4)}], "got dict"),
+        ([[]], "got list"),
+        (torch.zeros(0, 3, 4, 4), "at least one image"),
+        ([torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 5, 5)], r"one size.*\(2, 3, 4, 4\) and \(2, 3, 5, 5\)"),
+    ],
+)
+def test_what_is_no_example_is_refused(example: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        example_batches(example)

@@ -125,3 +125,50 @@ def test_what_cannot_be_quantized_is_refused(model: nn.Module) -> None:
         sq.quantize(model, [])
     with pytest.raises(DataError, match="squares"):
         sq.quantize(model, images()[0])
+    with pytest.raises(DataError, match=r"of \(2, 1, 8, 8\) its forward raised RuntimeError: .*3 channels"):
+        sq.quantize(model, images()[:, :1])
+
+
+def test_sections_may_be_dicts_as_a_recipe_has_them(model: nn.Module) -> None:
+    quant = {"weight": {"bits": 2}, "activation": {"bits": 4}, "edge_bits": 4}
+    net = sq.quantize(model, images(), quant=quant, deploy={"targets": ["tensorrt"]})
+    assert net.quant == Quant(
+        weight=WeightQuantizer(bits=2), activation=ActivationQuantizer(bits=4), edge_bits=4
+    )
+    assert net.deploy == Deploy(targets=("tensorrt",))
+
+
+def test_sections_that_break_a_rule_are_refused(model: nn.Module) -> None:
+    with pytest.raises(RecipeError, match=r"quantize: quant: weight\.bits: must be at most 8 \(got 9\)"):
+        sq.quantize(model, images(), quant={"weight": {"bits": 9}, "activation": {"bits": 4}})
+    with pytest.raises(RecipeError, match=r"quantize: deploy: target: unknown key"):
+        sq.quantize(model, images(), deploy={"target": ["tensorrt"]})
+    with pytest.raises(RecipeError, match=r"quant must be a section of a recipe, a dict such as .*got int"):
+        sq.quantize(model, images(), quant=4)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(RecipeError, match=r"deploy must be .*schema\.Deploy; got Quant"):
+        sq.quantize(model, images(), deploy=sq.quantize(model, images()).quant)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_one_target_needs_no_tuple(model: nn.Module) -> None:
+    assert sq.quantize(model, images(), targets="onnxruntime").deploy.targets == ("onnxruntime",)
+    with pytest.raises(RecipeError, match=r"targets.*onnxrt"):
+        sq.quantize(model, images(), targets="onnxrt")  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_labels_beside_the_example_change_nothing(model: nn.Module) -> None:
+    alone = sq.quantize(model, images()).state_dict()
+    beside = sq.quantize(model, (images(), torch.zeros(16).long())).state_dict()
+    assert all(torch.equal(alone[name], value) for name, value in beside.items())
+
+
+def test_a_network_is_quantized_once_and_first(model: nn.Module, net: sq.QuantizedNetwork) -> None:
+    with pytest.raises(RecipeError, match="quantized once"):
+        sq.quantize(net, images())
+    with pytest.raises(RecipeError, match=r"Module; got the class SmallNetwork\. Make one"):
+        sq.quantize(SmallNetwork, images())  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(RecipeError, match="Module; got function"):
+        sq.quantize(images, images())  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(RecipeError, match=r"lower takes .*SmallNetwork.*first: lower\(sq\.quantize"):
+        sq.lower(model)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(RecipeError, match=r"fold takes .*SmallNetwork.*first: fold\(sq\.quantize"):
+        sq.fold(model)  # type: ignore[arg-type]  # wrong on purpose

@@ -170,3 +170,16 @@ def test_a_recipe_made_in_python_trains_and_takes_no_overrides(tmp_path: Path) -
     assert parse_recipe((run.folder / "recipe.yaml").read_text(), "written") == recipe
     with pytest.raises(RecipeError, match="is made already"):
         sq.train(recipe, "seed=1", runs=tmp_path)
+
+
+def test_what_is_no_source_recipe_or_bundle_is_refused(net: sq.QuantizedNetwork, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"quantize a float one first.*got SmallNetwork"):
+        sq.export(SmallNetwork(4), labelled(), folder=tmp_path / "b")  # type: ignore[call-overload]  # wrong on purpose
+    with pytest.raises(DataError, match="at least one image"):
+        sq.export(net, labelled(0), folder=tmp_path / "b")
+    with pytest.raises(RecipeError, match=r"train takes the path of a recipe's file.*got dict"):
+        sq.train({"version": 1})  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(RecipeError, match=r"verify takes what export gave.*got QuantizedNetwork"):
+        sq.verify(net)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ArtifactError, match="nope: there is no such folder"):
+        sq.verify("nope")

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import LBFGS, SGD, AdamW
+from torch.optim.lr_scheduler import StepLR
 
-from saq_qat.errors import DivergedError, RecipeError
+from saq_qat.errors import ArtifactError, DivergedError, RecipeError
 from saq_qat.optim.build import build_step
 from saq_qat.optim.closure import SAQ
 from saq_qat.optim.passes import Objective
@@ -92,10 +93,12 @@ def test_a_step_whose_loss_is_not_finite_moves_nothing_and_ten_end_the_training(
     step = SAQ(network, sgd(network), rho=0.2)
     images, labels = batch(0)
     before = copy.deepcopy(network.state_dict())
-    for _ in range(9):
-        assert not torch.tensor(
-            step(lambda: F.cross_entropy(network(images), labels) * float("nan"))
-        ).isfinite()
+    with pytest.warns(UserWarning, match=r"skipped, because its loss \(nan\)") as warned:
+        for _ in range(9):
+            assert not torch.tensor(
+                step(lambda: F.cross_entropy(network(images), labels) * float("nan"))
+            ).isfinite()
+    assert len(warned) == 1 and warned[0].filename == __file__
     assert step.result is not None and not step.result.finite
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     with pytest.raises(DivergedError, match="10 steps in a row"):
@@ -152,3 +155,67 @@ def test_a_closure_that_gives_no_loss_is_refused(network: nn.Module) -> None:
         step(lambda: F.cross_entropy(network(images), labels, reduction="none"))
     with pytest.raises(RecipeError, match="without gradient"):
         step(lambda: F.cross_entropy(network(images), labels).detach())
+
+
+def test_what_is_no_closure_is_refused(network: nn.Module) -> None:
+    step = SAQ(network, sgd(network), rho=0.2)
+    images, labels = batch(0)
+    loss = loss_of(network, images, labels)
+    with pytest.raises(
+        RecipeError, match=r"takes a closure.*got a tensor of shape \(\)\. Write step\(lambda"
+    ):
+        step(loss)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("objective", ["sum", "vql"])
+def test_a_closure_that_calls_backward_is_told_that_the_step_does(network: nn.Module, objective: Of) -> None:
+    step = SAQ(network, sgd(network), rho=0.2, objective=objective)
+    before = copy.deepcopy(network.state_dict())
+
+    def closure() -> Tensor:
+        loss = loss_of(network, *batch(0))
+        loss.backward()
+        return loss
+
+    with pytest.raises(RecipeError, match="The step calls backward itself"):
+        step(closure)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_other_errors_of_torch_in_a_backward_pass_come_through(network: nn.Module) -> None:
+    step = SAQ(network, sgd(network), rho=0.2)
+
+    def closure() -> Tensor:
+        logits = network(batch(0)[0]).exp()
+        loss: Tensor = logits.sum()
+        logits.zero_()
+        return loss
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        step(closure)
+
+
+def test_a_float_network_is_to_be_quantized_first() -> None:
+    network = SmallNetwork(10)
+    with pytest.raises(RecipeError, match=r"SmallNetwork has no quantized layer\. Quantize it first"):
+        SAQ(network, sgd(network), rho=0.2)
+
+
+def test_an_optimizer_that_calls_the_closure_itself_is_refused(network: nn.Module) -> None:
+    with pytest.raises(RecipeError, match=r"LBFGS\.step needs closure"):
+        SAQ(network, LBFGS(network.parameters()), rho=0.2)
+
+
+def test_an_optimizer_with_a_schedule_is_taken(network: nn.Module) -> None:
+    optimizer = AdamW(network.parameters(), lr=1e-3)
+    schedule = StepLR(optimizer, 1)
+    SAQ(network, optimizer, rho=0.2)(partial(loss_of, network, *batch(0)))
+    schedule.step()
+
+
+def test_the_state_of_something_else_is_refused(network: nn.Module) -> None:
+    step = SAQ(network, sgd(network), rho=0.2)
+    with pytest.raises(ArtifactError, match="it has nothing and lacks t, skipped_in_a_row"):
+        step.load_state_dict({})
+    with pytest.raises(ArtifactError, match="The network and the optimizer load their own"):
+        step.load_state_dict(network.state_dict())
