@@ -78,6 +78,11 @@ async def read_body(request: Request, held: Held, bounds: Bounds) -> bytes:
 
 
 async def _read(request: Request, held: Held, bounds: Bounds) -> bytes:
+    if {"content-length", "transfer-encoding"} <= set(request.headers):
+        # A proxy before this server may believe the other of the two (RFC 9112, 6.3).
+        raise InputError(
+            "A request has a Content-Length or a Transfer-Encoding, this one has both. Send one."
+        )
     rule = f"A body may have {bounds.body_bytes} bytes"
     announced = request.headers.get("content-length", "0")
     if int(announced) > bounds.body_bytes:  # h11 lets digits through only

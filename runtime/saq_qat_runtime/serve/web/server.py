@@ -127,6 +127,9 @@ class BundleServer(uvicorn.Server):
                     f"{model.place.name}/{model.place.version}: {info.backend} {info.backend_version}, "
                     f"{model.products}; {model.rule.label}"
                 )
+        shadow = self._serving.settings.shadow
+        if shadow is not None:
+            self._say(f"shadow: {shadow.bundle or shadow.backend} answers {shadow.share:.0%} of them too")
         for listening in sockets:
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

@@ -175,3 +175,19 @@ def test_what_is_no_http(server: Address, integer_session: Session, line: bytes)
             connection.sendall(line)
         assert b"HTTP/1.1 4" in connection.recv(100)
     check_healthy(server, integer_session)
+
+
+def test_two_ways_to_say_where_a_body_ends_are_one_too_many(
+    server: Address, integer_session: Session
+) -> None:
+    body = json_request(images(1))
+    head = (
+        "POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with server.connect() as connection:
+        connection.sendall(head.encode() + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"this one has both" in answer
+    check_healthy(server, integer_session)
