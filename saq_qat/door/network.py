@@ -15,7 +15,7 @@ from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.quant.trace.sizes import ImageShape
-from saq_qat.recipe.load import parse_section
+from saq_qat.recipe.load import as_tuples, parse_section
 from saq_qat.recipe.schema import Deploy, Quant, Target
 from saq_qat.train.checkpoint import Form
 
@@ -88,8 +88,8 @@ def quantize(
             residual branches have 8.
         kind: of all quantizers; ``saq`` if None.
         targets: where it will run, which decides where quantizers stand; ONNX Runtime alone if None.
-        quant, deploy: the same and all else, as the sections of a recipe, in place of the settings above:
-            as dicts, ``{"weight": {"bits": 3}}``, or ``Quant``, ``Deploy`` of ``saq_qat.recipe.schema``.
+        quant, deploy: the same and all else, as sections of a recipe in place of the settings above: dicts,
+            ``{"weight": {"bits": 3}, "activation": {"bits": 4}}``, or those of ``saq_qat.recipe.schema``.
 
     Raises:
         RecipeError: a setting breaks a rule, or is given twice; no float network, or one without logits.
@@ -179,7 +179,7 @@ def _quant(
 ) -> Quant:
     if quant is not None:
         _given_once("quant", weight_bits=weight_bits, activation_bits=activation_bits, kind=kind)
-        return _section(Quant, quant, "quant", "{'weight': {'bits': 3}}")
+        return _section(Quant, quant, "quant", "{'weight': {'bits': 3}, 'activation': {'bits': 4}}")
     bits = _BITS if weight_bits is None else weight_bits
     of_activation = bits if activation_bits is None else activation_bits
     named = {"kind": kind or "saq"}
@@ -193,8 +193,9 @@ def _deploy(deploy: Deploy | Mapping[str, Any] | None, targets: Target | Sequenc
         return _section(Deploy, deploy, "deploy", "{'targets': ['onnxruntime']}")
     if targets is None:
         return Deploy()
-    several = (targets,) if isinstance(targets, str) else tuple(targets)
-    return parse_section(Deploy, {"targets": several}, "quantize")
+    several = [targets] if isinstance(targets, str) else targets
+    listed = tuple(several) if isinstance(several, Iterable) else several
+    return parse_section(Deploy, {"targets": listed}, "quantize")
 
 
 def _section(section: type[_Section], given: object, name: str, example: str) -> _Section:
@@ -206,7 +207,7 @@ def _section(section: type[_Section], given: object, name: str, example: str) ->
             f"quantize: {name} must be a section of a recipe, a dict such as {example} or saq_qat.recipe."
             f"schema.{section.__name__}; got {_named(given)}."
         )
-    return parse_section(section, given, f"quantize: {name}")
+    return parse_section(section, as_tuples(dict(given)), f"quantize: {name}")
 
 
 def _given_once(section: str, **settings: object) -> None:

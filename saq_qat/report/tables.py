@@ -108,7 +108,6 @@ def latency_table(known: Collected, batch: int) -> Table:
         "over fp32",
         "over int8",
         *(["over NNCF"] if beside_nncf else []),
-        "calls",
     )
     rows = tuple(
         (
@@ -117,7 +116,6 @@ def latency_table(known: Collected, batch: int) -> Table:
             _ratio(timing.over_float),
             _ratio(timing.over_int8),
             *([_ratio(timing.over_nncf)] if beside_nncf else []),
-            f"{timing.latency.count:,}",
         )
         for timing in timings
     )
@@ -126,7 +124,7 @@ def latency_table(known: Collected, batch: int) -> Table:
 
 def gpu_table(gpu: GpuBench, batch: int) -> Table:
     """Every engine at one batch size, without and with the copies to the GPU and back."""
-    columns = ("engine", "copies", *_LATENCY, "over fp32", "over fp16", "enqueue ms", "CUDA graph", "runs")
+    columns = ("engine", "copies", *_LATENCY, "over fp32", "over fp16", "enqueue ms", "CUDA graph")
     rows = tuple(
         (
             timing.candidate,
@@ -136,15 +134,14 @@ def gpu_table(gpu: GpuBench, batch: int) -> Table:
             _ratio(timing.over_float16),
             milliseconds(timing.enqueue_ms),
             "yes" if timing.graph else "no",
-            f"{timing.latency.count:,}",
         )
         for timing in gpu.timings
         if timing.batch == batch
     )
-    return Table(columns, rows, (0, 1, 11))
+    return Table(columns, rows, (0, 1, 12))
 
 
-_LATENCY = ("median ms", "95 % interval", "p90", "p95", "p99", RATE)
+_LATENCY = ("median ms", "95 % interval", "p90", "p95", "p99", "calls", RATE)
 
 
 def _latency(latency: LatencySummary, images_per_second: float) -> tuple[str, ...]:
@@ -155,6 +152,7 @@ def _latency(latency: LatencySummary, images_per_second: float) -> tuple[str, ..
         milliseconds(latency.p90_ms),
         milliseconds(latency.p95_ms),
         milliseconds(latency.p99_ms),
+        f"{latency.count:,}",
         rate(images_per_second),
     )
 

@@ -110,11 +110,12 @@ def test_arrays_and_images_of_several_sizes_are_refused() -> None:
 def test_an_example_may_have_labels_which_are_left_out() -> None:
     images, labels = inputs()
     alone, pairs = TensorDataset(images), TensorDataset(images, labels)
-    for example in (images, (images, labels), [images, labels.view(-1, 1)], [(images, labels)]):
-        (found,) = example_batches(example)
+    for whole in (images, (images, labels), [images, labels.view(-1, 1)], [(images, labels)]):
+        (found,) = example_batches(whole)
         assert torch.equal(found, images)
-    for example in (images.split(3), DataLoader(alone, 3), DataLoader(pairs, 3), iter(images.split(3))):
-        batches = example_batches(example)
+    parts = [images[:3], images[3:6], images[6:]]
+    for several in (parts, DataLoader(alone, 3), DataLoader(pairs, 3), iter(parts)):
+        batches = example_batches(several)
         assert [len(batch) for batch in batches] == [3, 3, 1] and torch.equal(torch.cat(batches), images)
     assert len(example_batches((images, images))) == 2
 

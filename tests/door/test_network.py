@@ -151,6 +151,8 @@ def test_sections_that_break_a_rule_are_refused(model: nn.Module) -> None:
 
 def test_one_target_needs_no_tuple(model: nn.Module) -> None:
     assert sq.quantize(model, images(), targets="onnxruntime").deploy.targets == ("onnxruntime",)
+    with pytest.raises(RecipeError, match=r"quantize: targets: must be a list \(got 3\)"):
+        sq.quantize(model, images(), targets=3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(RecipeError, match=r"targets.*onnxrt"):
         sq.quantize(model, images(), targets="onnxrt")  # type: ignore[arg-type]  # wrong on purpose
 

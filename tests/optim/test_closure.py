@@ -174,7 +174,7 @@ def test_a_closure_that_calls_backward_is_told_that_the_step_does(network: nn.Mo
 
     def closure() -> Tensor:
         loss = loss_of(network, *batch(0))
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
     with pytest.raises(RecipeError, match="The step calls backward itself"):

@@ -44,7 +44,7 @@ def test_differences_are_told_from_the_first_run(pair: dict[str, Collected]) -> 
     assert row == ("fast", "-2.50", "0.50x", "1.00x")
     rows = {str(row[0]): row[1:] for row in figures(pair).rows}
     assert rows["verdict"] == ("PASS", "PASS")
-    assert rows["ONNX Runtime top-1 %"] == ("87.5", "85")
+    assert rows["ONNX Runtime top-1 %"] == ("87.50", "85.00")
 
 
 def test_only_what_recipes_say_differently_is_listed(pair: dict[str, Collected]) -> None:

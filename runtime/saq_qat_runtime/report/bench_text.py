@@ -39,11 +39,11 @@ _HEADER = (
     "p90",
     "p95",
     "p99",
+    "calls",
     RATE,
     "over fp32",
     "over int8",
     "over NNCF",
-    "calls",
 )
 _NNCF_COLUMN = _HEADER.index("over NNCF")
 
@@ -126,11 +126,11 @@ def _row(timing: Timing) -> tuple[str, ...]:
         milliseconds(latency.p90_ms),
         milliseconds(latency.p95_ms),
         milliseconds(latency.p99_ms),
+        str(latency.count),
         rate(timing.images_per_second),
         times(_median(timing.over_float)),
         times(_median(timing.over_int8)),
         times(_median(timing.over_nncf)),
-        str(latency.count),
     )
 
 

@@ -13,18 +13,17 @@ __all__ = ["gpu_lines", "gpu_machine_lines", "gpu_tables", "gpu_verdicts", "gpu_
 
 _HEADER = (
     "",
-    "copies",
     "median ms",
     "95 % interval",
     "p90",
     "p95",
     "p99",
+    "runs",
     RATE,
     "over fp32",
     "over fp16",
     "enqueue ms",
     "CUDA graph",
-    "runs",
 )
 
 
@@ -64,7 +63,7 @@ def gpu_tables(gpu: GpuBench) -> list[str]:
     for batch in _batches(gpu):
         rows = [_row(timing) for timing in gpu.timings if timing.batch == batch]
         title = f"Latency on the GPU at batch {batch}, {gpu.backend} {gpu.version}"
-        lines += section(title, column_lines(_HEADER, rows, words=(0, 1, 11)))
+        lines += section(title, column_lines(_HEADER, rows, words=(0, 11)))
     return lines
 
 
@@ -72,19 +71,18 @@ def _row(timing: GpuTiming) -> tuple[str, ...]:
     latency = timing.latency
     low, high = latency.median_low_ms, latency.median_high_ms
     return (
-        timing.candidate,
-        "with" if timing.transfers else "without",
+        f"{timing.candidate}, {'with' if timing.transfers else 'without'} copies",
         milliseconds(latency.median_ms),
         NOT_MEASURED if low is None else f"{milliseconds(low)} .. {milliseconds(high)}",
         milliseconds(latency.p90_ms),
         milliseconds(latency.p95_ms),
         milliseconds(latency.p99_ms),
+        str(latency.count),
         rate(timing.images_per_second),
         times(None if timing.over_float32 is None else timing.over_float32.median),
         times(None if timing.over_float16 is None else timing.over_float16.median),
         milliseconds(timing.enqueue_ms),
         "yes" if timing.graph else "no",
-        str(latency.count),
     )
 
 

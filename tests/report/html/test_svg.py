@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment, PackageLoader
 
 from saq_qat.report.compare import Outcome
 from saq_qat.report.html.latency import distribution
@@ -88,3 +89,15 @@ def test_a_distribution_draws_the_percentile_that_its_calls_carry(calls: int, dr
     assert picture is not None
     (strip,) = picture.strips
     assert (strip.p99 is not None, "99 %" in strip.title) == (drawn, drawn)
+
+
+def test_the_last_tick_is_not_cut_by_the_edge_of_the_picture() -> None:
+    picture = chart("t", "x", "y", lines=[Line("a", 0, ((0.0, 1.0), (10_000_000.0, 2.0)))])
+    assert picture is not None
+    template = '{% import "macros.html" as draw %}{{ draw.chart(picture) }}'
+    drawn = (
+        Environment(loader=PackageLoader("saq_qat.report.html")).from_string(template).render(picture=picture)
+    )
+    texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([^<]+)</text>', drawn)
+    assert texts[-1][1] == "10,000,000"
+    assert all(float(x) + 3.7 * len(label) <= picture.width for x, label in texts)
