@@ -20,7 +20,7 @@ from saq_qat_runtime.session import Session
 from tests.report.networks import small_recipe, trained_run
 
 SIZE = ProofSize(code_images=4, top1_images=40)
-QUICK = BenchSize(batches=(1,), seconds=0.05, warmup_seconds=0.0, accuracy_images=40)
+QUICK = BenchSize(batches=(1,), seconds=0.2, warmup_seconds=0.0, accuracy_images=40)
 
 
 @pytest.fixture(scope="module")
