@@ -16,7 +16,14 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NEEDS = {"with_lightning.py": "lightning"}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "example",
+    [
+        # Lightning alone takes seconds to import; the plain loop goes the same way through the door.
+        pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name in NEEDS else ())
+        for path in EXAMPLES
+    ],
+)
 def test_an_example_trains_exports_and_proves(example: Path, tmp_path: Path) -> None:
     package = NEEDS.get(example.name)
     if package is not None and find_spec(package) is None:

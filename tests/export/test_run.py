@@ -111,7 +111,7 @@ def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Pa
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "manifest.json").write_text("old")
-    (folder / "old.onnx").write_text("old")
+    (folder / "model.openvino.onnx").write_text("of a target that the recipe names no more")
     export_run(run, folder, size=SIZE)
     assert sorted(contents(folder)) == ["expected.csv", "golden.npz", "manifest.json", "model.onnx"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
