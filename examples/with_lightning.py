@@ -67,14 +67,14 @@ def network() -> nn.Module:
         nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def trainer(epochs: int) -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def main(folder: Path) -> None:

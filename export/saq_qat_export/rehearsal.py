@@ -159,7 +159,7 @@ def _write_run(network: nn.Module, plan: Plan | None, recipe: Recipe, images: Im
     checkpoint = Checkpoint(
         Position(), form, 1, quantized.state_dict(), records=records_of(quantized, plan, recipe),
         data=data_record(images), computed=computed_of(quantized),
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     write_checkpoint(run / "checkpoints" / "last", checkpoint)
     (run / RESOLVED).write_bytes(dump_recipe(recipe).encode())
 

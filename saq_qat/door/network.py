@@ -224,7 +224,7 @@ def _classes(network: nn.Module, images: Tensor) -> int:
     try:
         logits = copy.deepcopy(network).eval()(images)
     # The network is the user's and may raise anything; the reader of the message needs the shape.
-    except Exception as error:
+    except Exception as error:  # of a forward that is not ours
         raise DataError(
             f"The network must take images as they are given; of {tuple(images.shape)} its forward raised "
             f"{type(error).__name__}: {error}. Give images of the channels and the size that it wants."

@@ -41,7 +41,7 @@ def adopt(
     checkpoint = Checkpoint(
         Position(), form, 1, network.state_dict(), records=records, data=data_record(images),
         computed=computed_of(network),
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     place = folder / "checkpoints" / "last"
     write_checkpoint(place, checkpoint)
     (folder / RESOLVED).write_bytes(dump_recipe(recipe).encode())

@@ -30,7 +30,7 @@ def logged_end(training: Training) -> Iterator[None]:
         if training.position != start:
             _log(training, "failed", str(error))
         raise
-    except Exception as error:
+    except Exception as error:  # passed on; the log says why, whatever it was
         _log(training, "failed", str(error) or type(error).__name__)
         raise
 

@@ -49,9 +49,9 @@ def removed_unless_started(folder: Path) -> Iterator[None]:
     """Remove the folder of a run that is refused or interrupted before it began."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # passed on; a signal leaves no folder either
         if not (folder / RESOLVED).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # what is told is why the run was refused
             with suppress(OSError):  # other runs of the recipe
                 folder.parent.rmdir()
         raise

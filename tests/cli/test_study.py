@@ -135,7 +135,7 @@ def test_a_command_whose_parent_is_gone_stops(folder: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "train", "recipe.yaml", "deploy.targets=[]"],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    ) as process:  # fmt: skip  # one value a line is a page
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline().startswith(b"run ")
         process.stdin.close()

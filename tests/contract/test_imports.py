@@ -54,6 +54,6 @@ def test_a_network_of_our_own_is_checked_without_what_takes_seconds_to_import() 
     done = subprocess.run(
         [sys.executable, "-c", program + "from saq_qat.cli.main import main; main()", "check", str(TEMPLATE)],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=120,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     assert done.returncode == 0, done.stderr
     assert "planned as integer: 22/22 for onnxruntime" in done.stdout

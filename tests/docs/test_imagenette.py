@@ -19,7 +19,7 @@ RECIPES = sorted((CONFIGS / "transfer").glob("*-imagenette-*.yaml"))
 CLASSES = [
     "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck",
     "gas pump", "golf ball", "parachute",
-]  # fmt: skip
+]  # fmt: skip  # one value a line is a page
 """Of Imagenette, in the order of its folders."""
 
 

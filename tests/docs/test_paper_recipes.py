@@ -34,7 +34,7 @@ TABLE_A = {
     ("resnet18", 2): 0.30, ("resnet18", 4): 0.65, ("resnet34", 2): 0.65, ("resnet34", 4): 0.90,
     ("resnet50", 2): 0.65, ("resnet50", 4): 0.95, ("mobilenet_v2", 4): 0.40,
     ("vit_s32", 4): 0.01, ("vit_s16", 4): 0.01, ("vit_b32", 4): 0.01, ("vit_b16", 4): 0.01,
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 MAIN = rows(IMAGENET, "recipe")
 ARMS = rows(IMAGENET, "table")
 MOVED = rows(TRANSFER, "recipe")

@@ -66,7 +66,7 @@ def run_line(command: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -106,7 +106,7 @@ def test_every_option_of_the_text_exists_and_bounds_have_the_defaults_it_gives()
     options = {option: action for action in parser._actions for option in action.option_strings}
     named = set(re.findall(r"(--[a-z][a-z-]+)", TEXT)) - {
         "--data-binary", "--requests", "--clients", "--delays-ms",
-    }  # fmt: skip
+    }  # fmt: skip  # one value a line is a page
     assert named <= set(options)
     rows = re.findall(r"^\| (`--.*?`) \| (.*?) \|", TEXT, re.MULTILINE)
     assert len(rows) == 6

@@ -33,7 +33,7 @@ def test_an_example_trains_exports_and_proves(example: Path, tmp_path: Path) -> 
         [sys.executable, str(example), "--folder", "bundle"],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=400,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     assert done.returncode == 0, done.stderr
     assert "proved" in done.stdout
     manifest = Manifest.load(tmp_path / "bundle")

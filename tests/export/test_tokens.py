@@ -144,7 +144,7 @@ def test_floats_that_integer_kernels_write_are_named_after_layers_and_products()
     assert all(kinds[name] == "integer" for name in expected)
     assert {name for name, kind in kinds.items() if kind == "float"} == {
         "norm1.codes", "softmax.codes", "norm2.codes", "act.codes", "getitem_4.codes"
-    }  # fmt: skip
+    }  # fmt: skip  # one value a line is a page
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -24,7 +24,7 @@ from tests.report.conftest import measured, proof, words
 
 EPOCH = {
     "stage": "quantized", "form": "quantized", "epoch": 1, "loss": 1.0, "top1": 90.0, "deploy_top1": 87.5
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 
 
 def test_a_complete_run_passes_with_every_fact_before_the_first_empty_line(complete: Collected) -> None:
@@ -89,7 +89,7 @@ def test_every_stage_of_a_training_has_its_line_and_the_teacher_its_own(complete
     assert lines[0] == "teacher runs/large: top-1 74.00 %, top-5 98.00 %"
     assert [line.split()[:2] for line in lines[2:-1]] == [
         ["float", "2"], ["quantized", "1"], ["quantized", "1"], ["statistics", "-"], ["deploy", "1"]
-    ]  # fmt: skip
+    ]  # fmt: skip  # one value a line is a page
 
 
 def test_offsets_and_what_stays_float_are_told(complete: Collected) -> None:

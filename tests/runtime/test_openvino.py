@@ -189,5 +189,5 @@ def test_a_process_that_has_closed_its_backend_still_handles_signals(tmp_path: P
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, str(tmp_path / "model.onnx")],
         capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     assert done.returncode == 0, done.stderr

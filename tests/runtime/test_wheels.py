@@ -37,7 +37,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [sys.executable, "-m", "hatchling", "build", "-d", str(folder)],
             cwd=project, capture_output=True, text=True, check=False, timeout=300,
             env={**os.environ, "SAQ_QAT_RUNTIME": f"=={__version__}"},
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -126,7 +126,7 @@ def run(bare: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(bare / "bin" / command[0]), *command[1:]], capture_output=True, text=True, check=False,
         timeout=300, cwd=bare, env={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 @pytest.mark.parametrize(

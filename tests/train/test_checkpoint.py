@@ -51,7 +51,7 @@ RECORDS = NetworkRecords(
     (BatchNormRecord("last", 1e-3, False),),
     (FloatRecord("norm", "LayerNorm", ("norm.weight",), (1e-6,)),),
     {"pool": "image"},
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 """Of no network; every kind of field."""
 
 

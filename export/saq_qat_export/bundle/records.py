@@ -109,7 +109,7 @@ def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof | 
         cpu, names,
         f"plain sessions of ONNX Runtime on x86 CPUs without VNNI give other codes{counted}; "
         "Session gives the trained codes there too, more slowly",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def deploy_record(deploy: Deploy) -> DeployRecord:

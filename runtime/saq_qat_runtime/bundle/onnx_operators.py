@@ -129,16 +129,16 @@ _EVERY_NUMBER = {
     "ScatterElements": "axis reduction", "ScatterND": "reduction", "Selu": "alpha gamma", "Sigmoid": "",
     "Sign": "", "Sin": "", "Softmax": "axis", "Softplus": "", "Softsign": "", "Sqrt": "", "Swish": "alpha",
     "Tan": "", "Tanh": "", "ThresholdedRelu": "alpha", "Trilu": "upper",
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 _PAIRS = {
     "Add": "", "Div": "", "Max": "", "Mean": "", "Min": "", "Mod": "fmod", "Mul": "", "Pow": "", "Sub": "",
     "Sum": "",
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 _TESTS = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 
 OPERATORS: dict[str, Operator] = {
     **{name: _row(shapes.same, attributes) for name, attributes in _EVERY_NUMBER.items()},

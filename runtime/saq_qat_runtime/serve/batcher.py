@@ -154,7 +154,7 @@ class Batcher:
             for waiting in batch:
                 self._answer([waiting])
             return
-        except Exception as error:
+        except Exception as error:  # whatever the engine raises is the answer of each who waits
             _log.error("a batch of %d images failed: %s", len(images), error)
             for waiting in batch:
                 waiting.future.set_exception(error)

@@ -104,26 +104,26 @@ def _add_batches(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-batch", type=int, default=_DEFAULTS.max_batch,
         help="images in one run of the engine, and in one request (%(default)s)",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--batch-delay-ms", type=float, default=1e3 * _DEFAULTS.batch_delay,
         help="for which an image waits for others (%(default)s: only while the engine is busy)",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--queue", type=int, default=_BOUNDS.requests,
         help="requests that may be under way; more get 503 (%(default)s)",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--deadline", type=float, default=_BOUNDS.deadline, help="seconds for an answer (%(default)s)"
     )
     group.add_argument(
         "--drain-seconds", type=float, default=_DEFAULTS.drain_seconds,
         help="after SIGTERM, for which it still listens but is not ready (%(default)s)",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--shutdown-seconds", type=float, default=_DEFAULTS.shutdown_seconds,
         help="for the requests in flight, after that (%(default)s)",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def _add_bounds(group: argparse._ArgumentGroup) -> None:

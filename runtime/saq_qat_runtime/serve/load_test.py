@@ -121,7 +121,7 @@ def main() -> int:
         results = measure_load(
             arguments.bundle, requests=arguments.requests, clients=arguments.clients,
             delays_ms=arguments.delays_ms, options=arguments.options,
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     except SessionError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -132,7 +132,7 @@ def load_model(
         rule = measure_batch_rule(session.run, probes, settings.max_batch, stopping)
         if settings.shadow is not None:
             shadow = Shadow.load(place.folder, session, settings, observer)
-    except BaseException:
+    except BaseException:  # passed on; an engine that nobody will use is released first
         session.close()
         raise
     batcher = Batcher(

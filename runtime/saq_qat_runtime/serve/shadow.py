@@ -79,7 +79,7 @@ class Shadow:
             _check_alike(primary, session)
             session.self_test()
             return cls(session, asked, observer)
-        except BaseException:
+        except BaseException:  # passed on; an engine that nobody will use is released first
             session.close()
             raise
 

@@ -139,7 +139,7 @@ def _add_version(folder: Path, model: TritonModel) -> Path:
     if file.is_file() and file.read_bytes() == model.content:
         return newest
     whole, partial = folder / str(max(known, default=0) + 1), folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # mostly it is not there; mkdir tells of the rest
     partial.mkdir()
     write_synced(partial / model.file, model.content)
     sync_folder(partial)

@@ -258,7 +258,7 @@ BOMBS: dict[str, Bomb] = {
     "an open input": open_input,
     "a weight without data": hollow_weight,
     "a sparse weight": sparse_weight,
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 
 
 def older_resize() -> bytes:

@@ -23,11 +23,11 @@ NOT_IMAGES: tuple[Any, ...] = (
     None, 3, 1.5, {}, object(), [None], [[1, 2]], [3], images(1), np.zeros((8, 8, 3), np.float64),
     np.zeros((8, 8, 3), object), np.zeros((8, 8), np.uint8), np.zeros((2, 8, 8, 3), np.uint8),
     (x for x in "a"),
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 NOT_A_BATCH: tuple[Any, ...] = (
     None, 3, "image", [], images(1).tolist(), b"", images(1).astype(object), images(1).astype(complex),
     images(1).astype(np.float64), np.array("a"), np.array(None), images(1).view([("x", np.float32)]),
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 
 
 def kind(value: object) -> str:

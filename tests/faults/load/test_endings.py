@@ -101,7 +101,7 @@ print(caught)
 """
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(5_000, marks=pytest.mark.slow)])  # minutes of Ctrl-C
 def test_closing_ends_after_hundreds_of_interruptions(bundle: Path, count: int) -> None:
     done = in_a_process(INTERRUPTED, str(bundle), str(count))
     assert done.returncode == 0, done.stderr[-2000:]

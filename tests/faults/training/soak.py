@@ -133,7 +133,7 @@ def _forked(work: Callable[[], object]) -> int:
     try:
         work()
         code = 0
-    except BaseException as error:
+    except BaseException as error:  # of the child, which must not run on into its parent's code
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(code)

@@ -56,7 +56,7 @@ def test_an_interrupt_at_any_moment_is_no_error(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, "train", str(recipe)],
             cwd=tmp_path, env=_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         time.sleep(moments.uniform(0.5, 8))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)

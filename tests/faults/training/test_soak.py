@@ -22,7 +22,7 @@ def test_random_kills_over_a_whole_recipe_lose_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.training.soak", str(tmp_path), "--kills", kills],
         env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "lost: nothing" in done.stdout

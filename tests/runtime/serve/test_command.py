@@ -46,7 +46,7 @@ def test_every_option_arrives() -> None:
     ["--port=-1", "--port=70000", "--max-batch=0", "--threads=0", "--batch-delay-ms=-1", "--queue=0",
      "--deadline=0", "--deadline=nan", "--deadline=inf", "--max-body-mib=0", "--max-pixels=0",
      "--connections=0", "--header-seconds=-2"],
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 def test_a_number_that_bounds_nothing_is_refused(option: str) -> None:
     with pytest.raises(InputError, match=r"must be"):
         settings(option)

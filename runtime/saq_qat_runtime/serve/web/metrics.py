@@ -28,13 +28,13 @@ class ServeMetrics:
         self.request_seconds = Histogram(
             "saq_request_seconds", "From the arrival of a request to its answer",
             ("route",), buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         self.in_flight = Gauge("saq_in_flight", "Requests that are being answered", registry=registry)
         self.reloads = Counter("saq_reloads", "Reloads by result", ("result",), registry=registry)
         self.model_info = Gauge(
             "saq_model_info", "1 for each model that is served",
             (*_MODEL, "sha256", "engine", "products"), registry=registry,
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         self.queue_length = Gauge("saq_queue_length", "Requests that wait", _MODEL, registry=registry)
         self.healthy = Gauge("saq_model_healthy", "1 while the engine computes", _MODEL, registry=registry)
         self._models = _ModelFamilies(registry)
@@ -56,7 +56,7 @@ class ServeMetrics:
                 place = model.place
                 self.model_info.labels(
                     place.name, place.version, place.sha256, engine, model.products
-                ).set(1)  # fmt: skip
+                ).set(1)  # fmt: skip  # one value a line is a page
 
     def text(self, catalogue: Catalogue) -> bytes:
         """The exposition."""

@@ -61,7 +61,7 @@ def add_picture_routes(app: FastAPI, serving: Serving) -> None:
     @app.post(
         "/predict", tags=["pictures"], summary="The most probable labels of a picture", responses=ERRORS,
         openapi_extra=_BODY,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     async def predict(
         request: Request,
         model: Annotated[str | None, Query(description="May be left out if one is served.")] = None,

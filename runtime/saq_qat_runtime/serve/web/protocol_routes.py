@@ -108,7 +108,7 @@ def _add_inference(app: FastAPI, serving: Serving) -> None:
             return _response(wanted, answer.logits, model)
 
     _add_both(app, "POST", "infer", infer, "Logits of images", tags=["inference"],
-              openapi_extra=_BODY)  # fmt: skip
+              openapi_extra=_BODY)  # fmt: skip  # one value a line is a page
 
 
 def _parse(body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
@@ -121,7 +121,7 @@ def _response(wanted: InferRequest, logits: Any, model: ServedModel) -> Response
     content, header_length = encode_response(
         wanted, logits, name=model.place.name, version=model.place.version,
         output=manifest.outputs[0], labels=manifest.labels,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     if header_length is None:
         return Response(content, media_type="application/json")
     headers = {HEADER_LENGTH: str(header_length)}

@@ -116,7 +116,7 @@ class BundleServer(uvicorn.Server):
         except ClosedError:
             self.should_exit = True  # stopped before it was ready
             return
-        except Exception as error:
+        except Exception as error:  # raised again by `serve`, once the loop has ended
             self.failure = error
             self.should_exit = True
             return

@@ -47,7 +47,7 @@ class Serving:
         """Load what is new in the folder; see `Catalogue.reload`. Blocks: not for the event loop's thread."""
         try:
             changes = self.catalogue.reload()
-        except Exception:
+        except Exception:  # passed on; counted, whatever it is
             self.metrics.reloads.labels("failed").inc()
             raise
         self.metrics.reloaded(self.catalogue, changes)

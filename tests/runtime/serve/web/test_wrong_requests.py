@@ -98,7 +98,7 @@ def test_a_wrong_address_or_method(server: Address, method: str, path: str, stat
         (b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n--x--\r\n',
          "multipart/form-data; boundary=x", "one file in the field 'file'"),
     ],
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 def test_what_is_no_picture(
     server: Address, integer_session: Session, body: bytes, kind: str, words: str
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(narrow: Ad
              b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
              b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
              b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 300_000 + b"\r\n\r\n"],
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 def test_what_is_no_http(server: Address, integer_session: Session, line: bytes) -> None:
     with server.connect() as connection:
         with contextlib.suppress(ConnectionError):  # it need not listen to the end
