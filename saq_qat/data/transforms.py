@@ -16,7 +16,6 @@ from torch import Tensor
 
 from saq_qat.data.noting import note_image
 from saq_qat.errors import DataError
-from saq_qat.regular_file import require_regular
 from saq_qat_runtime import preprocess
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
@@ -122,19 +121,10 @@ def _file(path: ImageFile) -> Path | bytes:
 @contextmanager
 def _naming(path: ImageFile) -> Iterator[None]:
     note_image(str(path))
-    if isinstance(path, Path):
-        _require_regular(path)
     try:
         yield
     except InputError as error:
         raise DataError(f"'{path}' is refused. {error} Or remove the file.") from error
-
-
-def _require_regular(path: Path) -> None:
-    try:
-        require_regular(path)
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}. Or remove the file.") from error
 
 
 def network_input(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
