@@ -7,7 +7,6 @@ from pathlib import Path
 from saq_qat.errors import GateError, LegalityError
 from saq_qat.quant.plan.plan import Finding
 from saq_qat.quant.plan.targets import TARGETS
-from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat_export.bundle.check import check_bundle
@@ -46,7 +45,6 @@ class Exported:
     """
 
     folder: Path
-    recipe: Recipe
     choice: Choice
     form: Form
     manifest: Manifest
@@ -90,9 +88,7 @@ def export_run(
     if images is not None:
         on_step("writing the images of expected.csv")
         write_images(restored, shipped.proof.agreement, images)
-    return Exported(
-        folder, restored.recipe, choice, restored.form, shipped.manifest, shipped.proof, shipped.findings
-    )
+    return Exported(folder, choice, restored.form, shipped.manifest, shipped.proof, shipped.findings)
 
 
 def export_lowered(

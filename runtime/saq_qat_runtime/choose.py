@@ -53,7 +53,7 @@ def open_bundle(
 
     The bytes that are hashed are the bytes that are loaded; without `verify` an ONNX file is not hashed, an
     engine is all the same. threads: for engines on the CPU.
-    Raises BackendUnavailable where the engine asked for, or every one, cannot run here; ModelError for a
+    Raises BackendUnavailable where the one asked for, or every one, cannot run here; ModelError for a
     model that is missing, damaged, or not the bundle's own; InputError for threads of an engine on a GPU.
     """
     if not isinstance(backend, str):

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from saq_qat_runtime.bundle.files import read_regular
 from saq_qat_runtime.bundle.records import Preprocessing
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:

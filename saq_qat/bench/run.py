@@ -17,7 +17,7 @@ from saq_qat.train.choose import checkpoint_with
 from saq_qat.train.restore import Restored, restore
 from saq_qat_runtime.bench.cpu import BenchSize
 from saq_qat_runtime.bench.record import BUNDLE_OPENVINO, Bench, Samples
-from saq_qat_runtime.bench.run import Engine, OnStep, Subject, measure_subject, open_subject
+from saq_qat_runtime.bench.run import BackendChoice, OnStep, Subject, measure_subject, open_subject
 from saq_qat_runtime.bench.runners import Runner
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from saq_qat_runtime.tensorrt.backend import Machine
@@ -36,7 +36,7 @@ def bench_run(
     folder: Path,
     size: BenchSize,
     *,
-    engine: Engine = "auto",
+    backend: BackendChoice = "auto",
     baselines: bool = True,
     machine: Machine | None = None,
     on_step: OnStep = lambda _: None,
@@ -46,7 +46,7 @@ def bench_run(
     The other forms are of the checkpoint that the bundle was exported from.
 
     Args:
-        engine: "auto" takes every engine that the bundle has a model for and that can run here, and notes why
+        backend: "auto" takes every one that the bundle has a model for and that can run here, and notes why
             others did not; any other takes that one alone.
         baselines: whether to measure the other forms.
         machine: how to reach GPU and engine libraries; this one, if left out.
@@ -54,7 +54,7 @@ def bench_run(
     Raises:
         ArtifactError: there is no bundle, the run has its checkpoint no more, or is in full precision.
         ModelError: the bundle is damaged.
-        BackendUnavailable: the engine that was asked for cannot run here, or none can.
+        BackendUnavailable: the one that was asked for cannot run here, or none can.
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise ArtifactError(f"{folder}: no bundle to measure. Write it with: saq-qat export {run}")
@@ -63,7 +63,7 @@ def bench_run(
     on_step("loading the bundle")
     sample = sample_validation(restored.images, size.accuracy_images)
     images = next(iter(val_batches(sample, batch_size=max(size.batches))))[0].numpy()
-    subject = open_subject(folder, manifest, images, size, engine, machine)
+    subject = open_subject(folder, manifest, images, size, backend, machine)
     if baselines:
         on_step("making the same network in float32, float16 and static int8")
         subject = _with_baselines(subject, restored, size)

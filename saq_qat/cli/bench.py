@@ -10,11 +10,12 @@ from saq_qat.errors import RecipeError
 
 if TYPE_CHECKING:
     from saq_qat_runtime.bench.cpu import BenchSize
-    from saq_qat_runtime.bench.run import Engine
+    from saq_qat_runtime.bench.run import BackendChoice
 
 __all__ = ["bench"]
 
 
+_Backend = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
 _Peers = Annotated[
     bool, typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed.")
 ]
@@ -43,10 +44,15 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
-    engine: Annotated[
-        Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"],
-        typer.Option("--engine", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."),
+    backend: Annotated[
+        _Backend,
+        typer.Option(
+            "--backend", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."
+        ),
     ] = "auto",
+    engine: Annotated[
+        _Backend | None, typer.Option("--engine", hidden=True, help="--backend, as it was called first.")
+    ] = None,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -66,7 +72,7 @@ def bench(
     """Measure latency in turns with other forms of the network on the same engine; --train: training steps;
     --data: their batches.
 
-    Exit code 4 if the engine that --engine names cannot run here.
+    Exit code 4 if the backend that --backend names cannot run here.
     """
     given = arguments or []
     if train is not None:
@@ -81,7 +87,7 @@ def bench(
 
     size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads or 1, seconds=seconds)
     run = Path(given[0]) if given else None
-    _bench_latency(run, bundle, size, engine, baselines=baselines, as_json=as_json)
+    _bench_latency(run, bundle, size, engine or backend, baselines=baselines, as_json=as_json)
 
 
 class _Steps:
@@ -110,7 +116,7 @@ def _bench_latency(
     run: Path | None,
     bundle: Path | None,
     size: "BenchSize",
-    engine: "Engine",
+    backend: "BackendChoice",
     *,
     baselines: bool,
     as_json: bool,
@@ -132,10 +138,10 @@ def _bench_latency(
             shown.advance(0, note=steps.told(step))
 
         if folder is None:
-            found, samples = bench_bundle(bundle or Path(), size, on_step, engine=engine)
+            found, samples = bench_bundle(bundle or Path(), size, on_step, backend=backend)
         else:
             found, samples = bench_run(
-                folder, folder / "export", size, engine=engine, baselines=baselines, on_step=on_step
+                folder, folder / "export", size, backend=backend, baselines=baselines, on_step=on_step
             )
     written = None if folder is None else write_bench(found, samples, folder / "bench")
     if as_json:

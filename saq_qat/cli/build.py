@@ -44,16 +44,16 @@ def build(
     An engine belongs to one TensorRT version and one kind of GPU: copy the bundle to where it will run, and
     build there. Exit code 4 if no TensorRT library can build here.
     """
-    from saq_qat_export.tensorrt.stage import add_engine, build_options
+    from saq_qat_export.bundle.records import tensorrt_record
     from saq_qat_runtime.bundle.manifest import Manifest
+    from saq_qat_runtime.tensorrt.build.bundle import add_engine, options_of
 
     folder = bundle or resolve_run(None) / "export"
     settings = _settings(Manifest.load(folder), overrides or [])
     with progress(f"build {folder}", 1) as shown:
         shown.advance(note="building and auditing the engine")
-        built = add_engine(
-            folder, build_options(settings, flavour, timing_cache), allow_failed_audit=allow_failed_gate
-        )
+        options = options_of(tensorrt_record(settings), flavour, timing_cache)
+        built = add_engine(folder, options, allow_failed_audit=allow_failed_gate)
     print_engine(folder, built)
     if triton is not None:
         write_repository(folder, triton, allow_failed_gate=allow_failed_gate)

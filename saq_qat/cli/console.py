@@ -26,6 +26,7 @@ from rich.text import Text
 
 from saq_qat.errors import ArtifactError
 from saq_qat_runtime.bundle.result_files import result_json
+from saq_qat_runtime.report.narrow import COLUMNS, column_lines
 
 __all__ = [
     "JobProgress",
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 LINE_SECONDS = 10.0
-FILE_WIDTH = 200
 _NARROW_BAR, _WIDE_BAR, _BESIDE_BAR = 8, 40, 84  # what a note needs is taken from the bar
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -201,10 +201,13 @@ def quietly(asked: bool) -> Iterator[None]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table to stdout, with rich markup; outside a terminal wide enough that nothing is cut."""
+    """Print a table to stdout, with rich markup; outside a terminal 80 columns wide, and nothing is cut."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+        plain = [[Text.from_markup(cell).plain for cell in row] for row in rows]
+        lines = column_lines(columns, plain, words=range(len(columns)), width=COLUMNS)
+        print("\n".join(lines if title is None else [title, *lines]))
+        return
     if title is not None:
         console.print(title, markup=False, highlight=False, soft_wrap=True)
     content = Table(*columns, box=None, pad_edge=False)

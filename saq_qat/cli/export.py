@@ -11,9 +11,9 @@ from saq_qat.errors import RecipeError
 from saq_qat_runtime.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from saq_qat.recipe.schema import TensorRt
     from saq_qat_export.proof.prove import ProofSize
     from saq_qat_export.run import Exported
+    from saq_qat_runtime.tensorrt.build.options import BuildOptions
 
 __all__ = ["export"]
 
@@ -61,6 +61,7 @@ def export(
     That is the float32 of bench; its accuracy is not that of a float training.
     """
     from saq_qat_export.proof.prove import ProofSize
+    from saq_qat_runtime.tensorrt.build.bundle import bundle_options
 
     if not onnx:
         raise RecipeError("export writes ONNX bundles; engines are built from them. Drop --no-onnx.")
@@ -77,8 +78,8 @@ def export(
     if images is not None:
         typer.echo(f"images of expected.csv: {images}")
     if trt:
-        settings = exported.recipe.deploy.tensorrt
-        _build_engine(bundle, settings, flavour, timing_cache, allow_failed_gate=allow_failed_gate)
+        options = bundle_options(exported.manifest, flavour=flavour, timing_cache=timing_cache)
+        _build_engine(bundle, options, allow_failed_gate=allow_failed_gate)
     elif "tensorrt" in exported.manifest.models:
         typer.echo(f"no engine: build it where it will run, with: saq-qat build {bundle}")
     if triton is not None:
@@ -138,17 +139,9 @@ def _export_float(
     typer.echo(f"file: {found.path} ({found.bytes / 1e6:.2f} MB)")
 
 
-def _build_engine(
-    bundle: Path,
-    settings: "TensorRt",
-    flavour: Literal["auto", "tensorrt", "tensorrt-rtx"],
-    timing_cache: Path | None,
-    *,
-    allow_failed_gate: bool,
-) -> None:
-    from saq_qat_export.tensorrt.stage import add_engine, build_options
+def _build_engine(bundle: Path, options: "BuildOptions", *, allow_failed_gate: bool) -> None:
+    from saq_qat_runtime.tensorrt.build.bundle import add_engine
 
-    options = build_options(settings, flavour, timing_cache)
     try:
         built = add_engine(bundle, options, allow_failed_audit=allow_failed_gate)
     except BackendUnavailable as error:

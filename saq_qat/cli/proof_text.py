@@ -29,16 +29,16 @@ def print_comparisons(proof: "Proof") -> None:
     """Every comparison with what it compared, and the verdict."""
     rows = [
         (
+            comparison.name,
             "pass" if comparison.passed else "FAIL",
             "hard" if comparison.hard else "soft",
-            comparison.name,
             f"{comparison.compared:,}",
             f"{comparison.mismatches:,}",
             comparison.detail,
         )
         for comparison in proof.comparisons
     ]
-    table(("", "level", "compares", "compared", "differ", ""), rows)
+    table(("comparison", "outcome", "kind", "compared", "differ", "detail"), rows)
     counted = _COUNTED_IN_ENGINES if proof.kernels is None else proof.kernels.label
     typer.echo("\n" + "\n".join(fitted([_HARD, counted])))
 

@@ -13,8 +13,8 @@ from saq_qat.recipe.describe import describe
 from saq_qat.recipe.overrides import apply_overrides
 from saq_qat.recipe.schema import Recipe, Section
 from saq_qat.recipe.yaml_tree import MAX_CHARACTERS, Tree, Value, read_yaml
-from saq_qat.regular_file import require_regular
 from saq_qat.version import __version__
+from saq_qat_runtime.bundle.regular_file import open_regular
 
 __all__ = ["as_tuples", "dump_recipe", "load_recipe", "parse_recipe", "parse_section", "read_text"]
 
@@ -45,8 +45,7 @@ def read_text(path: Path) -> str:
         RecipeError: it cannot be read, or is in another encoding, with line and column.
     """
     try:
-        require_regular(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise

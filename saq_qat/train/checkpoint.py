@@ -18,10 +18,10 @@ from torch import Tensor
 from saq_qat.data.record import DataRecord, data_record_from_json, data_record_to_json
 from saq_qat.errors import ArtifactError, DivergedError, SaqError
 from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
-from saq_qat.regular_file import require_regular
 from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.train.state_file import Form, Position, check_state, progress_at_start
 from saq_qat_runtime.bundle.decode import parse_json
+from saq_qat_runtime.bundle.regular_file import open_regular
 from saq_qat_runtime.errors import ModelError
 
 __all__ = [
@@ -234,8 +234,8 @@ def check_format(folder: Path) -> None:
         FormatError: a newer version wrote it, or one that recorded less of a quantized network.
     """
     try:
-        require_regular(folder / "state.json")
-        state = json.loads((folder / "state.json").read_bytes())
+        with open_regular(folder / "state.json") as file:
+            state = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return  # damaged, which the hashes will name
     found = state.get("format") if isinstance(state, dict) else None
@@ -310,8 +310,8 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        require_regular(folder / name)
-        return (folder / name).read_bytes()
+        with open_regular(folder / name) as file:
+            return file.read()
     except OSError as error:
         raise ArtifactError(f"{folder / name}: cannot be read: {error.strerror}.") from error
 

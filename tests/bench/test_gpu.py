@@ -166,12 +166,12 @@ def test_without_a_gpu_the_cpu_is_measured_and_the_reason_kept(both: Path) -> No
 
 def test_an_engine_that_was_asked_for_is_not_replaced(both: Path, gpu: FakeTensorRt) -> None:
     with pytest.raises(BackendUnavailable, match="no CUDA driver"):
-        bench_bundle(both / "export", QUICK, engine="tensorrt", machine=without_gpu())
+        bench_bundle(both / "export", QUICK, backend="tensorrt", machine=without_gpu())
     with pytest.raises(BackendUnavailable, match="saq-qat-runtime build"):
-        bench_bundle(both / "export", QUICK, engine="tensorrt-rtx", machine=machine_of(gpu))
-    bench, _ = bench_bundle(both / "export", QUICK, engine="tensorrt", machine=machine_of(gpu))
+        bench_bundle(both / "export", QUICK, backend="tensorrt-rtx", machine=machine_of(gpu))
+    bench, _ = bench_bundle(both / "export", QUICK, backend="tensorrt", machine=machine_of(gpu))
     assert bench.timings == () and bench.gpu is not None
-    bench, _ = bench_bundle(both / "export", QUICK, engine="onnxruntime", machine=machine_of(gpu))
+    bench, _ = bench_bundle(both / "export", QUICK, backend="onnxruntime", machine=machine_of(gpu))
     assert bench.timings and bench.gpu is None and bench.not_run == ()
 
 
@@ -184,7 +184,7 @@ def test_a_bundle_for_tensorrt_alone_is_measured_where_it_runs_and_refused_in_wo
     with pytest.raises(BackendUnavailable, match=r"for tensorrt only(.|\n)*no CUDA driver(.|\n)*onnxruntime"):
         bench_bundle(gpu_only / "export", QUICK, machine=without_gpu())
     with pytest.raises(ModelError, match="onnxruntime"):
-        bench_bundle(gpu_only / "export", QUICK, engine="onnxruntime")
+        bench_bundle(gpu_only / "export", QUICK, backend="onnxruntime")
 
 
 def test_an_engine_with_other_outputs_than_the_manifest_promises_is_refused(both: Path) -> None:
@@ -338,7 +338,7 @@ def test_float_engines_are_really_built_with_tensorrt_rtx(both: Path, tmp_path: 
         compute_capabilities=("8.9",),
         file=FileRecord("model.rtx.plan", record_of().file.sha256, len(PLAN)),
     )
-    bench, _ = bench_run(run, run / "export", QUICK, engine="tensorrt-rtx", machine=machine_of(library))
+    bench, _ = bench_run(run, run / "export", QUICK, backend="tensorrt-rtx", machine=machine_of(library))
     names = [candidate.name for candidate in bench.candidates]
     assert names == [f"{form}, TensorRT-RTX" for form in ("bundle", "float32", "float16")]
     assert bench.not_run == ()

@@ -135,8 +135,9 @@ def test_training_batches_are_timed_alone(
 def test_an_engine_that_the_bundle_has_no_model_for_exits_with_3(
     saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert saq_qat("bench", str(run), "--engine", "tensorrt", *QUICK) == 3
-    assert "deploy.targets" in capsys.readouterr().err
+    for option in ("--backend", "--engine"):  # the second is how it was called first
+        assert saq_qat("bench", str(run), option, "tensorrt", *QUICK) == 3
+        assert "deploy.targets" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(driver_status().usable, reason="there is a GPU here")
@@ -146,14 +147,14 @@ def test_a_bundle_for_tensorrt_on_a_machine_without_a_gpu_exits_with_4_and_the_r
     wide = ("deploy.thresholds.max_top1_drop=100.0", "deploy.thresholds.max_flip_rate=1.0")
     folder = trained_run(tmp_path / "gpu", *wide, "deploy.targets=[tensorrt]")
     export_run(folder, folder / "export", size=ProofSize(2, 40), allow_failed_gate=True)
-    for engine in ("auto", "tensorrt", "tensorrt-rtx"):
-        assert saq_qat("bench", str(folder), "--engine", engine, *QUICK) == 4
+    for backend in ("auto", "tensorrt", "tensorrt-rtx"):
+        assert saq_qat("bench", str(folder), "--backend", backend, *QUICK) == 4
         assert "saq-qat-runtime build" in capsys.readouterr().err
     record = record_of(source=Manifest.load(folder / "export").models["tensorrt"])
     (folder / "export" / "model.plan").write_bytes(PLAN)
     (folder / "export" / "model.plan.json").write_text(record.to_json())
-    for engine in ("auto", "tensorrt"):
-        assert saq_qat("bench", str(folder), "--engine", engine, *QUICK) == 4
+    for backend in ("auto", "tensorrt"):
+        assert saq_qat("bench", str(folder), "--backend", backend, *QUICK) == 4
         assert "There is no CUDA driver" in capsys.readouterr().err
     assert saq_qat("report", str(folder)) == 0
     assert "TensorRT engines" in capsys.readouterr().out

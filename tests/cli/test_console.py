@@ -122,6 +122,18 @@ def test_a_table_outside_a_terminal_cuts_nothing(capsys: pytest.CaptureFixture[s
     assert long in capsys.readouterr().out
 
 
+def test_a_table_outside_a_terminal_is_80_columns_wide_and_says_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ("name", "state", "found", "elsewhere", "remedy")
+    cells = ("layer [green]ok[/]", *("twelve words of no meaning " * 2,) * 2, "3", "all of it again " * 20)
+    table(names, [cells, ("fc", "a", "b", "4", "c")], title="what was found")
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "layer ok" in shown and shown.split().count("again") == 20
+    assert all(name in shown.split() for name in names[1:])
+
+
 def make_run(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "resolved.yaml").touch()

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from saq_qat.cli.proof_text import print_flips, print_tensors
+from saq_qat.cli.proof_text import print_comparisons, print_flips, print_tensors
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.predictions import Agreement, Flip
 from saq_qat_export.proof.prove import Proof
@@ -39,6 +39,15 @@ def test_tensors_of_equal_blocks_are_one_row_and_a_differing_block_its_own(capsy
     print_tensors(proof("blocks_4_attn_k"))
     shown = capsys.readouterr().out
     assert shown.count("norm1") == 3 and "first divergence: blocks_4_attn_k" in shown
+
+
+def test_comparisons_fit_80_columns_outside_a_terminal(capsys: Captured) -> None:
+    detail = "at most 3 codes of 1,000 differ by one step, each of them at a tie that rounding explains"
+    found = Comparison("deploy view in float32 = ONNX Runtime", False, True, 1_234_567, 3, detail)
+    print_comparisons(dataclasses.replace(proof(), comparisons=(found,)))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert {"pass", "soft", "1,234,567", "3", *found.name.split(), *detail.split()} <= set(shown.split())
 
 
 def test_changed_answers_are_listed_by_the_names_of_classes(capsys: Captured) -> None:

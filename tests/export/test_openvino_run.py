@@ -89,7 +89,7 @@ def test_it_is_measured_beside_float_and_static_int8(exported: Exported) -> None
     assert candidate is not None and candidate.integer is not None and candidate.integer.integer == 3
     assert candidate.top1 is not None
     assert bench.candidate(FLOAT) is not None and bench.candidate(FLOAT_OPENVINO) is not None
-    alone, _ = bench_run(exported.folder.parent, exported.folder, QUICK, engine="openvino", baselines=False)
+    alone, _ = bench_run(exported.folder.parent, exported.folder, QUICK, backend="openvino", baselines=False)
     assert [found.name for found in alone.candidates] == [BUNDLE_OPENVINO]
 
 

@@ -36,8 +36,8 @@ def run_rtx_part(options: Options) -> None:
     else:
         bundle = str(options.bundle)
         content["build"] = _ran([*COMMAND, "build", bundle, "--flavour", "tensorrt-rtx"], environment)
-        engine = ["--engine", "tensorrt-rtx", "--seconds", "5", "--json"]
-        content["bench"] = _ran([*COMMAND, "bench", "--bundle", bundle, *engine], environment)
+        measured = ["--backend", "tensorrt-rtx", "--seconds", "5", "--json"]
+        content["bench"] = _ran([*COMMAND, "bench", "--bundle", bundle, *measured], environment)
     write_part(options.output, "rtx", content, complete=True)
     for name in ("install", "import", "build", "bench"):
         if name in content:

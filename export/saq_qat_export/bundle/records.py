@@ -5,7 +5,7 @@ from torch import Tensor, fx
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
 from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
-from saq_qat.recipe.schema import Cpu, Deploy
+from saq_qat.recipe.schema import Cpu, Deploy, TensorRt
 from saq_qat_export.lint.pair_bound import IntegerProduct
 from saq_qat_export.proof.codes import PAIR_COMPARISON
 from saq_qat_export.proof.constant_channels import constant_count
@@ -24,7 +24,15 @@ from saq_qat_runtime.bundle.manifest import (
     ThresholdsRecord,
 )
 
-__all__ = ["cpu_record", "deploy_record", "gate_record", "layer_records", "sizes_of", "tensor_records"]
+__all__ = [
+    "cpu_record",
+    "deploy_record",
+    "gate_record",
+    "layer_records",
+    "sizes_of",
+    "tensor_records",
+    "tensorrt_record",
+]
 
 
 def layer_records(plan: Plan, view: fx.GraphModule) -> tuple[LayerRecord, ...]:
@@ -114,17 +122,21 @@ def cpu_record(cpu: Cpu, over_bound: tuple[IntegerProduct, ...], proof: Proof | 
 
 def deploy_record(deploy: Deploy) -> DeployRecord:
     """What a machine where the network runs has to know of a recipe's section ``deploy``."""
-    limits, settings = deploy.thresholds, deploy.tensorrt
+    limits = deploy.thresholds
     return DeployRecord(
-        ThresholdsRecord(limits.max_top1_drop, limits.max_flip_rate),
-        TensorRtRecord(
-            settings.precision,
-            (settings.batch.minimum, settings.batch.optimum, settings.batch.maximum),
-            settings.workspace_mib,
-            settings.optimization_level,
-            settings.hardware_compatibility,
-            settings.version_compatible,
-        ),
+        ThresholdsRecord(limits.max_top1_drop, limits.max_flip_rate), tensorrt_record(deploy.tensorrt)
+    )
+
+
+def tensorrt_record(settings: TensorRt) -> TensorRtRecord:
+    """What a machine that builds an engine has to know of a recipe's section ``deploy.tensorrt``."""
+    return TensorRtRecord(
+        settings.precision,
+        (settings.batch.minimum, settings.batch.optimum, settings.batch.maximum),
+        settings.workspace_mib,
+        settings.optimization_level,
+        settings.hardware_compatibility,
+        settings.version_compatible,
     )
 
 

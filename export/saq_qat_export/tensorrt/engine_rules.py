@@ -30,8 +30,9 @@ def try_build(source: Path, options: BuildOptions) -> tuple[BuiltEngine | None, 
 
 def audit_findings(audit: Audit) -> tuple[Finding, ...]:
     """Rule TRT202 of TensorRT-RTX's build log, TRT301 of an engine inspected on its GPU: what missed int8."""
-    rule = "TRT202" if audit.source == "build log" else "TRT301"
     return tuple(
-        Finding(rule, "warning" if layer.op == _FLOAT_ON_RTX else "error", layer.node, layer.reason, _FIX)
+        Finding(
+            audit.rule, "warning" if layer.op == _FLOAT_ON_RTX else "error", layer.node, layer.reason, _FIX
+        )
         for layer in audit.missed
     )

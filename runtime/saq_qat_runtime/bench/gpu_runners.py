@@ -54,28 +54,28 @@ class GpuBundle:
 
 
 def open_gpu_bundle(
-    folder: Path, manifest: Manifest, engine: str, machine: Machine
+    folder: Path, manifest: Manifest, backend: str, machine: Machine
 ) -> tuple[GpuBundle | None, tuple[str, ...]]:
     """The first engine of the bundle that runs here, and why those before it do not.
 
     Args:
-        engine: one backend, or "auto" for all that the folder holds an engine for.
+        backend: one of them, or "auto" for all that the folder holds an engine for.
 
     Raises:
         ModelError: the bundle or its engine is damaged, or the engine belongs to another bundle.
-        BackendUnavailable: the backend that ``engine`` names cannot run here.
+        BackendUnavailable: the backend that ``backend`` names cannot run here.
     """
-    if engine == "auto" and "tensorrt" not in manifest.models:
+    if backend == "auto" and "tensorrt" not in manifest.models:
         return None, ()
     reasons: list[str] = []
     for library in ENGINE_LIBRARIES:
-        wanted = (folder / ENGINE_FILES[library.flavour]).exists() if engine == "auto" else False
-        if not wanted and library.backend != engine:
+        wanted = (folder / ENGINE_FILES[library.flavour]).exists() if backend == "auto" else False
+        if not wanted and library.backend != backend:
             continue
         try:
             return _open(folder, manifest, library, machine), tuple(reasons)
         except BackendUnavailable as error:
-            if engine != "auto":
+            if backend != "auto":
                 raise
             reasons.append(f"{library.backend}: {error}")
     none_built = (

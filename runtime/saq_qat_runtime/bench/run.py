@@ -23,11 +23,19 @@ from saq_qat_runtime.errors import BackendUnavailable
 from saq_qat_runtime.promises import read_golden
 from saq_qat_runtime.tensorrt.backend import Machine
 
-__all__ = ["ENGINES", "Engine", "OnStep", "Subject", "bench_bundle", "measure_subject", "open_subject"]
+__all__ = [
+    "BACKEND_CHOICES",
+    "BackendChoice",
+    "OnStep",
+    "Subject",
+    "bench_bundle",
+    "measure_subject",
+    "open_subject",
+]
 
 OnStep = Callable[[str], None]
-Engine = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+BackendChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
+BACKEND_CHOICES: tuple[BackendChoice, ...] = get_args(BackendChoice)
 
 _ON_CPU = ("onnxruntime", "openvino")
 _LATENCY_NOTE = (
@@ -68,24 +76,24 @@ def bench_bundle(
     size: BenchSize,
     on_step: OnStep = lambda _: None,
     *,
-    engine: Engine = "auto",
+    backend: BackendChoice = "auto",
     machine: Machine | None = None,
 ) -> tuple[Bench, Samples]:
     """Measure a bundle alone, on its golden images.
 
     Args:
-        engine: "auto" takes every engine that the bundle has a model for and that can run here, and notes why
+        backend: "auto" takes every one that the bundle has a model for and that can run here, and notes why
             others did not; any other takes that one alone.
         machine: how to reach GPU and engine libraries; this one, if left out.
 
     Raises:
-        ModelError: it is missing or damaged. BackendUnavailable: the engine that was asked for cannot run
-            here, or none can.
+        ModelError: it is missing or damaged. BackendUnavailable: the one that was asked for cannot run here,
+            or none can.
     """
     manifest = Manifest.load(folder)
     images, _ = read_golden(folder, manifest)
     on_step("loading the bundle")
-    subject = open_subject(folder, manifest, images, size, engine, machine)
+    subject = open_subject(folder, manifest, images, size, backend, machine)
     return measure_subject(subject, size, on_step)
 
 
@@ -94,7 +102,7 @@ def open_subject(
     manifest: Manifest,
     images: npt.NDArray[np.float32],
     size: BenchSize,
-    engine: Engine,
+    backend: BackendChoice,
     machine: Machine | None,
 ) -> Subject:
     """The bundle on every engine that is wanted and can run.
@@ -105,10 +113,10 @@ def open_subject(
     Raises:
         As ``bench_bundle``.
     """
-    runners, reasons = bundle_runners(folder, manifest, size.threads, engine=engine)
+    runners, reasons = bundle_runners(folder, manifest, size.threads, backend=backend)
     gpu: GpuBundle | None = None
-    if engine not in _ON_CPU:
-        gpu, missing = open_gpu_bundle(folder, manifest, engine, machine or Machine())
+    if backend not in _ON_CPU:
+        gpu, missing = open_gpu_bundle(folder, manifest, backend, machine or Machine())
         reasons += missing
     if not runners and gpu is None:
         targets = ", ".join(manifest.models)

@@ -38,7 +38,7 @@ class Runner:
 
 
 def bundle_runners(
-    folder: Path, manifest: Manifest, threads: int, *, engine: str = "auto"
+    folder: Path, manifest: Manifest, threads: int, *, backend: str = "auto"
 ) -> tuple[list[Runner], tuple[str, ...]]:
     """The bundle on the CPU, and why engines that it has a model for take no part.
 
@@ -46,7 +46,7 @@ def bundle_runners(
     sums do not round branches as the file says, and no proof covers that.
 
     Args:
-        engine: "auto" for every engine on the CPU, or the one that is wanted.
+        backend: "auto" for every engine on the CPU, or the one that is wanted.
 
     Raises:
         ModelError: the bundle is damaged, or has no model for the engine that is wanted.
@@ -55,16 +55,16 @@ def bundle_runners(
     found: list[Runner] = []
     missing: list[str] = []
     for name, title in _ON_CPU.items():
-        if engine == name or (engine == "auto" and name in manifest.models):
+        if backend == name or (backend == "auto" and name in manifest.models):
             try:
                 opened = open_bundle(folder, manifest, name, threads=threads, verify=True)
             except BackendUnavailable as error:
-                if engine == name:
+                if backend == name:
                     raise
                 missing.append(f"{name}: {error}")
             else:
                 found.append(engine_runner(title, _INTEGERS, opened.backend, opened.model.bytes))
-    if engine == "auto" and list(manifest.models) == ["onnxruntime"]:
+    if backend == "auto" and list(manifest.models) == ["onnxruntime"]:
         found += _unproved_openvino(folder, manifest, threads)
     return found, tuple(missing)
 

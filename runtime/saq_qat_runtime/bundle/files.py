@@ -1,12 +1,11 @@
 """Files of a bundle: plain names, inside the folder, with the bytes whose hash the manifest holds."""
 
 import hashlib
-import os
 import re
-import stat
 from pathlib import Path
 
 from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "is_sha256",
     "locate",
     "read",
-    "read_regular",
     "read_verified",
     "require_bundle",
     "sha256",
@@ -72,22 +70,6 @@ def locate(folder: Path, name: str) -> Path:
     )
     require(regular, f"{path} is not a regular file.")
     return target
-
-
-def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
-    """The bytes of a regular file; a pipe or a device is not waited for, and a larger file is not read.
-
-    Raises:
-        OSError: it cannot be read, is no regular file, or has more than `most` bytes.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is a pipe, a device or a socket, and no regular file")
-        if status.st_size > most:
-            raise OSError(f"{path} has {status.st_size:,} bytes, {most:,} are allowed")
-        return file.read(status.st_size)
 
 
 def require_bundle(folder: Path) -> None:

@@ -1,13 +1,14 @@
 """Arguments that several verbs share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from saq_qat_runtime.bench.cpu import BenchSize
 
-__all__ = ["add_bundle", "add_engine_choice", "add_measuring", "bench_size", "positive"]
+__all__ = ["add_backend", "add_bundle", "add_how_to_run", "add_measuring", "bench_size", "positive"]
 
 _BATCHES = (1, 8)
 _LARGEST_BATCH = 4096
@@ -18,15 +19,22 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder of the bundle")
 
 
-def add_engine_choice(parser: argparse.ArgumentParser) -> None:
-    """Which engine runs it, with how many threads, and whether a failed proof is no obstacle."""
+def add_backend(parser: argparse.ArgumentParser, choices: Sequence[str], help_text: str) -> None:
+    """What runs it: `--backend`; and, in no help, `--engine`, as it was called first."""
+    parser.add_argument("--backend", choices=choices, default="auto", help=help_text)
+    parser.add_argument(
+        "--engine", dest="backend", choices=choices, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
+def add_how_to_run(parser: argparse.ArgumentParser) -> None:
+    """Which backend, with how many threads, and whether a failed proof is no obstacle."""
     from saq_qat_runtime.choose import BACKENDS
 
-    parser.add_argument(
-        "--engine",
-        choices=("auto", *BACKENDS),
-        default="auto",
-        help="what runs the bundle; auto: the first of these that can run it here (default)",
+    add_backend(
+        parser,
+        ("auto", *BACKENDS),
+        "what runs the bundle; auto: the first of these that can run it here (default)",
     )
     parser.add_argument(
         "--threads", type=positive, help="threads on the CPU (default: as the engine chooses)"

@@ -3,21 +3,20 @@
 import argparse
 from pathlib import Path
 
-from saq_qat_runtime.cli.arguments import add_bundle, add_measuring, bench_size
+from saq_qat_runtime.cli.arguments import add_backend, add_bundle, add_measuring, bench_size
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    from saq_qat_runtime.bench.run import ENGINES
+    from saq_qat_runtime.bench.run import BACKEND_CHOICES
 
     add_bundle(parser)
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="auto",
-        help="what runs the bundle; auto: the CPU, and a GPU where one can run it (default)",
+    add_backend(
+        parser,
+        BACKEND_CHOICES,
+        "what runs the bundle; auto: the CPU, and a GPU where one can run it (default)",
     )
     add_measuring(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure the bundle on its golden images; exit code 4 if the engine asked for cannot run here."""
+    """Measure the bundle on its golden images; exit code 4 if the backend asked for cannot run here."""
     from dataclasses import asdict
 
     from saq_qat_runtime.bench.record import write_bench
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from saq_qat_runtime.report.bench_text import bench_text
 
     size = bench_size(arguments)
-    found, samples = bench_bundle(arguments.bundle, size, stepwise("bench"), engine=arguments.engine)
+    found, samples = bench_bundle(arguments.bundle, size, stepwise("bench"), backend=arguments.backend)
     if arguments.output is not None:
         write_bench(found, samples, arguments.output)
     if arguments.json:

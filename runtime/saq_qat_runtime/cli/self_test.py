@@ -2,7 +2,7 @@
 
 import argparse
 
-from saq_qat_runtime.cli.arguments import add_bundle, add_engine_choice
+from saq_qat_runtime.cli.arguments import add_bundle, add_how_to_run
 
 __all__ = ["add_arguments", "run"]
 
@@ -10,7 +10,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add_bundle(parser)
-    add_engine_choice(parser)
+    add_how_to_run(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with Session.load(
         arguments.bundle,
-        arguments.engine,
+        arguments.backend,
         threads=arguments.threads,
         allow_failed_gate=arguments.allow_failed_gate,
     ) as session:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from saq_qat_runtime.cli.arguments import (
     add_bundle,
-    add_engine_choice,
+    add_how_to_run,
     add_measuring,
     bench_size,
     positive,
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="FOLDER", help="validation images of expected.csv"
     )
-    add_engine_choice(parser)
+    add_how_to_run(parser)
     parser.add_argument("--batch", type=positive, default=32, help="images at once (default: 32)")
     parser.add_argument("--bench", action="store_true", help="measure the latency of the engine too")
     add_measuring(parser, alone=False)
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder: Path = arguments.bundle
     session = Session.load(
-        folder, arguments.engine, threads=arguments.threads, allow_failed_gate=arguments.allow_failed_gate
+        folder, arguments.backend, threads=arguments.threads, allow_failed_gate=arguments.allow_failed_gate
     )
     with session:
         total = len(read_expected(folder, session.info.manifest))

@@ -103,6 +103,11 @@ class Audit:
         return sum(layer.integer for layer in self.layers)
 
     @property
+    def rule(self) -> str:
+        """The rule that a layer in `missed` breaks, as `saq-qat check --build` names it."""
+        return "TRT202" if self.source == "build log" else "TRT301"
+
+    @property
     def missed(self) -> tuple[LayerVerdict, ...]:
         """Those that should have become int8 and did not."""
         return tuple(layer for layer in self.layers if layer.expected and not layer.integer)

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from saq_qat_runtime.promises import check_gate, read_golden
 from saq_qat_runtime.tensorrt.checks import check_source
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord
 from saq_qat_runtime.triton.config import LARGEST_BATCH, Placement, TritonModel, config_text
+from saq_qat_runtime.triton.preprocessing import client_steps
 
 __all__ = ["triton_models", "write_triton"]
 
@@ -124,9 +124,8 @@ def _write(folder: Path, model: TritonModel, manifest: Manifest, image: NDArray[
     fixed = 1 if model.largest_batch is not None else int(model.inputs[0].shape[0])
     write_whole(folder / _WARM_UP / _IMAGE, np.repeat(image[np.newaxis], fixed, 0).astype("<f4").tobytes())
     write_whole(folder / _LABELS, _label_lines(manifest.labels))
-    write_whole(
-        folder / _PREPROCESSING, (json.dumps(asdict(manifest.preprocessing), indent=2) + "\n").encode()
-    )
+    steps = client_steps(manifest.preprocessing, model.inputs[0])
+    write_whole(folder / _PREPROCESSING, (json.dumps(steps, indent=2) + "\n").encode())
     write_whole(folder / _CONFIG, config.encode())
     return _add_version(folder, model)
 

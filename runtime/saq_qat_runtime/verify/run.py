@@ -10,7 +10,7 @@ import numpy as np
 
 from saq_qat_runtime.bench.cpu import BenchSize
 from saq_qat_runtime.bench.environment import read_environment
-from saq_qat_runtime.bench.run import ENGINES, OnStep, bench_bundle
+from saq_qat_runtime.bench.run import BACKEND_CHOICES, OnStep, bench_bundle
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
 from saq_qat_runtime.bundle.expected import read_expected
 from saq_qat_runtime.bundle.manifest import bundle_sha256
@@ -86,8 +86,8 @@ def measured(
     found: EngineVerification, folder: Path, size: BenchSize, on_step: OnStep = lambda _: None
 ) -> EngineVerification:
     """With the latency of the engine that was verified; raises as `bench_bundle`."""
-    engine = next(name for name in ENGINES if name == found.backend)
-    bench, _ = bench_bundle(folder, size, on_step, engine=engine)
+    backend = next(name for name in BACKEND_CHOICES if name == found.backend)
+    bench, _ = bench_bundle(folder, size, on_step, backend=backend)
     return replace(found, bench=bench)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from saq_qat.data.transforms import read_square
 from saq_qat.errors import DataError
 from saq_qat_runtime import promises
-from saq_qat_runtime.bundle import files
+from saq_qat_runtime.bundle import files, regular_file
 from saq_qat_runtime.bundle.manifest import Golden, Manifest
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError, ModelError
@@ -74,7 +74,7 @@ def test_an_image_must_be_a_regular_file_in_serving_and_in_training(
 
 def test_the_model_is_read_and_hashed_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    own_read, own_digest = files.read_regular, files.file_sha256
+    own_read, own_digest = regular_file.read_regular, files.file_sha256
 
     def reading(path: Path, most: int = files.LARGEST_FILE) -> bytes:
         read.append(path.name)

@@ -88,8 +88,9 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 def test_an_engine_that_is_not_there_ends_with_4(
     saq_qat_runtime: SaqQatRuntime, workshop: SimpleNamespace, capsys: Output
 ) -> None:
-    assert saq_qat_runtime("bench", str(workshop.folder), "--engine", "tensorrt") == 4
-    assert f"saq-qat-runtime build {workshop.folder}" in capsys.readouterr().err
+    for verb, option in (("bench", "--backend"), ("bench", "--engine"), ("self-test", "--engine")):
+        assert saq_qat_runtime(verb, str(workshop.folder), option, "tensorrt") == 4
+        assert f"saq-qat-runtime build {workshop.folder}" in capsys.readouterr().err
 
 
 def test_a_bundle_without_a_graph_for_tensorrt_has_no_engine_to_build(

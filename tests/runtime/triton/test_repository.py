@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from google.protobuf import text_format
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import CpuRecord
 from saq_qat_runtime.errors import InputError, ModelError, ResultError
-from saq_qat_runtime.preprocess import preprocess
 from saq_qat_runtime.tensorrt.engine_record import record_name
 from saq_qat_runtime.triton.repository import triton_models, write_triton
 from tests.runtime.bundles import file_record
@@ -79,20 +77,9 @@ def test_warm_up_covers_both_ends_of_the_batch_with_a_golden_image(
         )
 
 
-def test_labels_and_preprocessing_stand_beside_the_model(bundle: Path, tmp_path: Path) -> None:
+def test_labels_stand_beside_the_model(bundle: Path, tmp_path: Path) -> None:
     write_triton(bundle, tmp_path)
     assert (tmp_path / "tiny" / "labels.txt").read_text().splitlines() == ["ant", "bee", "cat", "dog", "elk"]
-    told = json.loads((tmp_path / "tiny" / "preprocessing.json").read_text())
-    assert told == {
-        **dataclasses.asdict(Manifest.load(bundle).preprocessing),
-        "mean": [0.5, 0.4, 0.3],
-        "std": [0.2, 0.3, 0.25],
-    }
-    assert preprocess(np.zeros((SIDE, SIDE, 3), np.uint8), Manifest.load(bundle).preprocessing).shape[1:] == (
-        3,
-        SIDE,
-        SIDE,
-    )
 
 
 def test_the_model_is_the_bundles_byte_for_byte(bundle: Path, tmp_path: Path) -> None:

@@ -79,8 +79,9 @@ def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool 
 
 def _failure(audit: Audit) -> str:
     missed = audit.missed
-    listed = "\n".join(f"  {layer.node}: {layer.reason}" for layer in missed[:_MISSED_SHOWN])
+    listed = "\n".join(f"  {audit.rule} {layer.node}: {layer.reason}" for layer in missed[:_MISSED_SHOWN])
     return (
         f"{len(missed)} of {audit.total} convolutions and products have quantized inputs, yet run in float, "
-        f"so the engine was not kept:\n{listed}\n--allow-failed-gate keeps it all the same."
+        f"so the engine was not kept:\n{listed}\nThe rules over graphs may name the cause, where it was "
+        "trained: saq-qat check MODEL.onnx. --allow-failed-gate keeps the engine all the same."
     )

@@ -63,7 +63,9 @@ def test_an_engine_with_a_float_layer_is_kept_only_on_purpose(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builder(monkeypatch, INT8, FLOAT, replace(INT8, node="head", expected=False, integer=False))
-    with pytest.raises(EngineError, match=r"1 of 3 convolutions(.|\n)*conv2: its engine layer is float"):
+    with pytest.raises(
+        EngineError, match=r"1 of 3 convolutions(.|\n)*TRT301 conv2: its engine layer is float"
+    ):
         add_engine(workshop.folder, BuildOptions())
     assert not (workshop.folder / "model.plan").exists()
     built = add_engine(workshop.folder, BuildOptions(), allow_failed_audit=True)
