@@ -5,6 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,38 +34,39 @@ class RunLog:
         self._end: int | None = None
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line. Values that are None are left out; numbers that are not finite become null."""
+        """Append a line. Values that are None are left out; numbers that are not finite become null.
+
+        Raises:
+            SaqError: the disk is full, or the file cannot be written; as of ``copy_to`` and ``sync``.
+        """
         line = {
             "event": event,
             "step": step,
             **{key: _finite(value) for key, value in values.items() if value is not None},
         }
-        try:
-            self._drop_rest()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-        except OSError as error:
-            raise SaqError(
-                f"{self.path}: cannot be written: {error.strerror}. Checkpoints are intact; free some space "
-                "and go on with --resume."
-            ) from error
-        for copy in self._copies:
-            copy.write(line)
+        self._drop_rest()
+        with _told(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        with _told(self.path.parent):
+            for copy in self._copies:
+                copy.write(line)
 
     def copy_to(self, copies: Sequence[LogCopy]) -> None:
         """Give these every line: those written so far now, those to come as they are written."""
         if copies:
             self._drop_rest()
         for line in read_log(self.path) if copies and self.path.exists() else ():
-            for copy in copies:
-                copy.write(line)
+            with _told(self.path.parent):
+                for copy in copies:
+                    copy.write(line)
         self._copies += copies
 
     def close(self) -> None:
         """End the copies; the log itself is never left open."""
-        for copy in self._copies:
-            copy.close()
-        self._copies = []
+        copies, self._copies = self._copies, []
+        with _told(self.path.parent):
+            for copy in copies:
+                copy.close()
 
     @property
     def size(self) -> int:
@@ -75,7 +77,7 @@ class RunLog:
     def sync(self) -> None:
         """Wait until all lines are on the disk: a checkpoint that is there must find its lines too."""
         if self.path.exists():
-            with self.path.open("ab") as file:
+            with _told(self.path), self.path.open("ab") as file:
                 os.fsync(file.fileno())
 
     def may_be_cut(self, size: int, step: int) -> bool:
@@ -98,7 +100,20 @@ class RunLog:
     def _drop_rest(self) -> None:
         end, self._end = self._end, None
         if end is not None and self.size > end:
-            os.truncate(self.path, end)
+            with _told(self.path):
+                os.truncate(self.path, end)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say of a log that cannot be written what is left and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise SaqError(
+            f"{error.filename or path}: cannot be written: {error.strerror}. Checkpoints are intact; free "
+            "some space and go on with --resume."
+        ) from error
 
 
 def _finite(value: Any) -> Any:
