@@ -4,7 +4,7 @@ import errno
 import stat
 from pathlib import Path
 
-__all__ = ["require_regular"]
+__all__ = ["read_regular", "require_regular"]
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -12,6 +12,12 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; raises OSError as ``require_regular`` does, or if it cannot be read."""
+    require_regular(path)
+    return path.read_bytes()
 
 
 def require_regular(path: Path) -> None:

@@ -11,6 +11,7 @@ import onnx
 from saq_qat.errors import ArtifactError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
+from saq_qat.regular_file import read_regular
 from saq_qat.report.engines import BuiltFile, built_engines
 from saq_qat.report.evaluation import Evaluation, read_evaluation
 from saq_qat.report.subject import SetAside, about, find_checkpoint
@@ -126,7 +127,7 @@ def _read_graph(bundle: Path, manifest: Manifest) -> GraphFacts | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}. 'saq-qat train --resume' writes it again."

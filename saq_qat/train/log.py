@@ -4,7 +4,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,9 @@ from torch import nn
 from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.regular_file import read_regular, require_regular
 from saq_qat.train.log_copies import LogCopy
+from saq_qat.train.log_lines import whole_lines, why_no_line
 from saq_qat.version import __version__
 
 __all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
@@ -87,10 +89,10 @@ class RunLog:
         """
         if not self.path.exists():
             return size == 0
-        content = self.path.read_bytes()
+        content = read_regular(self.path)
         if size and content[size - 1 : size] != b"\n":
             return False
-        return all(line.get("step", step) >= step for line in _lines(content[size:].splitlines()))
+        return all(line.get("step", step) >= step for line in whole_lines(content[size:].splitlines()))
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
@@ -132,39 +134,29 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
     texts = content.splitlines()
-    lines = list(_lines(texts))
+    lines = list(whole_lines(texts))
     whole = len(texts) - (not content.endswith(b"\n"))
     if len(lines) < whole:
-        number = next(i for i, text in enumerate(texts, 1) if not list(_lines([text])))
+        number = next(i for i, text in enumerate(texts, 1) if not list(whole_lines([text])))
         raise ArtifactError(
-            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log "
-            "back as training wrote it, or delete the line."
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
+            f"{why_no_line(texts[number - 1])}. Put the log back as training wrote it, or delete the line."
         )
     return lines
 
 
 def log_tail(path: Path) -> list[dict[str, Any]]:
     """The last whole lines of a log, those within its last 256 KiB; what is no line is left out."""
+    require_regular(path)
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
         texts = file.read().splitlines()
-    return list(_lines(texts if size <= _TAIL_BYTES else texts[1:]))
-
-
-def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Those that are whole, as JSON objects."""
-    for text in texts:
-        try:
-            line = json.loads(text.decode("utf-8"), parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            yield line
+    return list(whole_lines(texts if size <= _TAIL_BYTES else texts[1:]))
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:
