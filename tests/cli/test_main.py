@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from saq_qat import __version__, errors
 from saq_qat_runtime import errors as runtime_errors
@@ -68,6 +69,33 @@ def test_an_error_of_the_operating_system_names_the_file(
     fail_with(monkeypatch, PermissionError(13, "Permission denied", "runs"))
     assert saq_qat("schema") == 1
     assert capsys.readouterr().err == "runs: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory ran out: MemoryError. Lower"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "memory ran out: [enforce",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "memory ran out: CUDA out",
+        ),
+    ],
+)
+def test_memory_that_runs_out_says_what_to_lower(
+    saq_qat: SaqQat,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    said: str,
+) -> None:
+    fail_with(monkeypatch, error)
+    assert saq_qat("schema") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(said) and "train.batch_size" in shown
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "schema"), ("schema", "--debug")])
