@@ -19,11 +19,14 @@ QUANTIZED = (
 
 
 @pytest.fixture(autouse=True)
-def _hanging_up_is_heard() -> Iterator[None]:
-    """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_are_heard() -> Iterator[None]:
+    """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP, or in
+    the background by a shell's script, which ignores SIGINT."""
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _stopped(folder: Path, step: int, *overrides: str) -> Path:
