@@ -89,6 +89,10 @@ def main() -> None:
     try:
         with quietly(quiet):
             app(arguments, prog_name="saq-qat")
+    except SystemExit as leaving:
+        if leaving.code == 128 + signal.SIGINT:  # typer makes this of an interrupt, without a word
+            typer.echo("interrupted", err=True)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

@@ -112,9 +112,12 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     assert shown.endswith("\nno images\n")
 
 
-def test_an_interrupt_exits_with_130(saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130_and_says_so(
+    saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     assert saq_qat("schema") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_termination_exits_with_143_after_cleaning_up() -> None:

@@ -22,11 +22,11 @@ QUANTIZED = (
 def _signals_are_heard() -> Iterator[None]:
     """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP, or in
     the background by a shell's script, which ignores SIGINT."""
-    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _stopped(folder: Path, step: int, *overrides: str) -> Path:
