@@ -14,10 +14,22 @@ _KINDS = {
 }
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file; raises OSError as ``require_regular`` does, or if it cannot be read."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: as of ``require_regular``; or it cannot be read, has more than ``most`` bytes, or more than
+            fit the memory, as ``strerror`` says.
+    """
     require_regular(path)
-    return path.read_bytes()
+    size = path.stat().st_size
+    if most is not None and size > most:
+        rule = f"it has {size:,} bytes, and such a file has {most:,} at most"
+        raise OSError(errno.EFBIG, rule, str(path))
+    try:
+        return path.read_bytes()
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, f"its {size:,} bytes do not fit the memory", str(path)) from error
 
 
 def require_regular(path: Path) -> None:

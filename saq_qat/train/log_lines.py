@@ -14,7 +14,7 @@ _NUMBERS = (
     "seconds",
 )
 _BY_LAYER = ("clip_levels", "clipped_weights")
-_NEEDED = {"epoch": ("stage", "epoch", "loss"), "end": ("seconds",), "teacher": ("source", "top1", "top5")}
+_NEEDED = {"epoch": ("stage", "epoch", "loss"), "teacher": ("source", "top1", "top5")}
 """Of an event, beside what every line has; other events and further keys may be of another version."""
 
 

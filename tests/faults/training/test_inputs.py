@@ -84,6 +84,15 @@ def test_a_file_of_a_checkpoint_that_is_a_pipe_is_damage(stopped: Path, tmp_path
         run_training(faulty_recipe(), run, resume=True)
 
 
+@pytest.mark.parametrize("name", ["state.json", "sha256.json"])
+def test_a_file_of_a_checkpoint_of_a_terabyte_is_not_read(stopped: Path, tmp_path: Path, name: str) -> None:
+    run = copied(stopped, tmp_path / "run")
+    for folder in ("last", "last.previous"):
+        os.truncate(run / "checkpoints" / folder / name, 1 << 40)
+    with pytest.raises(ArtifactError, match=rf"{name}.*1,099,511,627,776 bytes, and such a file has"):
+        run_training(faulty_recipe(), run, resume=True)
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "a log": read_log,
     "the end of a log": log_tail,
@@ -137,7 +146,6 @@ NO_LOGS = {
     "a step that is text": (STEP + b'{"event": "step", "step": "2"}\n', 2),
     "a loss that is text": (STEP + b'{"event": "step", "step": 2, "loss": "low"}\n', 2),
     "an epoch without its stage": (STEP + b'{"event": "epoch", "step": 2, "epoch": 1, "loss": 1.5}\n', 2),
-    "an end without its time": (STEP + b'{"event": "end", "step": 2}\n', 2),
     "clip levels that are none": (STEP + b'{"event": "step", "step": 2, "clip_levels": {"a": "b"}}\n', 2),
     "text": (b"hello\nworld\n", 1),
     "nested": (b"[" * 100_000 + b"\n" + b"{}\n", 1),
