@@ -12,13 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import RecipeError, SaqError, SetupError
+from saq_qat.patience import TIMEOUT_VARIABLE, patience_seconds
 
-__all__ = ["TIMEOUT_VARIABLE", "Processes", "joined_processes"]
+__all__ = ["Processes", "joined_processes"]
 
-TIMEOUT_VARIABLE = "SAQ_QAT_TIMEOUT"
-"""In the environment: seconds that a process waits for the others."""
-_TIMEOUT_SECONDS = 1800
-_LONGEST_SECONDS = 7 * 24 * 3600
 _LONGEST_NUMBER = 10
 _LAST_PORT = 65_535
 _LAUNCH = "Start several processes with torchrun; for one alone, unset WORLD_SIZE, RANK and LOCAL_RANK."
@@ -139,7 +136,7 @@ def joined_processes() -> Iterator[Processes]:
         torch.cuda.set_device(device)
     started = world_size > 1 and not dist.is_initialized()
     if started:
-        patience = _patience()
+        patience = timedelta(seconds=patience_seconds())
         _check_launched(world_size)
         with _told():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
@@ -181,17 +178,6 @@ def _check_launched(world_size: int) -> None:
         )
 
 
-def _patience() -> timedelta:
-    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_SECONDS))
-    seconds = int(text) if text.isascii() and text.isdigit() else 0
-    if not 0 < seconds <= _LONGEST_SECONDS:
-        raise SetupError(
-            f"{TIMEOUT_VARIABLE} must be a whole number of seconds from 1 to {_LONGEST_SECONDS}; got "
-            f"{text!r}."
-        )
-    return timedelta(seconds=seconds)
-
-
 @contextmanager
 def _told() -> Iterator[None]:
     """Say of an error of the connection between processes what it means."""
@@ -202,7 +188,7 @@ def _told() -> Iterator[None]:
             raise
         late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         what = (
-            f"did not answer within {_patience().total_seconds():.0f} s ({TIMEOUT_VARIABLE} sets how long to "
+            f"did not answer within {patience_seconds()} s ({TIMEOUT_VARIABLE} sets how long to "
             "wait). It hangs, or waits for something that takes longer"
             if late
             else "ended. Its own message says why"

@@ -12,8 +12,9 @@ import pytest
 from pytest import MonkeyPatch
 
 from saq_qat.errors import SetupError
+from saq_qat.patience import TIMEOUT_VARIABLE
 from saq_qat.train.checkpoint import read_checkpoint
-from saq_qat.train.distributed import TIMEOUT_VARIABLE, joined_processes
+from saq_qat.train.distributed import joined_processes
 
 SECONDS = 20
 WORKER = "tests.faults.training.ranks_worker"
