@@ -10,9 +10,10 @@ from saq_qat.quant.plan.targets import TARGETS
 from saq_qat.train.checkpoint import Form
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat_export.bundle.check import check_bundle
+from saq_qat_export.bundle.destination import check_destination
 from saq_qat_export.bundle.expected import check_images_destination, write_images
 from saq_qat_export.bundle.golden import golden_images
-from saq_qat_export.bundle.write import check_destination, make_bundle, write_bundle
+from saq_qat_export.bundle.write import make_bundle, write_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import Lowered, lower_run

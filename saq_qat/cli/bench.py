@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+_LARGEST_BATCH = 4096
+"""As of saq-qat-runtime bench: images of it are held at once, and by every engine."""
+_LONGEST = 86_400.0
 
 _Backend = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
 _Peers = Annotated[
@@ -33,7 +36,8 @@ def bench(
         ),
     ] = None,
     batch: Annotated[
-        list[int] | None, typer.Option(help="Batch size; may be given again. 1 and 8 if left out.", min=1)
+        list[int] | None,
+        typer.Option(help="Batch size; may be given again. 1 and 8 if left out.", min=1, max=_LARGEST_BATCH),
     ] = None,
     threads: Annotated[
         int | None,
@@ -43,7 +47,7 @@ def bench(
             min=1,
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01, max=_LONGEST)] = 10.0,
     backend: Annotated[
         _Backend,
         typer.Option(

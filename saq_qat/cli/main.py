@@ -31,8 +31,8 @@ from saq_qat_runtime.errors import SessionError
 
 __all__ = ["app", "main"]
 
-_ALLOCATION = "DefaultCPUAllocator: "
-"""What torch's error says where others raise MemoryError."""
+_ALLOCATION = ("DefaultCPUAllocator: ", "CUDA out of memory")
+"""What torch's errors say where others raise MemoryError."""
 
 app = typer.Typer(
     name="saq-qat",
@@ -89,6 +89,10 @@ def main() -> None:
     try:
         with quietly(quiet):
             app(arguments, prog_name="saq-qat")
+    except SystemExit as leaving:
+        if leaving.code == 128 + signal.SIGINT:  # typer makes this of an interrupt, without a word
+            typer.echo("interrupted", err=True)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -127,7 +131,7 @@ def _message(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the operating system'}: {error.strerror}"
-    if isinstance(error, MemoryError) or _ALLOCATION in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _ALLOCATION):
         return (
             f"memory ran out: {str(error) or type(error).__name__}. Lower train.batch_size, data.image_size "
             "or the number of images, or use a machine with more memory"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saq_qat.data.transforms import Pixels
 from saq_qat.errors import DataError
+from saq_qat_runtime.bundle.regular_file import read_regular
 
 __all__ = ["BinaryForm", "CifarSplit", "binary_form", "find_binary", "read_binary"]
 
@@ -137,7 +138,7 @@ def _read(path: Path, form: BinaryForm) -> CifarSplit:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}. Extract the archive again.") from error
 

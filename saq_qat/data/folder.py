@@ -38,8 +38,8 @@ def find_images(root: Path, val_folder: str = "val") -> tuple[FolderSplit, Folde
     """The training split, the validation split and the classes: the sorted folder names of root/train.
 
     Only names are read, not images; names that start with a dot are passed over. Raises DataError for
-    missing folders, a class without images, a class of val alone, files of other kinds, or folders that
-    cannot be listed.
+    missing folders, a class without images, a class of val alone, files of other kinds, folders that cannot
+    be listed, or a link that leads back to a folder.
     """
     try:
         return _find_images(root, val_folder)
@@ -97,12 +97,17 @@ def _split(folder: Path, present: list[str], classes: list[str]) -> FolderSplit:
 
 
 def _files(folder: Path) -> list[Path]:
-    files = [
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, onerror=_unreadable, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    ]
+    files: list[Path] = []
+    searched: set[tuple[int, int]] = set()
+    for parent, _, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in searched:
+            raise DataError(
+                f"'{parent}' is a folder that was searched already, to which a link leads back. Its images "
+                "would count twice, or without an end; remove the link."
+            )
+        searched.add((status.st_dev, status.st_ino))
+        files += [Path(parent) / name for name in names if not name.startswith(".")]
     for path in files:
         if path.suffix.lower() not in _EXTENSIONS:
             raise DataError(

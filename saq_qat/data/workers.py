@@ -5,6 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saq_qat.data.noting import Notes
 from saq_qat.errors import DataError
+from saq_qat.patience import TIMEOUT_VARIABLE, patience_seconds
 
 __all__ = ["prepared_batches"]
 
@@ -24,6 +26,9 @@ Batch = tuple[Tensor, Tensor]
 
 _SECONDS_TO_DIE = 2.0
 """Within these, a process whose connection broke can be told from one that lives."""
+_SECONDS_TO_LOOK = 5.0
+"""As often the loader's processes are looked at while a batch is waited for."""
+_LATE = "DataLoader timed out"
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ def prepared_batches(
 
     `pinned`: workers' batches come in memory from which a GPU copies while it computes.
     `prepare` must be picklable and pure. If a worker dies, which is noticed within seconds, new ones prepare
-    the same batches once more, with a warning. Raises DataError if `prepare` does, or if one dies again
-    before the batch is there that the first was at.
+    the same batches once more, with a warning. Raises DataError if `prepare` does, if one dies again before
+    the batch is there that the first was at, or if no batch comes for as long as `patience_seconds` says.
     """
     if workers == 0:
         yield from map(prepare, indices)
@@ -100,6 +105,7 @@ def _loaded(
         num_workers=workers,
         pin_memory=pinned,
         collate_fn=_unchanged,
+        timeout=_SECONDS_TO_LOOK,
         # Its own generator: the loader would otherwise draw from the global one, and only with workers.
         generator=torch.Generator(),
     )
@@ -124,19 +130,46 @@ def _next(
     batches: Iterator[Batch | _Failure], processes: list[BaseProcess], notes: Notes
 ) -> Batch | _Failure | _Death | None:
     """A death is a value: the traceback of an error would hold the loader, and with it what is left of it."""
-    try:
-        return next(batches, None)
-    # Which error the death of a worker becomes depends on where it stood: in the queue, in shared memory.
-    except (RuntimeError, OSError, EOFError):
-        died = _dead(processes)
-        if died is None:
-            raise
-    return _death(died, processes, notes)
+    patience = patience_seconds()
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            return next(batches, None)
+        # Which error the death of a worker becomes depends on where it stood: in the queue, in shared memory.
+        except (RuntimeError, OSError, EOFError) as error:
+            late = str(error).startswith(_LATE)
+            died = _dead(processes, 0.0 if late else _SECONDS_TO_DIE)
+            if died is None and not late:
+                raise
+        if died is not None:
+            return _death(died, processes, notes)
+    message = _hanging(processes, notes, patience)
+    for process in processes:
+        process.kill()  # one that is stopped hears nothing else, and would be waited for
+    return _Failure(message)
 
 
-def _dead(processes: list[BaseProcess]) -> BaseProcess | None:
-    """The process that ended otherwise than by its own will, if one did."""
-    multiprocessing.connection.wait([process.sentinel for process in processes], _SECONDS_TO_DIE)
+def _hanging(processes: list[BaseProcess], notes: Notes, patience: int) -> str:
+    at = {process.pid: notes.of(process.pid or 0) for process in processes}
+    listed = "; ".join(
+        f"pid {pid} is {'before its first batch' if place is None else _place(place)}"
+        for pid, place in at.items()
+    )
+    return (
+        f"No loader process gave a batch within {patience} s ({TIMEOUT_VARIABLE} sets how long to wait): "
+        f"{listed}. They hang, as on a disk that does not answer, or need longer; data.workers: 0 shows the "
+        "cause."
+    )
+
+
+def _place(at: tuple[int, str]) -> str:
+    image = f"image '{at[1]}'" if at[1] else "its images, which lie decoded in memory"
+    return f"at batch {at[0] + 1} of the epoch, {image}"
+
+
+def _dead(processes: list[BaseProcess], seconds: float) -> BaseProcess | None:
+    """The process that ended otherwise than by its own will, if one does within ``seconds``."""
+    multiprocessing.connection.wait([process.sentinel for process in processes], seconds)
     return next((process for process in processes if process.exitcode), None)
 
 
@@ -144,10 +177,7 @@ def _death(died: BaseProcess, processes: list[BaseProcess], notes: Notes) -> _De
     code, process = died.exitcode or 0, died.pid or 0
     how = f"by signal {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
     at = notes.of(process)
-    place = "before its first batch"
-    if at is not None:
-        image = f"image '{at[1]}'" if at[1] else "its images, which lie decoded in memory"
-        place = f"at batch {at[0] + 1} of the epoch, {image}"
+    place = "before its first batch" if at is None else _place(at)
     number = sorted(each.pid or 0 for each in processes).index(process) + 1
     return _Death(
         f"Loader process {number} of {len(processes)} (pid {process}) was ended {how}, {place}.",

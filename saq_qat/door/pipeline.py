@@ -15,7 +15,7 @@ from saq_qat.quant.plan.plan import Finding
 from saq_qat.train.choose import CheckpointName, checkpoint_with
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.progress import TrainingResult
-from saq_qat_export.bundle.write import check_destination
+from saq_qat_export.bundle.destination import check_destination
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_export.proof.lowered import lower_restored, lower_run
 from saq_qat_export.proof.prove import Proof, ProofSize

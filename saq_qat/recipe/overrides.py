@@ -7,6 +7,10 @@ from saq_qat.recipe.yaml_tree import Path, Tree, Value, read_yaml
 
 __all__ = ["apply_overrides"]
 
+_SHOWN = 200
+"""Characters of an override that a message shows."""
+_LONGEST_INDEX = 9
+
 
 def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
     """``tree`` with the values of ``overrides`` in their places, the last one winning.
@@ -23,7 +27,7 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
 
 
 def _apply(tree: Tree, override: str) -> Tree:
-    origin = f"override {override!r}"
+    origin = f"override {override if len(override) <= _SHOWN else override[:_SHOWN] + '...'!r}"
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -53,9 +57,11 @@ def _replaced(value: Value, keys: list[str], new: Value, above: Path, origin: st
 
 
 def _index(key: str, items: list[Value], above: Path, origin: str) -> int:
-    if not key.isdecimal() or int(key) >= len(items):
+    if not key.isdecimal() or len(key) > _LONGEST_INDEX or int(key) >= len(items):
         known = f"0 to {len(items) - 1}" if items else "none: it is empty"
-        raise RecipeError(f"{origin}: {_dotted(above)} is a list; its items are {known} (got {key!r})")
+        raise RecipeError(
+            f"{origin}: {_dotted(above)} is a list; its items are {known} (got {key[:_SHOWN]!r})"
+        )
     return int(key)
 
 

@@ -28,6 +28,8 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 MAX_CHARACTERS = 1_000_000
 MAX_NODES = 10_000
 MAX_DEPTH = 32
+MAX_DIGITS = 400
+"""No number that anything computes with has more; Python writes no integer of thousands."""
 
 _CORE = "tag:yaml.org,2002:"
 _PLAIN_TEXT = {f"{_CORE}{name}" for name in ("str", "timestamp", "merge", "value")}
@@ -156,6 +158,8 @@ class _Reader:
             raise self._tag_error(node)
         if node.tag in _PLAIN_TEXT:
             return str(node.value)
+        if len(node.value) > MAX_DIGITS:
+            raise self.error(node.start_mark, f"a number of more than {MAX_DIGITS} characters; is it text?")
         try:
             value: Literal[None] | bool | int | float = self.scalars.construct_object(node)
         except (ValueError, KeyError, IndexError):

@@ -21,6 +21,7 @@ from saq_qat_export.proof.prove import Proof
 from saq_qat_export.proof.verification import read_verification
 from saq_qat_runtime.bench.record import Bench, read_bench
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError, VersionError
 
 __all__ = ["Collected", "collect"]
@@ -126,7 +127,7 @@ def _read_graph(bundle: Path, manifest: Manifest) -> GraphFacts | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}. 'saq-qat train --resume' writes it again."

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saq_qat.errors import ArtifactError
-from saq_qat.train.files import write_whole
+from saq_qat.train.files import make_folder, write_whole
 from saq_qat_runtime.bundle.files import sha256 as sha256_of
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.bundle.result_files import short_digest
 
 __all__ = ["Predictions", "read_predictions", "write_predictions"]
@@ -65,7 +66,7 @@ def write_predictions(predictions: Predictions, path: Path) -> str:
     writer.writerows(zip(predictions.images, *columns, strict=True))
     # Names of files need not be UTF-8; what is not comes back from reading as it was.
     content = text.getvalue().encode("utf-8", "surrogateescape")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, content)
     return sha256_of(content)
 
@@ -77,7 +78,7 @@ def read_predictions(path: Path, sha256: str) -> Predictions:
         ArtifactError: it is missing, changed since it was written, or damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. {_FIX}") from error
     found = sha256_of(content)

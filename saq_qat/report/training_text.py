@@ -21,8 +21,14 @@ def training_lines(known: Collected) -> list[str]:
         return [*teachers, "no epoch was finished yet"]
     header = ("stage", "epochs", "last loss", "top-1 %", "top-5 %", "deployed top-1 %")
     end = next((line for line in reversed(known.log) if line.get("event") == "end"), None)
-    state = "not finished" if end is None else f"{end['step']} steps in {end['seconds']:.0f} s"
-    return [*teachers, *aligned(header, map(_row, stages)), state]
+    return [*teachers, *aligned(header, map(_row, stages)), _ended(end)]
+
+
+def _ended(end: Mapping[str, Any] | None) -> str:
+    if end is None:
+        return "not finished"
+    seconds = end.get("seconds")
+    return f"{end['step']} steps" + (f" in {seconds:.0f} s" if seconds is not None else "")
 
 
 def last_behind_best(log: Iterable[Mapping[str, Any]]) -> list[str]:

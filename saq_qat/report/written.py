@@ -6,7 +6,7 @@ from saq_qat.report.collect import Collected
 from saq_qat.report.details import details_of
 from saq_qat.report.html.page import THUMBNAILS, report_page
 from saq_qat.report.model_card import model_card
-from saq_qat.train.files import write_whole
+from saq_qat.train.files import make_folder, write_whole
 
 __all__ = ["write_page", "write_text"]
 
@@ -29,5 +29,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SaqError: the disk is full, or the folder cannot be written; an older file is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, text.encode("utf-8", "replace"))

@@ -21,7 +21,7 @@ from saq_qat.quant.plan.records import NetworkRecords, records_from_json, record
 from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.train.state_file import Form, Position, check_state, progress_at_start
 from saq_qat_runtime.bundle.decode import parse_json
-from saq_qat_runtime.bundle.regular_file import open_regular
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError
 
 __all__ = [
@@ -48,6 +48,8 @@ RECORDS_FILE, COMPUTED_FILE = "records.json", "computed.safetensors"
 absent for one in full precision."""
 
 _HASHES = "sha256.json"
+_LARGEST_JSON = 1 << 28
+"""Bytes of a file beside the tensors: records of a network of thousands of layers take a hundredth."""
 
 
 class FormatError(ArtifactError):
@@ -234,8 +236,7 @@ def check_format(folder: Path) -> None:
         FormatError: a newer version wrote it, or one that recorded less of a quantized network.
     """
     try:
-        with open_regular(folder / "state.json") as file:
-            state = json.loads(file.read())
+        state = json.loads(read_regular(folder / "state.json", _LARGEST_JSON))
     except (OSError, ValueError, RecursionError):
         return  # damaged, which the hashes will name
     found = state.get("format") if isinstance(state, dict) else None
@@ -310,8 +311,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        with open_regular(folder / name) as file:
-            return file.read()
+        return read_regular(folder / name, _LARGEST_JSON if name.endswith(".json") else None)
     except OSError as error:
         raise ArtifactError(f"{folder / name}: cannot be read: {error.strerror}.") from error
 

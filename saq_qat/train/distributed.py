@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saq_qat.errors import RecipeError, SaqError, SetupError
+from saq_qat.patience import TIMEOUT_VARIABLE, patience_seconds
 
-__all__ = ["TIMEOUT_VARIABLE", "Processes", "joined_processes"]
+__all__ = ["Processes", "joined_processes"]
 
-TIMEOUT_VARIABLE = "SAQ_QAT_TIMEOUT"
-"""In the environment: seconds that a process waits for the others."""
-_TIMEOUT_SECONDS = 1800
-_LONGEST_SECONDS = 7 * 24 * 3600
+_LONGEST_NUMBER = 10
+_LAST_PORT = 65_535
+_LAUNCH = "Start several processes with torchrun; for one alone, unset WORLD_SIZE, RANK and LOCAL_RANK."
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,11 @@ def joined_processes() -> Iterator[Processes]:
     An existing process group is used and left standing.
 
     Raises:
-        SetupError: the launcher started more processes on this machine than it has GPUs.
+        SetupError: the launcher started more processes on this machine than it has GPUs, or the environment
+            says something that no launcher says.
         SaqError: another process ended, or did not answer in time.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank, world_size = _number("LOCAL_RANK", 0), _number("WORLD_SIZE", 1)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -133,10 +134,12 @@ def joined_processes() -> Iterator[Processes]:
                 f"{torch.cuda.device_count()}. Start torchrun with as many processes as GPUs."
             )
         torch.cuda.set_device(device)
-    started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    started = world_size > 1 and not dist.is_initialized()
     if started:
+        patience = timedelta(seconds=patience_seconds())
+        _check_launched(world_size)
         with _told():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_patience())
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         if dist.is_initialized():
             with _told():
@@ -148,15 +151,31 @@ def joined_processes() -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _patience() -> timedelta:
-    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_SECONDS))
-    seconds = int(text) if text.isascii() and text.isdigit() else 0
-    if not 0 < seconds <= _LONGEST_SECONDS:
+def _number(name: str, least: int) -> int:
+    """What the launcher says in the environment, or ``least`` if it says nothing."""
+    text = os.environ.get(name, str(least))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER else -1
+    if number < least:
         raise SetupError(
-            f"{TIMEOUT_VARIABLE} must be a whole number of seconds from 1 to {_LONGEST_SECONDS}; got "
-            f"{text!r}."
+            f"{name} must be a whole number from {least} on, as torchrun sets it; got {text!r}. {_LAUNCH}"
         )
-    return timedelta(seconds=seconds)
+    return number
+
+
+def _check_launched(world_size: int) -> None:
+    """Whether the environment says how this process finds the others."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise SetupError(
+            f"WORLD_SIZE announces {world_size} processes, and the environment lacks {', '.join(missing)}. "
+            f"{_LAUNCH}"
+        )
+    rank, port = _number("RANK", 0), _number("MASTER_PORT", 1)
+    if rank >= world_size or port > _LAST_PORT:
+        raise SetupError(
+            f"RANK must be below WORLD_SIZE = {world_size}, and MASTER_PORT at most {_LAST_PORT}; got {rank} "
+            f"and {port}. {_LAUNCH}"
+        )
 
 
 @contextmanager
@@ -169,7 +188,7 @@ def _told() -> Iterator[None]:
             raise
         late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         what = (
-            f"did not answer within {_patience().total_seconds():.0f} s ({TIMEOUT_VARIABLE} sets how long to "
+            f"did not answer within {patience_seconds()} s ({TIMEOUT_VARIABLE} sets how long to "
             "wait). It hangs, or waits for something that takes longer"
             if late
             else "ended. Its own message says why"

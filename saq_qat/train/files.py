@@ -10,7 +10,15 @@ from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
 from saq_qat_runtime.bundle.result_files import sync_folder, write_synced
 
-__all__ = ["LOCK_FILE", "is_locked", "locked", "sync_folder", "write_synced", "write_whole"]
+__all__ = [
+    "LOCK_FILE",
+    "is_locked",
+    "locked",
+    "make_folder",
+    "sync_folder",
+    "write_synced",
+    "write_whole",
+]
 
 LOCK_FILE = ".lock"
 
@@ -24,18 +32,30 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         result_files.write_whole(path, content)
     except OSError as error:
-        raise SaqError(
-            f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
-        ) from error
+        raise _unwritten(path, error) from error
+
+
+def make_folder(folder: Path, *, new: bool = False) -> None:
+    """Make a folder with its parents; ``new``: it must not be there yet.
+
+    Raises:
+        SaqError: the disk is full, a file stands in the way, or the name is too long.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        raise _unwritten(folder, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> SaqError:
+    return SaqError(f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder.")
 
 
 def _lock_file(folder: Path) -> IO[str]:
     try:
         return (folder / LOCK_FILE).open("a")
     except OSError as error:
-        raise SaqError(
-            f"{folder}: cannot be written: {error.strerror}. Free some space or choose another folder."
-        ) from error
+        raise _unwritten(folder, error) from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from saq_qat.errors import RecipeError
 from saq_qat.recipe.flat import flat
 from saq_qat.recipe.load import dump_recipe, load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.files import write_whole
+from saq_qat.train.files import make_folder, write_whole
 
 __all__ = [
     "RESOLVED",
@@ -38,7 +38,7 @@ _MAY_CHANGE = frozenset(
 def create_run_folder(root: Path, name: str, recipe: bytes, overrides: Sequence[str] = ()) -> Path:
     """Make ``<root>/<name>/<YYYYmmdd-HHMMSS>-<4 hex>/`` with recipe.yaml as written and overrides.json."""
     folder = root / name / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
+    make_folder(folder, new=True)
     write_whole(folder / "recipe.yaml", recipe)
     write_whole(folder / "overrides.json", json.dumps(list(overrides)).encode())
     return folder

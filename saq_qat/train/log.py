@@ -4,7 +4,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from saq_qat.errors import ArtifactError, SaqError
 from saq_qat.quant.numerics.layers import QuantLayer
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.train.log_copies import LogCopy
+from saq_qat.train.log_lines import whole_lines, why_no_line
 from saq_qat.version import __version__
+from saq_qat_runtime.bundle.regular_file import open_regular, read_regular
 
 __all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
 
@@ -33,38 +36,39 @@ class RunLog:
         self._end: int | None = None
 
     def write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line. Values that are None are left out; numbers that are not finite become null."""
+        """Append a line. Values that are None are left out; numbers that are not finite become null.
+
+        Raises:
+            SaqError: the disk is full, or the file cannot be written; as of ``copy_to`` and ``sync``.
+        """
         line = {
             "event": event,
             "step": step,
             **{key: _finite(value) for key, value in values.items() if value is not None},
         }
-        try:
-            self._drop_rest()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-        except OSError as error:
-            raise SaqError(
-                f"{self.path}: cannot be written: {error.strerror}. Checkpoints are intact; free some space "
-                "and go on with --resume."
-            ) from error
-        for copy in self._copies:
-            copy.write(line)
+        self._drop_rest()
+        with _told(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        with _told(self.path.parent):
+            for copy in self._copies:
+                copy.write(line)
 
     def copy_to(self, copies: Sequence[LogCopy]) -> None:
         """Give these every line: those written so far now, those to come as they are written."""
         if copies:
             self._drop_rest()
         for line in read_log(self.path) if copies and self.path.exists() else ():
-            for copy in copies:
-                copy.write(line)
+            with _told(self.path.parent):
+                for copy in copies:
+                    copy.write(line)
         self._copies += copies
 
     def close(self) -> None:
         """End the copies; the log itself is never left open."""
-        for copy in self._copies:
-            copy.close()
-        self._copies = []
+        copies, self._copies = self._copies, []
+        with _told(self.path.parent):
+            for copy in copies:
+                copy.close()
 
     @property
     def size(self) -> int:
@@ -75,7 +79,7 @@ class RunLog:
     def sync(self) -> None:
         """Wait until all lines are on the disk: a checkpoint that is there must find its lines too."""
         if self.path.exists():
-            with self.path.open("ab") as file:
+            with _told(self.path), self.path.open("ab") as file:
                 os.fsync(file.fileno())
 
     def may_be_cut(self, size: int, step: int) -> bool:
@@ -85,10 +89,10 @@ class RunLog:
         """
         if not self.path.exists():
             return size == 0
-        content = self.path.read_bytes()
+        content = read_regular(self.path)
         if size and content[size - 1 : size] != b"\n":
             return False
-        return all(line.get("step", step) >= step for line in _lines(content[size:].splitlines()))
+        return all(line.get("step", step) >= step for line in whole_lines(content[size:].splitlines()))
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
@@ -98,7 +102,20 @@ class RunLog:
     def _drop_rest(self) -> None:
         end, self._end = self._end, None
         if end is not None and self.size > end:
-            os.truncate(self.path, end)
+            with _told(self.path):
+                os.truncate(self.path, end)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say of a log that cannot be written what is left and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise SaqError(
+            f"{error.filename or path}: cannot be written: {error.strerror}. Checkpoints are intact; free "
+            "some space and go on with --resume."
+        ) from error
 
 
 def _finite(value: Any) -> Any:
@@ -117,39 +134,28 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
     texts = content.splitlines()
-    lines = list(_lines(texts))
+    lines = list(whole_lines(texts))
     whole = len(texts) - (not content.endswith(b"\n"))
     if len(lines) < whole:
-        number = next(i for i, text in enumerate(texts, 1) if not list(_lines([text])))
+        number = next(i for i, text in enumerate(texts, 1) if not list(whole_lines([text])))
         raise ArtifactError(
-            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8. Put the log "
-            "back as training wrote it, or delete the line."
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
+            f"{why_no_line(texts[number - 1])}. Put the log back as training wrote it, or delete the line."
         )
     return lines
 
 
 def log_tail(path: Path) -> list[dict[str, Any]]:
     """The last whole lines of a log, those within its last 256 KiB; what is no line is left out."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
         texts = file.read().splitlines()
-    return list(_lines(texts if size <= _TAIL_BYTES else texts[1:]))
-
-
-def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Those that are whole, as JSON objects."""
-    for text in texts:
-        try:
-            line = json.loads(text.decode("utf-8"), parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            yield line
+    return list(whole_lines(texts if size <= _TAIL_BYTES else texts[1:]))
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from saq_qat.errors import SetupError
+from saq_qat.errors import SaqError, SetupError
 from saq_qat.recipe.schema import LogCopyName
 
 __all__ = ["COLUMNS", "LogCopy", "check_log_copies", "open_copies"]
@@ -66,9 +66,16 @@ def open_copies(folder: Path, names: Iterable[LogCopyName]) -> list[LogCopy]:
 
     Raises:
         SetupError: as ``check_log_copies``.
+        SaqError: the disk is full, or the folder cannot be written.
     """
     check_log_copies(names)
-    return [_COPIES[name](folder) for name in names]
+    try:
+        return [_COPIES[name](folder) for name in names]
+    except OSError as error:
+        raise SaqError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}. Checkpoints are intact; free "
+            "some space, or have no copies of the log (train.logs: [])."
+        ) from error
 
 
 class _Table:

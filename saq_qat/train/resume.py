@@ -184,9 +184,14 @@ def check_log(log: RunLog, checkpoint: Checkpoint) -> None:
     """Refuse to cut anything from the log but lines that the training will write again.
 
     Raises:
-        ArtifactError: the checkpoint says that its line ends where none does, or before lines of steps
-            that it has made.
+        ArtifactError: the log is no regular file, or the checkpoint says that its line ends where none
+            does, or before lines of steps that it has made.
     """
+    if log.path.exists() and not log.path.is_file():
+        raise ArtifactError(
+            f"{log.path}: is no regular file, so no line can be kept in it. Put log.jsonl back as training "
+            "left it, or remove what stands in its place."
+        )
     size, step = checkpoint.progress["log_bytes"], checkpoint.position.step
     if log.size < size:
         warnings.warn(

@@ -24,7 +24,7 @@ from saq_qat.train.determinism import repeatable_kernels, seed_step
 from saq_qat.train.distributed import joined_processes
 from saq_qat.train.ending import logged_end
 from saq_qat.train.evaluate import evaluate_both, evaluate_on
-from saq_qat.train.files import locked
+from saq_qat.train.files import locked, make_folder
 from saq_qat.train.folder import check_folder, write_resolved
 from saq_qat.train.forms import next_form
 from saq_qat.train.progress import OnProgress, TeacherAccuracy, TrainingResult, silent
@@ -54,7 +54,7 @@ def run_training(
     with ExitStack() as context:
         processes = context.enter_context(joined_processes())
         processes.share_of(recipe.train.batch_size, recipe.train.micro_batch_size)
-        run_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(run_folder)
         if processes.is_first:
             context.enter_context(locked(run_folder))
         context.enter_context(repeatable_kernels(recipe.train.deterministic))

@@ -74,7 +74,16 @@ def test_bench_of_a_bundle_writes_nothing_into_it(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("a", "b"), ("a", "--bundle", "b"), ("--batch", "0"), ("--threads", "0")]
+    "arguments",
+    [
+        ("a", "b"),
+        ("a", "--bundle", "b"),
+        ("--batch", "0"),
+        ("--batch", "1000000000"),
+        ("--threads", "0"),
+        ("--seconds", "nan"),
+        ("--seconds", "inf"),
+    ],
 )
 def test_wrong_usage_of_bench_exits_with_2(saq_qat: SaqQat, arguments: tuple[str, ...]) -> None:
     assert saq_qat("bench", *arguments) == 2

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from saq_qat import __version__, errors
 from saq_qat_runtime import errors as runtime_errors
@@ -70,6 +71,33 @@ def test_an_error_of_the_operating_system_names_the_file(
     assert capsys.readouterr().err == "runs: Permission denied\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory ran out: MemoryError. Lower"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "memory ran out: [enforce",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "memory ran out: CUDA out",
+        ),
+    ],
+)
+def test_memory_that_runs_out_says_what_to_lower(
+    saq_qat: SaqQat,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    said: str,
+) -> None:
+    fail_with(monkeypatch, error)
+    assert saq_qat("schema") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(said) and "train.batch_size" in shown
+
+
 @pytest.mark.parametrize("arguments", [("--debug", "schema"), ("schema", "--debug")])
 def test_debug_shows_the_traceback_wherever_it_stands(
     saq_qat: SaqQat,
@@ -84,9 +112,12 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     assert shown.endswith("\nno images\n")
 
 
-def test_an_interrupt_exits_with_130(saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130_and_says_so(
+    saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     assert saq_qat("schema") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_termination_exits_with_143_after_cleaning_up() -> None:

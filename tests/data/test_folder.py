@@ -105,6 +105,23 @@ def test_a_folder_that_cannot_be_listed_is_named(
         find_images(root)
 
 
+@pytest.mark.parametrize("leads_to", [".", "..", "../../val"])
+def test_a_link_that_leads_back_is_refused_at_once(make_folder: MakeFolder, leads_to: str) -> None:
+    """Two of them would be searched some 2^40 times before the system stops."""
+    root = make_folder(train=1, val=1)
+    for name in ("one", "two"):
+        (root / "train" / "ant" / name).symlink_to(leads_to)
+    with pytest.raises(DataError, match=r"train/ant/.*was searched already.*remove the link"):
+        find_images(root)
+
+
+def test_a_link_that_leads_elsewhere_is_followed(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(train=1, val=1)
+    (root / "train" / "ant").rename(tmp_path / "elsewhere")
+    (root / "train" / "ant").symlink_to(tmp_path / "elsewhere")
+    assert len(find_images(root)[0].paths) == 3
+
+
 def test_the_validation_folder_may_have_another_name(make_folder: MakeFolder) -> None:
     root = make_folder(train=1, val=1)
     (root / "val").rename(root / "test")

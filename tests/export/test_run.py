@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(run: Path, tmp_path: Path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("failing", ["write_synced", "_swap"])
+@pytest.mark.parametrize("failing", ["write_synced", "swap"])
 def test_a_failure_while_writing_keeps_the_old_bundle_and_leaves_nothing(
     failing: str, run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +166,7 @@ def test_an_interrupt_while_writing_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle_module, "_swap", interrupt)
+    monkeypatch.setattr(bundle_module, "swap", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_run(run, tmp_path / "bundle", size=SIZE)
     assert list(tmp_path.iterdir()) == []

@@ -74,6 +74,25 @@ def test_errors_name_the_override(text: str, override: str, message: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=" + "9" * 5000, "a number of more than 400 characters"),
+        ("seed=0x" + "f" * 5000, "a number of more than 400 characters"),
+        ("train.stages.0.lr=" + "1" * 5000 + ".5", "a number of more than 400 characters"),
+        ("train.stages." + "9" * 5000 + ".lr=1", "train.stages is a list; its items are 0 to 1"),
+        ("name=" + "n" * 5000, "name: must have at most 100 characters"),
+    ],
+)
+def test_an_override_of_thousands_of_characters_is_a_short_sentence(
+    text: str, override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r", [override])
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
 def test_errors_elsewhere_keep_their_lines(text: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text.replace("seed", "").replace("momentum", "momentun"), "r", ["data.kind=x"])

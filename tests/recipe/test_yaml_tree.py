@@ -92,10 +92,10 @@ def test_python_tags_execute_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_bombs_are_refused_at_once(text: str, message: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # by the clock, a busy machine is slow at anything
     with pytest.raises(RecipeError, match=message):
         read_yaml(text, "f")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @given(st.text(alphabet="ab:{}[]-,?!&*#|>'\"%@` \n\t\\0123.e~<=", max_size=60))

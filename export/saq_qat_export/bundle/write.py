@@ -2,9 +2,8 @@
 
 import hashlib
 import io
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from saq_qat.data.open import ImageData
-from saq_qat.errors import ArtifactError, SaqError
+from saq_qat.errors import SaqError
 from saq_qat.recipe.load import dump_recipe
 from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.version import __version__
+from saq_qat_export.bundle.destination import (
+    GOLDEN_FILE,
+    MODEL_FILES,
+    check_destination,
+    keep_others,
+    swap,
+)
 from saq_qat_export.bundle.expected import expected_answers
 from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
 from saq_qat_export.bundle.records import (
@@ -28,7 +34,6 @@ from saq_qat_export.bundle.records import (
     tensor_records,
 )
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
-from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.prove import Proof
 from saq_qat_export.reference.deploy_view import Stored
@@ -44,19 +49,14 @@ from saq_qat_runtime.bundle.manifest import (
     RecipeRecord,
     TensorSpec,
 )
-from saq_qat_runtime.errors import ModelError
-from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
 __all__ = [
     "MODEL_FILES",
     "Bundle",
-    "check_destination",
     "make_bundle",
     "write_bundle",
 ]
 
-MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
-_GOLDEN_FILE = "golden.npz"
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -85,7 +85,7 @@ def make_bundle(
     restored, view = lowered.restored, lowered.view
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
-    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
+    files[GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
     files[EXPECTED_FILE] = expected_answers(restored, proof.agreement).to_csv()
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
@@ -103,7 +103,7 @@ def make_bundle(
         preprocessing=preprocessing,
         labels=restored.images.classes,
         models=models,
-        golden=Golden(records[_GOLDEN_FILE], tolerances),
+        golden=Golden(records[GOLDEN_FILE], tolerances),
         expected=records[EXPECTED_FILE],
         layers=layer_records(lowered.plan, view),
         tensors=tensor_records(view),
@@ -134,39 +134,25 @@ def _interface(images: ImageData) -> tuple[TensorSpec, TensorSpec, Preprocessing
     )
 
 
-def check_destination(folder: Path) -> None:
-    """Only a new folder, an empty one or an older bundle may become the bundle.
-
-    Raises:
-        ArtifactError: something else is there, which a bundle would replace.
-    """
-    if not folder.exists() or (folder / MANIFEST_FILE).is_file():
-        return
-    if not folder.is_dir() or any(folder.iterdir()):
-        raise ArtifactError(
-            f"{folder}: a bundle replaces the folder it is written to, and this is no bundle "
-            f"(it has no {MANIFEST_FILE}). Name a new folder, or remove this one first."
-        )
-
-
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write beside ``folder`` and move into place; a failure leaves an older bundle as it was.
 
-    What else lies in the folder stays: files of the user, and engines that were built from the same graph.
+    What else lies in the folder stays: files of the user, and engines that were built from the same graph. A
+    link to a folder stays a link.
 
     Raises:
-        ArtifactError: ``folder`` holds something that is no bundle.
+        ArtifactError: ``folder`` holds something that is no bundle, or cannot be a folder.
         SaqError: the disk is full, or the folder cannot be written.
     """
-    check_destination(folder)
+    real = check_destination(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=real.parent, prefix=f".{real.name}-") as scratch:
             fresh = Path(scratch) / "new"
             _write_files(bundle, fresh)
-            _keep_others(folder, fresh, bundle.manifest)
-            _swap(fresh, folder, Path(scratch) / "old")
-        sync_folder(folder.parent)
+            keep_others(real, fresh, bundle.manifest)
+            swap(fresh, real, Path(scratch) / "old")
+        sync_folder(real.parent)
     except OSError as error:
         raise SaqError(
             f"{folder}: the bundle cannot be written: {error.strerror or error}. "
@@ -180,48 +166,6 @@ def _write_files(bundle: Bundle, folder: Path) -> None:
         write_synced(folder / name, content)
     write_synced(folder / MANIFEST_FILE, bundle.manifest.to_json().encode())
     sync_folder(folder)
-
-
-def _keep_others(folder: Path, fresh: Path, manifest: Manifest) -> None:
-    """Copy what export did not write from the older bundle, but for engines of another graph.
-
-    Its old graphs are left behind, whatever targets they were for.
-    """
-    ours = {*MODEL_FILES.values(), _GOLDEN_FILE, EXPECTED_FILE, MANIFEST_FILE}
-    stale = {name for engine in ENGINE_FILES.values() for name in (engine, record_name(engine))}
-    stale -= set(_engines_of(folder, manifest.models.get("tensorrt")))
-    others = folder.iterdir() if folder.is_dir() else ()
-    for entry in (each for each in others if each.name not in ours | stale):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, fresh / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, fresh / entry.name, follow_symlinks=False)
-
-
-def _engines_of(folder: Path, source: FileRecord | None) -> Iterator[str]:
-    """Files of engines in ``folder`` that were built from this very graph, and their records."""
-    for engine in ENGINE_FILES.values():
-        if source is None or not (folder / engine).is_file():
-            continue
-        try:
-            record = EngineRecord.load(folder, engine)
-        except ModelError:
-            continue  # damaged, or of another version: it is built again
-        if record.source.sha256 == source.sha256:
-            yield from (engine, record_name(engine))
-
-
-def _swap(fresh: Path, folder: Path, old: Path) -> None:
-    """Put ``fresh`` in the place of ``folder``; if that fails, what was there comes back."""
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
 
 
 def _golden(

@@ -10,6 +10,7 @@ from onnx.external_data_helper import uses_external_data
 
 from saq_qat.errors import ArtifactError
 from saq_qat_export.lint.structure import check_structure
+from saq_qat_runtime.bundle.regular_file import read_regular
 
 __all__ = ["prepare", "read_model"]
 
@@ -24,7 +25,7 @@ def read_model(path: Path) -> ir.Model:
         ArtifactError: the file cannot be read, is no ONNX model, or lacks its weight files.
     """
     try:
-        model = onnx.load_model_from_string(path.read_bytes(), format="protobuf")
+        model = onnx.load_model_from_string(read_regular(path), format="protobuf")
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name an ONNX file.") from error
     except DecodeError as error:

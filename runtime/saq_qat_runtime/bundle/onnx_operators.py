@@ -18,8 +18,9 @@ from saq_qat_runtime.bundle.onnx_tensor import StoredTensor
 
 __all__ = ["OPERATORS", "Operator", "checked_shape", "element_width"]
 
-_WIDTHS = {1: 4, 6: 4, 7: 8, 11: 8, 12: 4, 13: 8, 4: 2, 5: 2, 10: 2, 16: 2}
-"""Bytes of an element, by its type in the file; all other types take one at most."""
+_WIDTHS = {1: 4, 6: 4, 7: 8, 11: 8, 12: 4, 13: 8, 4: 2, 5: 2, 10: 2, 16: 2, 8: 64, 14: 8, 15: 16}
+"""Bytes of an element, by its type in the file; a text takes an object of its own. All other types take one
+byte at most."""
 
 
 def element_width(element_type: int) -> int:

@@ -33,17 +33,22 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def read_regular(path: Path, most: int) -> bytes:
+def read_regular(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file; one of more than `most` is not read.
 
     Raises:
-        OSError: as `open_regular`, or it has more than `most` bytes.
+        OSError: as `open_regular`; or it has more than `most` bytes, or more than fit the memory, as `strerror`
+            says.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise OSError(errno.EFBIG, f"{size:,} bytes, {most:,} are allowed", str(path))
-        return file.read(size)
+        if most is not None and size > most:
+            rule = f"it has {size:,} bytes, and such a file has {most:,} at most"
+            raise OSError(errno.EFBIG, rule, str(path))
+        try:
+            return file.read(size)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, f"its {size:,} bytes do not fit the memory", str(path)) from error
 
 
 def _require_regular(path: Path, mode: int) -> None:

@@ -21,7 +21,7 @@ from saq_qat.analysis.study.runner import Failure, OnStates, run_jobs
 from saq_qat.analysis.study.schema import Study, load_study
 from saq_qat.analysis.study.text import text_of
 from saq_qat.errors import SaqError
-from saq_qat.train.files import locked, write_whole
+from saq_qat.train.files import locked, make_folder, write_whole
 from saq_qat.train.stop import stop_on_signals
 
 __all__ = ["Prepared", "StudyFailedError", "prepare_study", "report_study", "run_study"]
@@ -102,7 +102,7 @@ def run_study(
         SaqError: another process runs this study, or files are damaged or cannot be written.
     """
     folder = prepared.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder), stop_on_signals() as stop:
         hold_inputs(folder, [job.recipe for job in prepared.jobs])
         write_whole(folder / "study.yaml", prepared.text)

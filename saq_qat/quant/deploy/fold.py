@@ -92,8 +92,9 @@ def fold_layer(layer: QuantLayer, norm: nn.Module | None, factor: int) -> Folded
     codes, scale = layer.stored(gain, factor)
     if not bool(torch.isfinite(scale).all()) or not bool(torch.isfinite(bias).all()):
         raise ArtifactError(
-            "A folded scale or bias is not a finite number: the checkpoint holds NaN or infinity. "
-            "Export an earlier checkpoint, or train with a lower learning rate."
+            "The scale or bias of the folded layer is not a finite number: its checkpoint holds NaN or "
+            "infinity, a variance below zero, or numbers whose products overflow. Export an earlier "
+            "checkpoint, or train with a lower learning rate."
         )
     return FoldedLayer(codes.to(torch.int8), scale.float(), bias)
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.computed import computed_name, computed_values
 from saq_qat.quant.deploy.factors import fold_factors
 from saq_qat.quant.deploy.fold import absorb_offset, batch_norm_affine, fold_layer, refinement
@@ -206,7 +207,10 @@ class _Lowering:
         source = node.all_input_nodes[0]
         quantizer = quantizer_before(self.network, node)
         factor = refinement(layer, None if quantizer is None else quantizer.grid, refine=self.refine)
-        folded = fold_layer(layer, self.folded.get(node), factor)
+        try:
+            folded = fold_layer(layer, self.folded.get(node), factor)
+        except ArtifactError as error:
+            raise ArtifactError(f"{node.target}: {error}") from error
         offset = None if quantizer is None else quantizer.offset()
         if offset is not None:
             folded = absorb_offset(folded, offset)

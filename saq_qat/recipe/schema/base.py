@@ -7,8 +7,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 __all__ = [
+    "LARGEST",
     "Bits",
     "BrokenRule",
+    "Classes",
     "Count",
     "Finite",
     "Fraction",
@@ -21,15 +23,19 @@ __all__ = [
     "WholeNumber",
 ]
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST = 1e18
+"""Of numbers with a fraction: their products in pairs are still numbers of float32."""
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=2, le=8)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 """Pixels; what a network takes is far below, and a few images far above fill any memory."""
+Classes = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Images are counted by class, and a network has a row of weights for each."""
 Scalar = bool | int | float | str
 
 BrokenRule = tuple[str, str]

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from saq_qat.recipe.schema.base import BrokenRule, Count, Finite, Positive, Probability, Section, Side
+from saq_qat.recipe.schema.base import (
+    BrokenRule,
+    Classes,
+    Count,
+    Finite,
+    Positive,
+    Probability,
+    Section,
+    Side,
+)
 
 __all__ = [
     "Cifar",
@@ -169,7 +178,7 @@ class Synthetic(_Images):
     """Random images with learnable labels, for tests and timings."""
 
     kind: Literal["synthetic"] = Field(description="Random images with learnable labels.")
-    classes: Count = Field(default=10, description="Number of labels.")
+    classes: Classes = Field(default=10, description="Number of labels.")
     train_size: Count = Field(default=256, description="Number of training images.")
     val_size: Count = Field(default=64, description="Number of validation images.")
 

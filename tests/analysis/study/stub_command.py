@@ -55,7 +55,7 @@ def main() -> None:
         shutil.copy(STUB / f"{name}.measured", run / "analysis" / "measured.json")
     else:
         shutil.copytree(STUB / "checkpoint", run / "checkpoints" / "last", dirs_exist_ok=True)
-        (run / "log.jsonl").write_text('{"event": "end", "step": 2}\n')
+        (run / "log.jsonl").write_text('{"event": "end", "step": 2, "seconds": 1.5}\n')
     with (STUB / "calls.jsonl").open("a") as file:
         file.write(json.dumps({**call, "ended": time.time()}) + "\n")
 

@@ -1,5 +1,6 @@
 """An older bundle is replaced; what else lies in its folder stays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,19 @@ def test_an_engine_of_another_graph_goes(exported: Path, tmp_path: Path) -> None
 
 
 def test_a_graph_for_a_target_that_is_no_more_goes(exported: Path, tmp_path: Path) -> None:
-    (exported / "model.openvino.onnx").write_bytes(b"of an older recipe")
+    before = bundle_of(tmp_path / "again")
+    fewer = {target: model for target, model in before.manifest.models.items() if target != "tensorrt"}
+    tolerances = dict.fromkeys(fewer, 0.0)
+    golden = replace(before.manifest.golden, logits_tolerance=tolerances)
+    files = {name: content for name, content in before.files.items() if name != "model.tensorrt.onnx"}
+    write_bundle(Bundle(replace(before.manifest, models=fewer, golden=golden), files), exported)
+    assert not (exported / "model.tensorrt.onnx").exists()
+
+
+def test_a_file_that_no_manifest_names_is_the_users_whatever_its_name(exported: Path, tmp_path: Path) -> None:
+    (exported / "model.openvino.onnx").write_bytes(b"made by hand")
     write_bundle(bundle_of(tmp_path / "again"), exported)
-    assert not (exported / "model.openvino.onnx").exists()
+    assert (exported / "model.openvino.onnx").read_bytes() == b"made by hand"
 
 
 def test_a_damaged_record_of_an_engine_is_no_obstacle(exported: Path, tmp_path: Path) -> None:

@@ -174,6 +174,13 @@ BOMBS: dict[str, Bomb] = {
         "Resize", None, np.array([1, 1, 0.125, 1 << 26], np.float32), mode="linear", antialias=1
     ),
     "Pad": lambda: as_first_step("Pad", integers(0, 0, 0, 0, 0, 0, 1 << 15, 1 << 15)),
+    "Cast to texts": lambda: behind(
+        [
+            helper.make_node("Pad", ["image", "pads"], ["wide"]),
+            helper.make_node("Cast", ["wide"], ["made"], to=TensorProto.STRING),
+        ],
+        [constant("pads", integers(0, 0, 0, 0, 0, 0, 8000, 8000))],
+    ),
     "Pad by axes": lambda: as_first_step("Pad", integers(1 << 30, 0), None, integers(-1)),
     "Pad of a computed size": lambda: behind(
         [

@@ -89,6 +89,17 @@ def test_one_weight_that_is_not_finite_is_refused_by_name(whole: Path, spoil: Sp
         lower_run(whole, "last")
 
 
+def test_a_variance_below_zero_is_refused_with_the_layer_it_is_folded_into(whole: Path, spoil: Spoil) -> None:
+    checkpoint = newest_checkpoint(whole / "checkpoints" / "last")
+    assert checkpoint is not None
+    variance = next(name for name in checkpoint.model if name.endswith("running_var"))
+    _, weights = names_of(whole)
+    layers = "|".join(name.removesuffix(".weight") for name in weights)
+    spoil(variance, lambda numbers: -numbers)
+    with pytest.raises(ArtifactError, match=rf"^({layers}): The scale or bias .*a variance below zero"):
+        lower_run(whole, "last")
+
+
 def test_every_number_of_a_network_is_looked_at(whole: Path) -> None:
     """Of what training holds in memory: each clip level and each weight in turn."""
     network = restore(whole, "last").network

@@ -19,11 +19,14 @@ QUANTIZED = (
 
 
 @pytest.fixture(autouse=True)
-def _hanging_up_is_heard() -> Iterator[None]:
-    """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_are_heard() -> Iterator[None]:
+    """As on a terminal, also where the tests themselves were started with nohup, which ignores SIGHUP, or in
+    the background by a shell's script, which ignores SIGINT."""
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _stopped(folder: Path, step: int, *overrides: str) -> Path:

@@ -20,7 +20,7 @@ from saq_qat.train.checkpoint import read_checkpoint
 from saq_qat.train.log import read_log
 from saq_qat.train.run import run_training
 
-__all__ = ["Soak"]
+__all__ = ["Soak", "cpu_seconds"]
 
 _TEACHER = """
 version: 1
@@ -147,7 +147,8 @@ def _in_child(work: Callable[[], object]) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _cpu_seconds(process: int) -> float:
+def cpu_seconds(process: int) -> float:
+    """How much a process has computed; by the clock, a busy machine would never let it get anywhere."""
     behind_name = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -155,16 +156,14 @@ def _cpu_seconds(process: int) -> float:
 def _killed(work: Callable[[], object], delay: float, begun: Path | None) -> bool:
     """Whether ``work`` was killed after ``delay`` seconds of its CPU time, rather than done before.
 
-    By the clock, a busy machine would never let it get anywhere.
-
     Args:
         begun: a file from whose existence on they count; from the start if None.
     """
     child = _forked(work)
     end = delay if begun is None else None
-    while end is None or _cpu_seconds(child) < end:
+    while end is None or cpu_seconds(child) < end:
         if end is None and begun is not None and begun.exists():
-            end = _cpu_seconds(child) + delay
+            end = cpu_seconds(child) + delay
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if status:

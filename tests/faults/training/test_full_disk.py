@@ -56,7 +56,9 @@ def disk() -> Iterator[FullDisk]:
 
 def short() -> Recipe:
     """Two steps, and every kind of file that a training writes."""
-    return faulty_recipe("data.train_size=32", "train.stages.0.epochs=1", "train.checkpoint_steps=1")
+    return faulty_recipe(
+        "data.train_size=32", "train.stages.0.epochs=1", "train.checkpoint_steps=1", "train.logs=[csv]"
+    )
 
 
 def writes_of(run: Path, disk: FullDisk) -> int:

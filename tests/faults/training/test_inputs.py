@@ -1,6 +1,7 @@
 """What is named and is no such thing: pipes, devices, odd tensors, a log in another encoding, huge sizes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from saq_qat.data.open import open_data
 from saq_qat.errors import ArtifactError, DataError, RecipeError
 from saq_qat.models.pretrained import read_weights
 from saq_qat.recipe.load import dump_recipe, load_recipe
-from saq_qat.train.log import read_log
+from saq_qat.report.predictions import read_predictions
+from saq_qat.train.log import log_tail, read_log
 from saq_qat.train.run import run_training
+from saq_qat_export.lint.reading import read_model
 from tests.faults.training.recipes import copied, faulty_recipe
 
 
@@ -79,6 +82,41 @@ def test_a_file_of_a_checkpoint_that_is_a_pipe_is_damage(stopped: Path, tmp_path
         run_training(faulty_recipe(), run, resume=True)
 
 
+@pytest.mark.parametrize("name", ["state.json", "sha256.json"])
+def test_a_file_of_a_checkpoint_of_a_terabyte_is_not_read(stopped: Path, tmp_path: Path, name: str) -> None:
+    run = copied(stopped, tmp_path / "run")
+    for folder in ("last", "last.previous"):
+        os.truncate(run / "checkpoints" / folder / name, 1 << 40)
+    with pytest.raises(ArtifactError, match=rf"{name}.*1,099,511,627,776 bytes, and such a file has"):
+        run_training(faulty_recipe(), run, resume=True)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "a log": read_log,
+    "the end of a log": log_tail,
+    "a graph to check": read_model,
+    "predictions": lambda path: read_predictions(path, "0" * 64),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+def test_a_pipe_in_the_place_of_any_other_file_is_not_waited_for(
+    pipe: Path, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises((ArtifactError, OSError), match="a named pipe, where only a regular file is read"):
+        read(pipe)
+
+
+@pytest.mark.timeout(120)
+def test_a_log_that_is_a_pipe_is_not_written_to(stopped: Path, tmp_path: Path) -> None:
+    run = copied(stopped, tmp_path / "run")
+    (run / "log.jsonl").unlink()
+    os.mkfifo(run / "log.jsonl")
+    with pytest.raises(ArtifactError, match=r"log\.jsonl: is no regular file.*Put log\.jsonl back"):
+        run_training(faulty_recipe(), run, resume=True)
+
+
 ODD_TENSORS = {
     "sparse_coo": lambda: torch.eye(3).to_sparse(),
     "sparse_csr": lambda: torch.eye(3).to_sparse_csr(),
@@ -96,10 +134,17 @@ def test_pretrained_tensors_without_numbers_in_their_places_are_named(tmp_path: 
         read_weights(path)
 
 
+STEP = b'{"event": "step", "step": 1}\n'
 NO_LOGS = {
-    "not UTF-8": (b'{"event": "step"}\n\xff\xfe\x00\n{"event": "end"}\n', 2),
-    "UTF-16": (('{"event": "step"}\n' * 3).encode("utf-16"), 1),
-    "a list": (b'{"event": "step"}\n[1]\n{"event": "end"}\n', 2),
+    "not UTF-8": (STEP + b"\xff\xfe\x00\n" + STEP, 2),
+    "UTF-16": ((STEP.decode() * 3).encode("utf-16"), 1),
+    "a list": (STEP + b"[1]\n" + STEP, 2),
+    "no event": (STEP + b'{"step": 2}\n' + STEP, 2),
+    "an event that is a number": (STEP + b'{"event": 5, "step": 2}\n', 2),
+    "a step that is text": (STEP + b'{"event": "step", "step": "2"}\n', 2),
+    "a loss that is text": (STEP + b'{"event": "step", "step": 2, "loss": "low"}\n', 2),
+    "an epoch without its stage": (STEP + b'{"event": "epoch", "step": 2, "epoch": 1, "loss": 1.5}\n', 2),
+    "clip levels that are none": (STEP + b'{"event": "step", "step": 2, "clip_levels": {"a": "b"}}\n', 2),
     "text": (b"hello\nworld\n", 1),
     "nested": (b"[" * 100_000 + b"\n" + b"{}\n", 1),
 }

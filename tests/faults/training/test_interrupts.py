@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.training.soak import cpu_seconds
+
 COMMAND = "from saq_qat.cli.start import main; main()"
 
 
@@ -49,6 +51,7 @@ def test_a_signal_before_the_command_line_is_there_leaves_quietly(
 
 
 @pytest.mark.slow  # each starts the command anew
+@pytest.mark.timeout(3600)
 def test_an_interrupt_at_any_moment_is_no_error(tmp_path: Path) -> None:
     moments = random.Random(0)
     recipe = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
@@ -57,8 +60,13 @@ def test_an_interrupt_at_any_moment_is_no_error(tmp_path: Path) -> None:
             [sys.executable, "-c", COMMAND, "train", str(recipe)],
             cwd=tmp_path, env=_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip  # one value a line is a page
-        time.sleep(moments.uniform(0.5, 8))
+        moment = moments.uniform(0.3, 8)
+        while cpu_seconds(process.pid) < moment:
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 130, errors
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 130, f"after {moment:.2f} s: {errors}"
         assert "internal error" not in errors and "Traceback" not in errors
+        told = errors.splitlines()[-1]
+        assert told == "interrupted" or "train --resume" in told, errors
+        print(f"after {moment:.2f} s of CPU time: {told}")

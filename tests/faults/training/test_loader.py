@@ -13,6 +13,7 @@ from PIL import Image
 from pytest import MonkeyPatch
 
 from saq_qat.errors import DataError
+from saq_qat.patience import TIMEOUT_VARIABLE
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.checkpoint import read_checkpoint
 from saq_qat.train.files import locked
@@ -102,6 +103,20 @@ def test_a_worker_that_dies_once_costs_a_warning_and_no_bit(
     deadly(monkeypatch, "train/bee/7.png", end, times=tmp_path / "noted")
     with pytest.warns(UserWarning, match=said):
         run_training(of_photos(photos, 2), tmp_path / "run")
+    assert (tmp_path / "run" / LAST).read_bytes() == (tmp_path / "whole" / LAST).read_bytes()
+
+
+def test_workers_that_hang_are_named_and_the_training_stops_saved(
+    photos: Path, tmp_path: Path, monkeypatch: MonkeyPatch
+) -> None:
+    run_training(of_photos(photos, 0), tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setenv(TIMEOUT_VARIABLE, "6")
+        deadly(patched, "train/bee/7.png", lambda process: os.kill(process, signal.SIGSTOP))
+        said = r"within 6 s \(SAQ_QAT_TIMEOUT.*pid \d+ is at batch \d of .*'.*bee/7\.png'.*train --resume"
+        with pytest.raises(DataError, match=said):
+            run_training(of_photos(photos, 1), tmp_path / "run")
+    run_training(of_photos(photos, 2), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / LAST).read_bytes() == (tmp_path / "whole" / LAST).read_bytes()
 
 

@@ -12,8 +12,9 @@ import pytest
 from pytest import MonkeyPatch
 
 from saq_qat.errors import SetupError
+from saq_qat.patience import TIMEOUT_VARIABLE
 from saq_qat.train.checkpoint import read_checkpoint
-from saq_qat.train.distributed import TIMEOUT_VARIABLE, joined_processes
+from saq_qat.train.distributed import joined_processes
 
 SECONDS = 20
 WORKER = "tests.faults.training.ranks_worker"
@@ -74,4 +75,33 @@ def test_a_time_to_wait_that_is_none_is_refused(monkeypatch: MonkeyPatch, second
     monkeypatch.setenv(TIMEOUT_VARIABLE, seconds)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SetupError, match=f"{TIMEOUT_VARIABLE} must be a whole number"), joined_processes():
+        pass
+
+
+WHOLE = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole number from 1 on.*got 'two'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be a whole number from 1 on.*got '0'"),
+        ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE must be a whole number from 1 on"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK must be a whole number from 0 on.*got '-1'"),
+        ({"RANK": ""}, "announces 2 processes, and the environment lacks RANK"),
+        ({"MASTER_ADDR": "", "MASTER_PORT": ""}, "lacks MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "2"}, "RANK must be below WORLD_SIZE = 2.*got 2"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT must be a whole number from 1 on.*got 'http'"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT at most 65535; got 0 and 70000"),
+    ],
+)
+def test_an_environment_that_no_launcher_makes_is_refused(
+    monkeypatch: MonkeyPatch, changed: dict[str, str], said: str
+) -> None:
+    for name, value in {**WHOLE, **changed}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(SetupError, match=rf"{said}.*Start several processes with torchrun"),
+        joined_processes(),
+    ):
         pass
