@@ -45,7 +45,7 @@ class Remember:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.compared: list[tuple[int, int, float]] = []
-        self.dropped = self.failed = 0
+        self.dropped = self.failed = self.unkept = 0
 
     def batch_done(self, images: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         assert all(seconds >= 0 for seconds in queue_seconds)
@@ -64,3 +64,6 @@ class Remember:
 
     def shadow_failed(self) -> None:
         self.failed += 1
+
+    def shadow_unkept(self) -> None:
+        self.unkept += 1

@@ -18,7 +18,7 @@ LABELS = ("ant", "bee", "c:at")
 
 
 def parse(body: bytes, header_length: str | None = None) -> InferRequest:
-    return parse_request(body, header_length, SOURCE, OUTPUT, len(LABELS))
+    return parse_request(body, header_length, SOURCE, OUTPUT, len(LABELS), 2)
 
 
 def request(**members: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Around every request: counted and timed, its body read to the end, its connection closed when draining."""
+"""Around each request: counted, timed, its body read to the end; HEAD is GET; draining closes connections."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -27,6 +27,8 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # uvicorn, which has its own scope, leaves the body out
         metrics = self._serving.metrics
         exchange = _Exchange(scope, receive, send, self._serving)
         start = perf_counter()
