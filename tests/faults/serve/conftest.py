@@ -20,8 +20,8 @@ from tests.runtime.serve.conftest import (  # noqa: F401  fixtures, found by nam
 
 @pytest.fixture(scope="session")
 def narrow(start_once: Start, integer_bundle: Path) -> Address:  # noqa: F811  the fixture of the line above
-    """A server that waits a second for each client, and takes bodies of 1 MiB."""
-    bounds = Bounds(body_bytes=1 << 20, header_seconds=1.0, body_seconds=1.0, send_seconds=1.0)
+    """A server that waits little for each client, and takes bodies of 1 MiB."""
+    bounds = Bounds(body_bytes=1 << 20, header_seconds=0.7, body_seconds=0.7, send_seconds=0.7)
     return start_once(integer_bundle, ServeSettings(threads=1, drain_seconds=0.0, bounds=bounds))
 
 

@@ -13,6 +13,7 @@ __all__ = ["Watch"]
 
 _DISCARDED_BYTES = 256 * 1024 * 1024
 _DISCARD_SECONDS = 2.0
+_TOO_SLOW = 408
 
 
 class Watch:
@@ -62,7 +63,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self._body_comes:
+            if self._body_comes and self.status != _TOO_SLOW:
                 await self._discard()
             _add_headers(message, closing=self._serving.draining or self._body_comes)
         await self._send(message)
