@@ -38,9 +38,8 @@ def test_a_server_that_is_killed_under_load_is_started_again_at_once(
         while not load.refused and time.monotonic() < end:
             time.sleep(0.01)
     assert load.answered >= 30
-    assert all(
-        "Error" in problem for problem in load.lost
-    )  # connections that broke, no answer that was wrong
+    # Connections that broke, no answer that was wrong: such begins with its status.
+    assert not any(problem[0].isdigit() for problem in load.lost), load.lost
     assert digests(integer_bundle) == before
     second, again = launch(integer_bundle, "--port", str(address.port))
     assert again.port == address.port
