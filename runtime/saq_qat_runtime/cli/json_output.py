@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any, NoReturn, TextIO, cast
 
 from saq_qat_runtime.errors import InputError
@@ -55,7 +55,9 @@ class JsonOutput:
 
 @contextmanager
 def json_output(arguments: Sequence[str]) -> Iterator[JsonOutput]:
-    """In this context stdout is watched, so that a failure becomes a document if nothing else did."""
-    output = JsonOutput(sys.stdout, "--json" in arguments)
-    with redirect_stdout(cast("TextIO", output)):
+    """In this context stdout is watched if JSON is asked for, so that a failure becomes a document if nothing
+    else did."""
+    asked = "--json" in arguments
+    output = JsonOutput(sys.stdout, asked)
+    with redirect_stdout(cast("TextIO", output)) if asked else nullcontext():
         yield output

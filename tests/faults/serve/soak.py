@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from saq_qat_runtime.serve.load_clients import LoadPlan, plan_load
 from saq_qat_runtime.serve.protocol import HEADER_LENGTH
 from tests.faults.serve.hostile import FAULTS, Target
+from tests.faults.serve.payloads import packed, png
 from tests.faults.serve.soak_clients import Tally, crowd, good_client, hostile_client, replace_models
 from tests.runtime.serve.client import Address
 
@@ -86,7 +88,8 @@ def soak(server: Server, versions: Path, plan: LoadPlan, minutes: float, seed: i
     target = Target(server.address, versions.name, plan.bodies[0], int(plan.headers[HEADER_LENGTH]))
     tally, stop = Tally(), threading.Event()
     problems = _one_of_each(target, tally)
-    before = server.holds()
+    _wake_decoders(target)
+    before = _at_rest(server)
     print(_HEAD, *_line(0.0, server, tally), sep="\n", flush=True)
     clients = [
         *(
@@ -153,6 +156,27 @@ def _one_of_each(target: Target, tally: Tally) -> list[str]:
         tally.faults[name] += 1
         problems += [] if heard in fault.may else [f"{name}, alone: {heard}"]
     return problems
+
+
+def _wake_decoders(target: Target) -> None:
+    """Pictures that take their time, at the same moment: each of the server's threads for them starts."""
+    picture = png(2000, 2000, packed(bytes(2001), 2000))
+    ask = partial(target.address.ask, "POST", "/predict", picture, {"Content-Type": "image/png"}, seconds=120)
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+
+
+def _at_rest(server: Server) -> tuple[float, int, int]:
+    """What the server holds once its descriptors and threads have been the same for two seconds."""
+    looks = [server.holds()]
+    while len(looks) < 20:
+        time.sleep(0.1)
+        found = server.holds()
+        looks = [*looks, found] if found[1:] == looks[-1][1:] else [found]
+    return looks[-1]
 
 
 def _judge(server: Server, tally: Tally, before: tuple[float, int, int], settled: float) -> list[str]:
