@@ -5,6 +5,7 @@ import random
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import cache
 
 __all__ = ["PICTURE_BOMBS", "packed", "png", "zipped"]
@@ -51,7 +52,7 @@ def _texts(count: int) -> bytes:
     return _chunk(b"iTXt", b"k\0\1\0\0\0" + packed(bytes(1024), 1000)) * count
 
 
-PICTURE_BOMBS = {
+PICTURE_BOMBS: dict[str, Callable[[], bytes]] = {
     "an archive": zipped,
     "PNG of 2^31 x 2^31 pixels": lambda: png(2**31 - 1, 2**31 - 1, b""),
     "PNG of 30,000 x 30,000 pixels": lambda: png(30_000, 30_000, packed(bytes(1024), 1024)),

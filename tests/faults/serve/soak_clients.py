@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from saq_qat_runtime.serve.load_clients import LoadPlan
@@ -101,7 +102,7 @@ def crowd(target: Target, tally: Tally, stop: threading.Event) -> None:
             for client in clients:
                 client.settimeout(120)
                 client.sendall(request)
-            heard = [statuses(b"".join(iter(lambda c=client: c.recv(65536), b""))) for client in clients]
+            heard = [statuses(b"".join(iter(partial(client.recv, 65536), b""))) for client in clients]
         with tally.lock:
             tally.faults["a crowd"] += 1
             tally.unexpected += [f"a crowd: {each}" for each in heard if each not in ((200,), (503,))]

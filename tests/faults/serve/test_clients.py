@@ -9,6 +9,7 @@ from saq_qat_runtime.session import Session
 from tests.faults.serve.hostile import FAULTS, Fault, Target, exchange
 from tests.runtime.networks import images
 from tests.runtime.serve.client import Address
+from tests.runtime.serve.engines import slowed
 
 
 def check_right(target: Target, session: Session) -> None:
@@ -51,8 +52,7 @@ def test_who_ends_its_half_while_it_waits_is_told_so_and_answered(
     target: Target, integer_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = target.address.serving.catalogue.find("tiny")
-    run = model._batcher._run
-    monkeypatch.setattr(model._batcher, "_run", lambda batch: (time.sleep(0.3), run(batch))[1])
+    monkeypatch.setattr(model._batcher, "_run", slowed(model._batcher._run, 0.3))
     with target.address.connect() as connection:
         connection.sendall(target.request())
         connection.shutdown(socket.SHUT_WR)

@@ -12,6 +12,7 @@ from saq_qat_runtime.session import Session
 from tests.runtime.networks import images
 from tests.runtime.serve.client import Address, Reply, binary_request
 from tests.runtime.serve.conftest import Start
+from tests.runtime.serve.engines import slowed
 
 _SECONDS_A_RUN = 0.02
 _ROOM = 6
@@ -23,8 +24,7 @@ def slow(start: Start, integer_bundle: Path) -> Address:
     bounds = Bounds(requests=_ROOM)
     address = start(integer_bundle, ServeSettings(threads=1, drain_seconds=0.0, max_batch=1, bounds=bounds))
     batcher = address.serving.catalogue.find("tiny")._batcher
-    run = batcher._run
-    batcher._run = lambda batch: (time.sleep(_SECONDS_A_RUN), run(batch))[1]
+    batcher._run = slowed(batcher._run, _SECONDS_A_RUN)
     return address
 
 

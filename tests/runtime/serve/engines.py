@@ -2,19 +2,29 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.serve.batcher import Floats
 
-__all__ = ["Remember", "SlowEngine", "image"]
+__all__ = ["Remember", "SlowEngine", "image", "slowed"]
 
 
 def image(value: float, count: int = 1) -> Floats:
     """`count` images (1, 1, 1) of one number."""
     return np.full((count, 1, 1, 1), value, np.float32)
+
+
+def slowed(run: Callable[[Floats], Floats], seconds: float) -> Callable[[Floats], Floats]:
+    """`run`, so many seconds later."""
+
+    def run_later(images: Floats) -> Floats:
+        time.sleep(seconds)
+        return run(images)
+
+    return run_later
 
 
 class SlowEngine:
