@@ -10,6 +10,7 @@ export SAQ_QAT_RUNTIME :=
 PYTHON ?= python3
 WORKERS ?= 2
 KILLS ?= 30
+MINUTES ?= 5
 EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
@@ -30,7 +31,7 @@ help:
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
 	@echo "make load-test    environment; then requests a second and memory of a server: LOAD='--requests 100000', BUNDLE=folder"
-	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks"
+	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks, MINUTES=5 of hostile clients"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
 	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
 	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
@@ -68,7 +69,7 @@ load-test: $(STAMP)
 	$(call step,Load a server of $(BUNDLE),$(BIN)/python -m saq_qat_runtime.serve.load_test $(BUNDLE) $(LOAD))
 
 soak: $(STAMP)
-	$(call step,Run the faults that take long,SOAK_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/faults)
+	$(call step,Run the faults that take long,SOAK_KILLS=$(KILLS) SOAK_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/faults)
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)

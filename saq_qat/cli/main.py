@@ -4,7 +4,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -27,6 +27,7 @@ from saq_qat.cli.train import train
 from saq_qat.cli.verify import verify
 from saq_qat.errors import SaqError
 from saq_qat.version import __version__
+from saq_qat_runtime.cli.json_output import json_output
 from saq_qat_runtime.errors import SessionError
 
 __all__ = ["app", "main"]
@@ -86,20 +87,24 @@ def main() -> None:
     arguments = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
     interrupt = _Interrupt()
     interrupt.listen()
-    try:
-        with quietly(quiet):
+    with json_output(arguments) as output, quietly(quiet):
+        try:
             app(arguments, prog_name="saq-qat")
-    except SystemExit as leaving:
-        if leaving.code == 128 + signal.SIGINT:  # typer makes this of an interrupt, without a word
-            typer.echo("interrupted", err=True)
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        if interrupt.number == signal.SIGTERM:
-            sys.exit(128 + signal.SIGTERM)
-        typer.echo("interrupted" if interrupt.number else _message(error), err=True)
-        sys.exit(128 + interrupt.number if interrupt.number else _exit_code(error))
+        except SystemExit as left:
+            if left.code == 128 + signal.SIGINT:  # typer makes this of an interrupt, without a word
+                typer.echo("interrupted", err=True)
+            if left.code:
+                output.fail(*_told_by(left.__context__), cast("int", left.code))
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
+            message = "interrupted" if interrupt.number else _message(error)
+            code = 128 + interrupt.number if interrupt.number else _exit_code(error)
+            output.fail(type(error).__name__, message, code)
+            if interrupt.number != signal.SIGTERM:
+                typer.echo(message, err=True)
+            sys.exit(code)
 
 
 class _Interrupt:
@@ -139,6 +144,14 @@ def _message(error: BaseException) -> str:
     return (
         f"internal error ({type(error).__name__}: {error}); run again with --debug and report the traceback"
     )
+
+
+def _told_by(error: BaseException | None) -> tuple[str, str]:
+    """Kind and message of what typer has told on stderr before it left: a wrong command line."""
+    tell = getattr(error, "format_message", None)  # typer's own copy of click's errors has no public name
+    if tell is not None:
+        return "UsageError", tell()
+    return "Exit", "the command ended without a result; stderr says why"
 
 
 def _exit_code(error: BaseException) -> int:

@@ -1,5 +1,6 @@
 """Errors leave as one message and the documented exit code; tracebacks only with --debug."""
 
+import json
 import os
 import signal
 import subprocess
@@ -50,6 +51,33 @@ def test_each_error_has_its_exit_code_and_no_traceback(
     fail_with(monkeypatch, error)
     assert saq_qat("schema") == code
     assert capsys.readouterr().err == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (("report", "nowhere", "--json"), "ArtifactError", 3),
+        (("runs", "compare", "nowhere", "--json"), "RecipeError", 2),
+        (("verify", "--json", "--code-images", "0"), "UsageError", 2),
+        (("eval", "--json", "--no-such-option"), "UsageError", 2),
+    ],
+)
+def test_with_json_a_failure_is_one_document_on_stdout(
+    saq_qat: SaqQat, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], kind: str, code: int
+) -> None:
+    assert saq_qat(*arguments) == code
+    told = capsys.readouterr()
+    (error,) = json.loads(told.out).values()
+    assert {**error, "message": ""} == {"kind": kind, "message": "", "exit_code": code}
+    assert error["message"]
+    assert told.err
+
+
+def test_without_json_a_failure_leaves_stdout_empty(
+    saq_qat: SaqQat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert saq_qat("report", "nowhere") == 3
+    assert capsys.readouterr().out == ""
 
 
 def test_an_unexpected_error_is_one_line(

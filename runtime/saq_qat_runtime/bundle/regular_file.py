@@ -37,8 +37,8 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file; one of more than `most` is not read.
 
     Raises:
-        OSError: as `open_regular`; or it has more than `most` bytes, or more than fit the memory, as `strerror`
-            says.
+        OSError: as `open_regular`; or it has more than `most` bytes, or more than fit the memory, as
+            `strerror` says.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

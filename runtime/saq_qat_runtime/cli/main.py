@@ -1,6 +1,5 @@
 """The command `saq-qat-runtime`: its verbs, and how errors become one message and an exit code."""
 
-import argparse
 import signal
 import sys
 import traceback
@@ -9,6 +8,7 @@ from importlib import import_module
 from types import FrameType
 
 from saq_qat_runtime import __version__
+from saq_qat_runtime.cli.json_output import Parser, json_output
 from saq_qat_runtime.errors import SessionError
 
 __all__ = ["COMMANDS", "main"]
@@ -30,17 +30,20 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        sys.exit(_run([argument for argument in arguments if argument != "--debug"]))
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        print(_message(error), file=sys.stderr)
-        sys.exit(_exit_code(error))
+    with json_output(arguments) as output:
+        try:
+            sys.exit(_run([argument for argument in arguments if argument != "--debug"]))
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
+            message, code = _message(error), _exit_code(error)
+            output.fail(type(error).__name__, message, code)
+            print(message, file=sys.stderr)
+            sys.exit(code)
 
 
 def _run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="saq-qat-runtime",
         description="Run networks that saq-qat exported, on the machine where they run.",
         epilog="--debug, anywhere, shows the traceback of an error.",

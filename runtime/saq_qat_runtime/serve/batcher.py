@@ -81,6 +81,11 @@ class Batcher:
         self._thread.start()
 
     @property
+    def alive(self) -> bool:
+        """Whether batches are still formed."""
+        return self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._queue)
@@ -143,10 +148,9 @@ class Batcher:
         return sum(len(waiting.images) for waiting in self._queue) >= self._max_batch
 
     def _answer(self, batch: list[_Waiting]) -> None:
-        images = batch[0].images if len(batch) == 1 else np.concatenate([each.images for each in batch])
         start = time.monotonic()
         try:
-            logits = self._run(images)
+            logits = self._run(_joined(batch))
         except InputError as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
@@ -155,7 +159,8 @@ class Batcher:
                 self._answer([waiting])
             return
         except Exception as error:  # whatever the engine raises is the answer of each who waits
-            _log.error("a batch of %d images failed: %s", len(images), error)
+            images = sum(len(waiting.images) for waiting in batch)
+            _log.error("a batch of %d images failed: %s: %s", images, type(error).__name__, error)
             for waiting in batch:
                 waiting.future.set_exception(error)
             return
@@ -165,12 +170,19 @@ class Batcher:
         seconds = time.monotonic() - start
         self._seconds_an_image = seconds / len(logits)
         queued = [start - waiting.arrived for waiting in batch]
-        self._observer.batch_done(len(logits), queued, seconds)
+        try:
+            self._observer.batch_done(len(logits), queued, seconds)
+        except Exception:  # whatever becomes of a metric, the answers are there
+            _log.exception("a batch could not be counted")
         first = 0
         for waiting, queue_seconds in zip(batch, queued, strict=True):
             own = logits[first : first + len(waiting.images)]
             first += len(waiting.images)
             waiting.future.set_result(Answer(own, queue_seconds, seconds, len(logits)))
+
+
+def _joined(batch: list[_Waiting]) -> Floats:
+    return batch[0].images if len(batch) == 1 else np.concatenate([waiting.images for waiting in batch])
 
 
 def _still_wanted(waiting: _Waiting) -> bool:

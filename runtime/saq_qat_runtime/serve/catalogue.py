@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, Manifest, bundle_sha256
-from saq_qat_runtime.errors import ClosedError, ModelError, SessionError
+from saq_qat_runtime.errors import ClosedError, ModelError
 from saq_qat_runtime.serve.model import ModelPlace, ServedModel
 from saq_qat_runtime.serve.refusals import NotFoundError, OverloadError
 
@@ -122,7 +122,7 @@ class Catalogue:
         """Look at the folder again; blocks until new models are loaded and replaced ones are closed.
 
         A model whose manifest is the same stays, if its files are still what the manifest says. All new ones
-        are loaded before any is seen: if one fails, SessionError is raised and everything is served as
+        are loaded before any is seen: if one fails, its error is raised and everything is served as
         before.
         """
         with self._reloading:
@@ -139,7 +139,7 @@ class Catalogue:
                     else:
                         fresh.append(self._load(place))
                         after[place.name, place.version] = fresh[-1]
-            except (SessionError, OSError):
+            except BaseException:  # passed on; engines that nobody will use are released first
                 _retire(fresh)
                 raise
             self._models = _by_name(after)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from saq_qat_runtime.errors import BackendUnavailable, InputError
@@ -153,4 +154,5 @@ def _add_shadow(group: argparse._ArgumentGroup) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a log on a full disk, or a pipe that nobody reads: answers go on without
+        print(line, file=sys.stderr, flush=True)

@@ -68,8 +68,8 @@ class ServedModel:
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine still computes."""
-        return self._session.healthy
+        """Whether the engine still computes, and is still given batches."""
+        return self._session.healthy and self._batcher.alive
 
     @property
     def waiting(self) -> int:

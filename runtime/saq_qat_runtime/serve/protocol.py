@@ -5,6 +5,7 @@ tensors, classification and parameters, as its Python client speaks them.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,13 @@ from saq_qat_runtime.serve.tensors import (
     to_bytes,
 )
 
-__all__ = ["HEADER_LENGTH", "InferRequest", "encode_response", "load_json", "parse_request"]
+__all__ = ["HEADER_LENGTH", "InferRequest", "encode_response", "json_length", "load_json", "parse_request"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """HTTP header: how many bytes of the body are JSON; the rest are tensors."""
+
+_BESIDE_NUMBERS = 10_000
+"""Values of a request's JSON beside the numbers of its tensor: far more than any that the protocol has."""
 
 _REFUSED_PARAMETERS = {
     "sequence_id": "models here keep no state between requests",
@@ -49,8 +53,15 @@ class InferRequest:
     timeout: int | None
 
 
-def load_json(content: bytes) -> dict[str, Any]:
-    """A JSON object; raises InputError for anything else, NaN and Infinity included."""
+def load_json(content: bytes, values: int = _BESIDE_NUMBERS) -> dict[str, Any]:
+    """A JSON object; raises InputError for anything else, NaN and Infinity included.
+
+    values: how many it may hold. An empty list takes three bytes of text, twenty times as much once it is
+    read, and reading holds up every other thread, so they are counted first: by what stands before each.
+    """
+    found = sum(content.count(mark) for mark in (b",", b"[", b"{"))
+    if found > values:
+        raise InputError(f"The JSON may hold {values:,} values here, it has {found:,}. Send fewer images.")
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
@@ -63,17 +74,24 @@ def load_json(content: bytes) -> dict[str, Any]:
 
 
 def parse_request(
-    body: bytes, header_length: str | None, source: TensorSpec, output: TensorSpec, labels: int
+    body: bytes,
+    header_length: str | None,
+    source: TensorSpec,
+    output: TensorSpec,
+    labels: int,
+    max_batch: int,
 ) -> InferRequest:
     """Read an inference request for a model with one input and one output of `labels` logits.
 
-    header_length: value of HEADER_LENGTH; None: the body is JSON alone; "0": it is the input's bytes alone.
+    max_batch: images for which its JSON may hold numbers, twice over. header_length: value of HEADER_LENGTH;
+    None: the body is JSON alone; "0": it is the input's bytes alone.
     Raises InputError for whatever the protocol does not allow.
     """
-    length = _json_length(header_length, len(body))
+    length = json_length(header_length, len(body))
     if length == 0 and header_length is not None:
         return InferRequest(None, _raw_input(body, source), True, None, None)
-    request, rest = load_json(body[:length]), body[length:]
+    numbers = max_batch * math.prod(int(size) for size in source.shape[1:])
+    request, rest = load_json(body[:length], 2 * numbers + _BESIDE_NUMBERS), body[length:]
     identifier = request.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise InputError("id must be a string.")
@@ -117,7 +135,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _json_length(header: str | None, total: int) -> int:
+def json_length(header: str | None, total: int) -> int:
+    """How many of the body's `total` bytes are JSON, by HEADER_LENGTH; InputError for a wrong one."""
     if header is None:
         return total
     if not (header.isascii() and header.isdigit()) or len(header) > 18 or int(header) > total:

@@ -11,8 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from saq_qat_runtime.errors import InputError, SessionError
+from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.serve.batcher import Answer, Floats
+from saq_qat_runtime.serve.flips import Flips
 from saq_qat_runtime.serve.settings import ServeSettings, ShadowSettings
 from saq_qat_runtime.session import Session
 
@@ -38,24 +39,26 @@ class ShadowObserver(Protocol):
     def shadow_failed(self) -> None:
         """The second engine failed on a request; the first one answered it all the same."""
 
+    def shadow_unkept(self) -> None:
+        """What a request flipped could not be written: the disk is full, or the folder is gone."""
+
 
 class Shadow:
     """Compares answers with those of a second session, in a thread of its own.
 
     Every 1/share-th request is taken, and counted as dropped where 64 wait already. Inputs whose best label
-    differs are written to `keep_folder`, as .npz with both logits, until `keep` files lie there.
+    differs are kept; see `Flips`. Whatever fails here is counted and logged, and the first session goes on.
     """
 
     def __init__(self, session: Session, settings: ShadowSettings, observer: ShadowObserver) -> None:
         self._session = session
         self._settings = settings
+        self._flips = None if settings.keep_folder is None else Flips(settings.keep_folder, settings.keep)
         self._observer = observer
         self._credit = 0.0
         self._queue: Queue[tuple[Floats, Answer]] = Queue(_WAITING)
         self._closing = Event()
         self._thread = Thread(target=self._work, name="shadow", daemon=True)
-        if settings.keep_folder is not None:
-            settings.keep_folder.mkdir(parents=True, exist_ok=True)
         self._thread.start()
 
     @classmethod
@@ -116,8 +119,8 @@ class Shadow:
                 continue
             try:
                 self._compare(images, answer)
-            except (SessionError, OSError) as error:
-                _log.error("the shadow failed on a request: %s", error)
+            except Exception as error:  # whatever it is, the thread goes on, and so do the answers
+                _log.error("the shadow failed on a request: %s: %s", type(error).__name__, error)
                 self._observer.shadow_failed()
 
     def _compare(self, images: Floats, answer: Answer) -> None:
@@ -128,17 +131,10 @@ class Shadow:
         difference = float(np.abs(logits.astype(np.float64) - answer.logits).max())
         share = answer.compute_seconds * len(images) / answer.batch_size
         self._observer.shadow_compared(len(images), int(flipped.sum()), difference, share, seconds)
-        if flipped.any():
-            self._keep(images[flipped], answer.logits[flipped], logits[flipped])
-
-    def _keep(self, images: Floats, primary: Floats, shadow: Floats) -> None:
-        folder = self._settings.keep_folder
-        if folder is None:
+        if self._flips is None or not flipped.any():
             return
-        kept = len(list(folder.glob("flip-*.npz")))
-        if kept < self._settings.keep:
-            path = folder / f"flip-{time.time_ns()}.npz"
-            np.savez(path, inputs=images, primary_logits=primary, shadow_logits=shadow)
+        if not self._flips.keep(images[flipped], answer.logits[flipped], logits[flipped]):
+            self._observer.shadow_unkept()
 
 
 def _check_alike(primary: Session, shadow: Session) -> None:

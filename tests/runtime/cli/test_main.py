@@ -50,6 +50,29 @@ def test_wrong_usage_ends_with_2(
     assert "usage: saq-qat-runtime" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (("info", "nowhere", "--json"), "ModelError", 3),
+        (("bench", "nowhere", "--json", "--threads", "x"), "UsageError", 2),
+        (("--json", "verify", "nowhere", "--data", "."), "UsageError", 2),
+    ],
+)
+def test_with_json_a_failure_is_one_document_on_stdout(
+    saq_qat_runtime: SaqQatRuntime, capsys: Output, arguments: tuple[str, ...], kind: str, code: int
+) -> None:
+    assert saq_qat_runtime(*arguments) == code
+    told = capsys.readouterr()
+    (error,) = json.loads(told.out).values()
+    assert {**error, "message": ""} == {"kind": kind, "message": "", "exit_code": code}
+    assert told.err.endswith(f"{error['message']}\n")
+
+
+def test_without_json_stdout_stays_empty(saq_qat_runtime: SaqQatRuntime, capsys: Output) -> None:
+    assert saq_qat_runtime("info", "nowhere") == 3
+    assert capsys.readouterr().out == ""
+
+
 def test_info_is_one_page_of_80_columns(saq_qat_runtime: SaqQatRuntime, bundle: Path, capsys: Output) -> None:
     assert saq_qat_runtime("info", str(bundle)) == 0
     lines = capsys.readouterr().out.splitlines()

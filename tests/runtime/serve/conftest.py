@@ -1,5 +1,8 @@
 """Servers in threads of the test's own process, on ports of the loopback device that nobody else has."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import saq_qat_runtime
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import build_manifest, file_record, write_expected
 from tests.runtime.networks import images, quantized_network
 from tests.runtime.serve.client import Address
 
-__all__ = ["Start"]
+__all__ = ["Launch", "Start"]
 
 Start = Callable[..., Address]
+Launch = Callable[..., tuple["subprocess.Popen[str]", Address]]
 
 
 def write_bundle(folder: Path, content: bytes | None = None) -> Path:
@@ -61,6 +66,28 @@ def start() -> Iterator[Start]:
 def server(start_once: Start, integer_bundle: Path) -> Address:
     """One server of the tiny network, with settings as they are by default."""
     return start_once(integer_bundle)
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Starts `python -m saq_qat_runtime.serve` as a process, and waits until it is ready."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def launch(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Address]:
+        command = [sys.executable, "-m", "saq_qat_runtime.serve", str(root), "--port", "0", "--threads", "1"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(saq_qat_runtime.__file__).parents[1])}
+        process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("ready on"):
+                return process, Address("127.0.0.1", int(line.rpartition(":")[2]))
+        raise AssertionError(f"not ready, exit code {process.wait()}")
+
+    yield launch
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def _starter() -> Iterator[Start]:

@@ -2,19 +2,29 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.serve.batcher import Floats
 
-__all__ = ["Remember", "SlowEngine", "image"]
+__all__ = ["Remember", "SlowEngine", "image", "slowed"]
 
 
 def image(value: float, count: int = 1) -> Floats:
     """`count` images (1, 1, 1) of one number."""
     return np.full((count, 1, 1, 1), value, np.float32)
+
+
+def slowed(run: Callable[[Floats], Floats], seconds: float) -> Callable[[Floats], Floats]:
+    """`run`, so many seconds later."""
+
+    def run_later(images: Floats) -> Floats:
+        time.sleep(seconds)
+        return run(images)
+
+    return run_later
 
 
 class SlowEngine:
@@ -45,7 +55,7 @@ class Remember:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.compared: list[tuple[int, int, float]] = []
-        self.dropped = self.failed = 0
+        self.dropped = self.failed = self.unkept = 0
 
     def batch_done(self, images: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         assert all(seconds >= 0 for seconds in queue_seconds)
@@ -64,3 +74,6 @@ class Remember:
 
     def shadow_failed(self) -> None:
         self.failed += 1
+
+    def shadow_unkept(self) -> None:
+        self.unkept += 1

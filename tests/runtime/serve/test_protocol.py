@@ -18,7 +18,7 @@ LABELS = ("ant", "bee", "c:at")
 
 
 def parse(body: bytes, header_length: str | None = None) -> InferRequest:
-    return parse_request(body, header_length, SOURCE, OUTPUT, len(LABELS))
+    return parse_request(body, header_length, SOURCE, OUTPUT, len(LABELS), 2)
 
 
 def request(**members: object) -> bytes:
@@ -191,3 +191,15 @@ def test_no_bytes_whatever_raise_anything_else(body: bytes, length: str | None) 
         parse(body, length)
     except InputError as error:
         assert str(error)
+
+
+def test_json_of_more_values_than_any_request_needs_is_refused_before_it_is_read() -> None:
+    numbers = 2 * 2 * 2  # twice what two images of two numbers hold, and 10,000 for all else
+    full = request(parameters={"x": [1] * 9_980})
+    assert parse(full).images.shape == (1, 1, 1, 2)
+    with pytest.raises(InputError, match=rf"may hold {10_000 + numbers:,} values here, it has"):
+        parse(request(parameters={"x": [1] * 10_010}))
+    with pytest.raises(InputError, match="values here"):
+        parse(b"[" * 20_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        parse(b"[" * 5_000)

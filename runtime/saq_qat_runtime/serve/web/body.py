@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
@@ -58,9 +58,15 @@ class Held:
         self.size += size
 
 
-async def read_body(request: Request, held: Held, bounds: Bounds) -> bytes:
+async def read_body(
+    request: Request,
+    held: Held,
+    bounds: Bounds,
+    elsewhere: Callable[[Callable[[], bytes]], Awaitable[bytes]],
+) -> bytes:
     """The whole body, unpacked if it came as gzip or deflate.
 
+    elsewhere: gives what a call gives that would hold up the event loop.
     Raises Refusal: 408 for a client too slow, 413 for a body too large, 503 for too many of them, 415 for
     another encoding; InputError for a body that cannot be unpacked; ClientDisconnect if the client leaves.
     """
@@ -74,7 +80,9 @@ async def read_body(request: Request, held: Held, bounds: Bounds) -> bytes:
         return content
     if encoding not in _WINDOW_BITS:
         raise Refusal(415, f"Content-Encoding must be gzip, deflate or identity, got {encoding[:40]!r}.")
-    return _unpack(content, encoding, held, bounds)
+    unpacked = await elsewhere(lambda: _unpack(content, encoding, bounds))
+    held.grow(len(unpacked))
+    return unpacked
 
 
 async def _read(request: Request, held: Held, bounds: Bounds) -> bytes:
@@ -96,14 +104,13 @@ async def _read(request: Request, held: Held, bounds: Bounds) -> bytes:
     return bytes(content)
 
 
-def _unpack(content: bytes, encoding: str, held: Held, bounds: Bounds) -> bytes:
+def _unpack(content: bytes, encoding: str, bounds: Bounds) -> bytes:
     """What was packed, of at most `body_bytes`: a few bytes can unpack to billions."""
     unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
         unpacked = unpacker.decompress(content, bounds.body_bytes + 1)
     except zlib.error as error:
         raise InputError(f"The body is no {encoding}: {error}.") from error
-    held.grow(len(unpacked))
     if len(unpacked) > bounds.body_bytes:
         raise TooLargeError(f"A body may unpack to {bounds.body_bytes} bytes, this one unpacks to more.")
     if not unpacker.eof or unpacker.unused_data:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from saq_qat_runtime.serve.settings import Bounds
@@ -15,13 +16,15 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_REASON), _REASON)
 )
+_LOOK_SECONDS = 0.05
 
 
 class BoundedConnection(H11Protocol):
     """Cut off if the head of a request takes longer than `header_seconds`, or if what was sent is not taken
     within `send_seconds`; answered 503 at once beyond `connections`.
 
-    uvicorn itself has a clock between two requests only.
+    A client that ends its half behind whole requests is answered; see `eof_received`. uvicorn itself has a
+    clock between two requests only, and takes every end for a client that left.
     """
 
     bounds = Bounds()
@@ -34,6 +37,8 @@ class BoundedConnection(H11Protocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._half_closed = False
         if len(self.connections) > self.bounds.connections:
             transport.write(_FULL)
             transport.close()
@@ -48,10 +53,35 @@ class BoundedConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop every clock."""
-        for timer in (self._head_timer, self._send_timer):
+        for timer in (self._head_timer, self._send_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's: whether to keep the connection
+        """Keep it if all that the client still wants is the answer to a whole request.
+
+        TCP tells the end of one half and a client that left alike. So a client of HTTP/1.1, which must bear
+        it (RFC 9110, 15.2), is sent an interim answer: where nobody listens any more, the system at the other
+        end resets the connection, and the request is given up.
+        """
+        if not self._waits_for_answer():
+            return False
+        if not self._half_closed:
+            self._half_closed = True
+            if self.conn.our_state is h11.SEND_RESPONSE and self.conn.their_http_version != b"1.0":
+                interim = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                self.transport.write(self.conn.send(interim) or b"")
+            self._look_for_reset()
+        return True
+
+    def on_response_complete(self) -> None:
+        """Close behind the last answer of a client that ended its half, and never wait for long to do so."""
+        super().on_response_complete()
+        if self._half_closed and not self._waits_for_answer():
+            self.transport.close()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._cut_off_later()
 
     def pause_writing(self) -> None:
         """The client does not take what it was sent."""
@@ -71,6 +101,17 @@ class BoundedConnection(H11Protocol):
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a request that came whole is being answered."""
+        return self._answering() and not self.cycle.more_body
+
+    def _look_for_reset(self) -> None:
+        """Nothing is read from a half that ended, so asyncio does not tell of a reset."""
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self._look_timer = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
 
     def _watch_head(self) -> None:
         """One clock from the first byte to the end of the head; bytes that trickle in do not restart it."""

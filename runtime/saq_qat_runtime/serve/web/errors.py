@@ -30,7 +30,9 @@ async def _of_session(_request: Request, error: Exception) -> JSONResponse:
 async def _of_address(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    reasons = {404: "There is nothing here", 405: f"{request.method} is not allowed here"}
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    reasons = {404: "There is nothing here", 405: f"{request.method[:20]} is not allowed here"}
     reason = reasons.get(status, error.detail if isinstance(error, HTTPException) else "")
     return JSONResponse({"error": f"{reason}. GET /docs lists every address."}, status, headers)
 

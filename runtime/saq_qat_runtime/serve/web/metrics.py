@@ -85,6 +85,7 @@ class _ModelFamilies:
         self.shadow_flips = counter("saq_shadow_flips", "Images whose best label differs on the shadow")
         self.shadow_dropped = counter("saq_shadow_dropped", "Requests the shadow was too busy for")
         self.shadow_failures = counter("saq_shadow_failures", "Requests the shadow failed on")
+        self.shadow_unkept = counter("saq_shadow_unkept", "Requests that flipped and could not be written")
         self.shadow_agreement = Gauge(
             "saq_shadow_agreement", "Share of images with the same best label", _MODEL, registry=registry
         )
@@ -134,3 +135,7 @@ class ModelMetrics:
     def shadow_failed(self) -> None:
         """See ShadowObserver."""
         self._families.shadow_failures.labels(*self._labels).inc()
+
+    def shadow_unkept(self) -> None:
+        """See ShadowObserver."""
+        self._families.shadow_unkept.labels(*self._labels).inc()

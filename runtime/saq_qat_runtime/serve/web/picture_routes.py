@@ -15,7 +15,6 @@ from saq_qat_runtime.serve.catalogue import Catalogue
 from saq_qat_runtime.serve.describe import model_facts
 from saq_qat_runtime.serve.model import ServedModel
 from saq_qat_runtime.serve.picture import decode_picture, picture_of_json
-from saq_qat_runtime.serve.web.body import read_body
 from saq_qat_runtime.serve.web.protocol_routes import ERRORS
 from saq_qat_runtime.serve.web.serving import Serving
 
@@ -74,7 +73,7 @@ def add_picture_routes(app: FastAPI, serving: Serving) -> None:
             catalogue.hold(model or _only(catalogue), version) as served,
         ):
             deadline = serving.deadline()
-            body = await read_body(request, held, bounds)
+            body = await serving.body(request, held, deadline)
             content, asked = await _picture(request, body)
             best = _checked(top_k if asked is None else asked)
             preprocessing = served.session.info.manifest.preprocessing
@@ -118,7 +117,7 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
     except (HTTPException, ValueError, KeyError) as error:
         reason = getattr(error, "detail", error)
         raise InputError(
-            f"The form cannot be read: {reason}. Send one file in the field {_FIELD!r}."
+            f"The form cannot be read: {str(reason).rstrip('.')}. Send one file in the field {_FIELD!r}."
         ) from error
     upload = form.get(_FIELD)
     if not isinstance(upload, UploadFile):

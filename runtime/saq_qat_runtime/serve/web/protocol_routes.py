@@ -1,5 +1,6 @@
 """Routes of the Open Inference Protocol: health, metadata, configuration, inference."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -7,9 +8,14 @@ from fastapi.responses import JSONResponse, Response
 
 from saq_qat_runtime.serve.describe import model_config, model_metadata, server_metadata
 from saq_qat_runtime.serve.model import ServedModel
-from saq_qat_runtime.serve.protocol import HEADER_LENGTH, InferRequest, encode_response, parse_request
+from saq_qat_runtime.serve.protocol import (
+    HEADER_LENGTH,
+    InferRequest,
+    encode_response,
+    json_length,
+    parse_request,
+)
 from saq_qat_runtime.serve.refusals import Refusal
-from saq_qat_runtime.serve.web.body import read_body
 from saq_qat_runtime.serve.web.serving import Serving
 
 __all__ = ["ERRORS", "add_protocol_routes"]
@@ -32,7 +38,8 @@ _BODY = {
     }
 }
 _PARSED_AT_ONCE = 65536
-"""A body up to this size is parsed where it was read; a larger one would hold up other requests."""
+"""JSON up to this size is parsed where it was read; more would hold up other requests. Bytes of tensors are
+only looked at."""
 
 
 def add_protocol_routes(app: FastAPI, serving: Serving) -> None:
@@ -96,12 +103,13 @@ def _add_inference(app: FastAPI, serving: Serving) -> None:
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         with serving.admission.enter() as held, serving.catalogue.hold(name, version) as model:
             deadline = serving.deadline()
-            body = await read_body(request, held, serving.settings.bounds)
+            body = await serving.body(request, held, deadline)
             header_length = request.headers.get(HEADER_LENGTH)
-            if len(body) <= _PARSED_AT_ONCE:
-                wanted = _parse(body, header_length, model)
+            parse = partial(_parse, body, header_length, model, serving.settings.max_batch)
+            if json_length(header_length, len(body)) <= _PARSED_AT_ONCE:
+                wanted = parse()
             else:
-                wanted = await serving.in_thread(deadline, _parse, body, header_length, model)
+                wanted = await serving.in_thread(deadline, parse)
             if wanted.timeout is not None:
                 deadline = min(deadline, serving.deadline(wanted.timeout))
             answer = await serving.answer(request, model.submit(wanted.images, deadline), deadline)
@@ -111,9 +119,10 @@ def _add_inference(app: FastAPI, serving: Serving) -> None:
               openapi_extra=_BODY)  # fmt: skip  # one value a line is a page
 
 
-def _parse(body: bytes, header_length: str | None, model: ServedModel) -> InferRequest:
+def _parse(body: bytes, header_length: str | None, model: ServedModel, max_batch: int) -> InferRequest:
     manifest = model.session.info.manifest
-    return parse_request(body, header_length, manifest.inputs[0], manifest.outputs[0], len(manifest.labels))
+    source, output = manifest.inputs[0], manifest.outputs[0]
+    return parse_request(body, header_length, source, output, len(manifest.labels), max_batch)
 
 
 def _response(wanted: InferRequest, logits: Any, model: ServedModel) -> Response:

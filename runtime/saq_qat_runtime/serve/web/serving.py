@@ -14,7 +14,7 @@ from saq_qat_runtime.serve.catalogue import Catalogue, Changes
 from saq_qat_runtime.serve.model import load_model
 from saq_qat_runtime.serve.refusals import DeadlineError, Refusal
 from saq_qat_runtime.serve.settings import ServeSettings
-from saq_qat_runtime.serve.web.body import Admission
+from saq_qat_runtime.serve.web.body import Admission, Held, read_body
 from saq_qat_runtime.serve.web.metrics import ServeMetrics
 
 __all__ = ["Serving"]
@@ -77,6 +77,12 @@ class Serving:
             return await asyncio.wait_for(asyncio.wrap_future(call), max(0.0, deadline - monotonic()))
         except TimeoutError:
             raise DeadlineError("The request was not decoded in time. Send less, or allow it more.") from None
+
+    async def body(self, request: Request, held: Held, deadline: float) -> bytes:
+        """The body of a request; see `read_body`."""
+        return await read_body(
+            request, held, self.settings.bounds, lambda unpack: self.in_thread(deadline, unpack)
+        )
 
     async def answer(self, request: Request, future: "Future[Answer]", deadline: float) -> Answer:
         """What `future` gives. The request is cancelled when its time is over, and when the client leaves.

@@ -1,4 +1,4 @@
-"""Around every request: counted and timed, its body read to the end, its connection closed when draining."""
+"""Around each request: counted, timed, its body read to the end; HEAD is GET; draining closes connections."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -13,6 +13,7 @@ __all__ = ["Watch"]
 
 _DISCARDED_BYTES = 256 * 1024 * 1024
 _DISCARD_SECONDS = 2.0
+_TOO_SLOW = 408
 
 
 class Watch:
@@ -27,6 +28,8 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # uvicorn, which has its own scope, leaves the body out
         metrics = self._serving.metrics
         exchange = _Exchange(scope, receive, send, self._serving)
         start = perf_counter()
@@ -60,7 +63,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self._body_comes:
+            if self._body_comes and self.status != _TOO_SLOW:
                 await self._discard()
             _add_headers(message, closing=self._serving.draining or self._body_comes)
         await self._send(message)

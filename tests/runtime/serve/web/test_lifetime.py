@@ -1,118 +1,19 @@
 """The process: not ready before it is, replaced models without a gap, and a stop that loses nothing."""
 
-import http.client
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
 
-import saq_qat_runtime
 from saq_qat_runtime.session import Session
 from tests.runtime.networks import images
-from tests.runtime.serve.client import Address, binary_request
-from tests.runtime.serve.conftest import Start
-
-RUNTIME = Path(saq_qat_runtime.__file__).parents[1]
-Launch = Callable[..., tuple["subprocess.Popen[str]", Address]]
-
-
-@pytest.fixture
-def launch() -> Iterator[Launch]:
-    """Starts `python -m saq_qat_runtime.serve` as a process, and waits until it is ready."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def launch(root: Path, *options: str) -> tuple["subprocess.Popen[str]", Address]:
-        command = [sys.executable, "-m", "saq_qat_runtime.serve", str(root), "--port", "0", "--threads", "1"]
-        environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
-        process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("ready on"):
-                return process, Address("127.0.0.1", int(line.rpartition(":")[2]))
-        raise AssertionError(f"not ready, exit code {process.wait()}")
-
-    yield launch
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-class Load:
-    """Clients that send as fast as they are answered; every answer is compared with the session's."""
-
-    def __init__(
-        self, address: Address, session: Session, *, clients: int = 6, keep_alive: bool = True
-    ) -> None:
-        self.answered = 0
-        self.refused = 0
-        self.lost: list[str] = []
-        self._address = address
-        self._keep_alive = keep_alive
-        self._expected = [session.run(images(8)[index : index + 1]).tobytes() for index in range(8)]
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._send, args=(index,)) for index in range(clients)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def wait_for(self, answers: int) -> None:
-        """Until so many more were answered."""
-        wanted, end = self.answered + answers, time.monotonic() + 60
-        while self.answered < wanted and not self.lost:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-    def _send(self, index: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._address.port, timeout=30)
-        while not self._stop.is_set():
-            try:
-                if connection.sock is None:
-                    connection.connect()
-            except ConnectionRefusedError:
-                self.refused += 1  # it never took the request: the client knows where it stands
-                time.sleep(0.01)
-                continue
-            problem = self._ask(connection, index)
-            with self._lock:
-                self.answered += problem is None
-                self.lost += [] if problem is None else [problem]
-        connection.close()
-
-    def _ask(self, connection: http.client.HTTPConnection, index: int) -> str | None:
-        """What was wrong with the answer, if anything was."""
-        body, length = binary_request(images(8)[index : index + 1])
-        try:
-            connection.request("POST", "/v2/models/tiny/infer", body, self._headers(length))
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            return repr(error)
-        start = int(response.headers.get("Inference-Header-Content-Length", "0"))
-        right = response.status == 200 and content[start:] == self._expected[index]
-        return None if right else f"{response.status} {content[:200]!r}"
-
-    def _headers(self, length: int) -> dict[str, str]:
-        connection = {} if self._keep_alive else {"Connection": "close"}
-        return {"Inference-Header-Content-Length": str(length), **connection}
+from tests.runtime.serve.client import binary_request
+from tests.runtime.serve.conftest import Launch, Start
+from tests.runtime.serve.load import Load
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
