@@ -3,13 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow load-test soak portability floors gpu format
+.PHONY: help quickstart test test-slow load-test soak fuzz portability floors gpu format
 
 # saq-qat asks for saq-qat-runtime by name alone, because both are installed from this checkout.
 export SAQ_QAT_RUNTIME :=
 PYTHON ?= python3
 WORKERS ?= 2
 KILLS ?= 30
+MINUTES ?= 30
 EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
@@ -31,6 +32,7 @@ help:
 	@echo "make test-slow    environment; then the tests that take minutes"
 	@echo "make load-test    environment; then requests a second and memory of a server: LOAD='--requests 100000', BUNDLE=folder"
 	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks"
+	@echo "make fuzz         environment; then inputs that are harmed at random, for MINUTES=30, with seeds to try again"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
 	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
 	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
@@ -69,6 +71,9 @@ load-test: $(STAMP)
 
 soak: $(STAMP)
 	$(call step,Run the faults that take long,SOAK_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/faults)
+
+fuzz: $(STAMP)
+	$(call step,Try harmed inputs at every door,OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES))
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)

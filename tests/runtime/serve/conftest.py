@@ -14,7 +14,7 @@ from tests.runtime.bundles import build_manifest, file_record, write_expected
 from tests.runtime.networks import images, quantized_network
 from tests.runtime.serve.client import Address
 
-__all__ = ["Start"]
+__all__ = ["Start", "starting", "write_bundle"]
 
 Start = Callable[..., Address]
 
@@ -48,13 +48,13 @@ def integer_session(integer_bundle: Path) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def start_once() -> Iterator[Start]:
     """Starts servers that live as long as the tests do."""
-    yield from _starter()
+    yield from starting()
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts servers that live as long as one test."""
-    yield from _starter()
+    yield from starting()
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,8 @@ def server(start_once: Start, integer_bundle: Path) -> Address:
     return start_once(integer_bundle)
 
 
-def _starter() -> Iterator[Start]:
+def starting() -> Iterator[Start]:
+    """Gives a function that starts servers, and stops them behind its only step."""
     from saq_qat_runtime.serve.web.server import BundleServer, listen
     from saq_qat_runtime.serve.web.serving import Serving
 
