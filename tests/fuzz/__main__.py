@@ -1,8 +1,8 @@
 """Fuzzing for long: each surface in turn, in processes of its own, whose crashes and hangs are findings.
 
-`python -m tests.fuzz --minutes 30` tries all of them with fresh seeds, which it prints; with names, these alone.
-`python -m tests.fuzz recipes --seed 123` tries one case again and shows what it raises; with `--keep FOLDER` its
-input stays there. Exits 1 if anything was found.
+`python -m tests.fuzz --minutes 30` tries all with fresh seeds, which it prints; with names, these alone.
+`python -m tests.fuzz recipes --seed 123` tries one case again and shows what it raises; with
+`--keep FOLDER` its input stays there. Exits 1 if anything was found.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The process that tries cases of one surface, and says so line by line: `python -m tests.fuzz.child NAME ...`.
+"""Tries cases of one surface in a process, and says so line by line: `python -m tests.fuzz.child NAME ...`.
 
 It may crash, hang or be killed for its memory; the line before says at which seed.
 """

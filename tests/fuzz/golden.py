@@ -24,8 +24,10 @@ __all__ = ["SURFACE"]
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _NAMES = ("inputs.npy", "logits.npy", "x1_codes.npy", "inputs", "../inputs.npy", "x/y.npy", "é.npy")
-_ROWS = ("", ",", ",,", '"', '"a\nb",0,0', "../x,0,0", "/x,0,0", "x,-1,0", "x,0,1e3", "x,9999999999999,0", "0.png,0,0",
-         "x\0,0,0", "x,٣,0", "x,0,0,0", "image,label,prediction", "x" * 200_000 + ",0,0")  # fmt: skip  # one value a line is a page
+_ROWS = (
+    "", ",", ",,", '"', '"a\nb",0,0', "../x,0,0", "/x,0,0", "x,-1,0", "x,0,1e3", "x,9999999999999,0",
+    "0.png,0,0", "x\0,0,0", "x,٣,0", "x,0,0,0", "image,label,prediction", "x" * 200_000 + ",0,0",
+)  # fmt: skip  # one value a line is a page
 
 
 def _array(random: Random) -> NDArray[Any]:

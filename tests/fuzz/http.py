@@ -1,4 +1,4 @@
-"""Bytes on a connection to a server: every answer is HTTP, none is a failure of the server, and it lives on."""
+"""Bytes sent to a server: every answer is HTTP, none tells of a failure of the server, and it lives on."""
 
 import contextlib
 import io
@@ -32,11 +32,13 @@ _LAST = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 _INFER = "/v2/models/tiny/infer"
 _PATHS = (
     "/", "/docs", "/metrics", "/predict", "/predict?top_k=3", "/predict?model=tiny", "/v2", "/v2/health/live",
-    "/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/ready", "/v2/models/tiny/versions/1/infer", _INFER,
-    "/v2/repository/index", "/v2/models/tiny/versions/1/ready", "/v2/models/tiny/config", "/models",
+    "/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/ready", "/v2/models/tiny/versions/1/infer",
+    _INFER, "/v2/repository/index", "/v2/models/tiny/versions/1/ready", "/v2/models/tiny/config", "/models",
 )  # fmt: skip  # one value a line is a page
-_PARTS = ("%2e%2e", "..", "%00", "%", "%zz", "?", "&", "=", "#", "//", "é", "\x80", " ", "?top_k=", "9" * 400, "?model=", "\\",
-          "/" * 3000, "?top_k=1&top_k=nan", "/versions/" + "9" * 30)  # fmt: skip  # one value a line is a page
+_PARTS = (
+    "%2e%2e", "..", "%00", "%", "%zz", "?", "&", "=", "#", "//", "é", "\x80", " ", "?top_k=", "9" * 400,
+    "?model=", "\\", "/" * 3000, "?top_k=1&top_k=nan", "/versions/" + "9" * 30,
+)  # fmt: skip  # one value a line is a page
 _HEADERS = (
     ("Content-Encoding", ("gzip", "deflate", "br", "", "gzip, gzip", "identity")),
     ("Transfer-Encoding", ("chunked", "gzip, chunked", "identity", "Chunked")),
@@ -151,7 +153,7 @@ def _sent(random: Random) -> bytes:
 
 
 def _answers(address: Address, content: bytes) -> bytes:
-    """What comes back until the server closes, which the last request asks for; a body may have swallowed it."""
+    """What comes back until the server closes: a last request asks for it, unless a body swallows it."""
     with (
         address.connect() as connection,
         contextlib.suppress(ConnectionError),

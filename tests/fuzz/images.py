@@ -1,4 +1,4 @@
-"""Images of every format that is read, harmed: a typed refusal, or the same pixels in training and in serving."""
+"""Images of every format that is read, harmed: refused, or the same pixels in training and in serving."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

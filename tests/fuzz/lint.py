@@ -1,4 +1,4 @@
-"""ONNX files of anybody, harmed, before the rules of TensorRT (`saq-qat check FILE.onnx`): findings or an ArtifactError."""
+"""Harmed ONNX files and the rules of TensorRT (`saq-qat check FILE.onnx`): findings or an ArtifactError."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

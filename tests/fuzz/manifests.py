@@ -1,4 +1,4 @@
-"""manifest.json of a bundle: every key removed, renamed, of another type or absurd, and its spelling harmed."""
+"""manifest.json of a bundle: every key removed, renamed, of another type or absurd, and harmed text."""
 
 import json
 from collections.abc import Iterator

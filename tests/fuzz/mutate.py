@@ -9,26 +9,26 @@ from typing import Any
 __all__ = ["ODD_NUMBERS", "ODD_VALUES", "damaged_bytes", "damaged_text", "damaged_tree", "json_paths"]
 
 ODD_NUMBERS: tuple[int | float, ...] = (
-    0, -1, 1, 2, 3, 7, 255, 256, -128, 65535, 7001, 10**6, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**63 - 1,
-    2**63, -(2**63), 2**64, 10**30, 0.0, -0.0, 0.5, 1e-45, 1e-300, 1e300, -1e300, float("nan"), float("inf"),
-    float("-inf"),
+    0, -1, 1, 2, 3, 7, 255, 256, -128, 65535, 7001, 10**6, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53,
+    2**63 - 1, 2**63, -(2**63), 2**64, 10**30, 0.0, -0.0, 0.5, 1e-45, 1e-300, 1e300, -1e300,
+    float("nan"), float("inf"), float("-inf"),
 )  # fmt: skip  # one value a line is a page
 ODD_VALUES: tuple[Any, ...] = (
     *ODD_NUMBERS, None, True, False, "", " ", "x", "0", "nan", "null", "../../etc/passwd", "/dev/zero", "a/b",
-    "..", ".", "a\0b", "\ud800", "\u202e", "é" * 200, "x" * 100_000, "%s%n{0}{x}", "manifest.json", [], {}, [[]],
-    [None], {"": 0}, {"x": {"x": {}}}, ["x"] * 1000, [0] * 10_000,
+    "..", ".", "a\0b", "\ud800", "\u202e", "é" * 200, "x" * 100_000, "%s%n{0}{x}", "manifest.json", [], {},
+    [[]], [None], {"": 0}, {"x": {"x": {}}}, ["x"] * 1000, [0] * 10_000,
 )  # fmt: skip  # one value a line is a page
 _TOKENS = (
-    "{", "}", "[", "]", ":", ": ", ",", "-", "- ", "\n", "\r", "\t", "\0", "\ufeff", "\u2028", "#", "'", '"', "\\",
-    "&a ", "*a", "!!python/object/apply:os.system ['false']", "!!binary ", "!!int ", "<<: ", "? ", "| ", "> ", "%YAML 1.1\n",
-    "---\n", "...\n", "~", "null", "NaN", ".nan", ".inf", "1e999", "-1", "0x", "0o9", "1_0", "2001-01-01", "yes",
-    "9" * 5000, "é", "\U0001f600",
+    "{", "}", "[", "]", ":", ": ", ",", "-", "- ", "\n", "\r", "\t", "\0", "\ufeff", "\u2028", "#", "'", '"',
+    "\\", "&a ", "*a", "!!python/object/apply:os.system ['false']", "!!binary ", "!!int ", "<<: ", "? ", "| ",
+    "> ", "%YAML 1.1\n", "---\n", "...\n", "~", "null", "NaN", ".nan", ".inf", "1e999", "-1", "0x", "0o9",
+    "1_0", "2001-01-01", "yes", "9" * 5000, "é", "\U0001f600",
 )  # fmt: skip  # one value a line is a page
 _DEPTH = 3000
 
 
 def damaged_bytes(random: Random, content: bytes) -> bytes:
-    """The content with one to four places changed, cut, doubled, moved or overwritten with numbers that are odd."""
+    """The content with one to four places changed, cut, doubled, moved or overwritten with odd numbers."""
     changed = bytearray(content)
     for _ in range(random.choice((1, 1, 2, 4))):
         _damage_once(random, changed)
@@ -98,7 +98,7 @@ def json_paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 
 
 def damaged_tree(random: Random, value: Any, known: Sequence[Any] = ODD_VALUES) -> Any:
-    """A copy with one to three keys or items removed, renamed, doubled, exchanged, or of another value or type."""
+    """A copy with one to three keys or items removed, renamed, doubled, moved, or given another value."""
     changed = deepcopy(value)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         paths = json_paths(changed)

@@ -1,4 +1,4 @@
-"""Random networks end to end: checked, trained for a step, exported, proved, loaded; refused by check or exact."""
+"""Random networks end to end: checked, trained, exported, proved and loaded; refused by check, or exact."""
 
 import shutil
 from collections.abc import Iterator

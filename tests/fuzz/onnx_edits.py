@@ -23,6 +23,10 @@ _OPERATORS = (
     "Tile",
     "QLinearConv",
 )
+_ATTRIBUTES = (
+    "axis", "pads", "strides", "dilations", "kernel_shape", "group", "keepdims", "axes", "to", "auto_pad",
+    "ceil_mode", "transB", "transA", "mode", "perm", "block_size", "allowzero", "output_shape", "value",
+)  # fmt: skip  # one value a line is a page
 _WHOLE = [int(number) for number in ODD_NUMBERS if isinstance(number, int) and abs(number) < 2**63]
 _NAMES = ("", "x", "é", "a/b", "image", "logits", "x" * 3000)
 
@@ -108,10 +112,8 @@ def _value(random: Random) -> Any:
 
 def _change_attribute(random: Random, model: onnx.ModelProto) -> None:
     node = _node(random, model)
-    known = ("axis", "pads", "strides", "dilations", "kernel_shape", "group", "keepdims", "axes", "to", "auto_pad",
-             "ceil_mode", "transB", "transA", "mode", "perm", "block_size", "allowzero", "output_shape", "value")  # fmt: skip  # one value a line is a page
     attributes = list(node.attribute)
-    name = random.choice([*(attribute.name for attribute in attributes), *random.sample(known, 2)])
+    name = random.choice([*(attribute.name for attribute in attributes), *random.sample(_ATTRIBUTES, 2)])
     del node.attribute[:]
     node.attribute.extend(attribute for attribute in attributes if attribute.name != name)
     if random.random() < 0.85:
@@ -182,6 +184,7 @@ def _change_header(random: Random, model: onnx.ModelProto) -> None:
 
 
 _EDITS = (
-    _remove_node, _double_node, _move_node, _insert_node, _insert_node, _change_operator, _change_input, _change_output,
-    _change_attribute, _change_attribute, _change_constant, _change_constant, _change_interface, _change_header,
+    _remove_node, _double_node, _move_node, _insert_node, _insert_node, _change_operator, _change_input,
+    _change_output, _change_attribute, _change_attribute, _change_constant, _change_constant,
+    _change_interface, _change_header,
 )  # fmt: skip  # one value a line is a page

@@ -1,4 +1,4 @@
-"""How images are prepared: any numbers in a manifest, any array, path or bytes: finite pixels or a typed refusal."""
+"""How images are prepared: any settings, any array, path or bytes: pixels or a typed refusal."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Recipes and overrides as text: a recipe, or a RecipeError that says where; a recipe that is read reads back."""
+"""Recipes and overrides as text: a RecipeError, or a recipe that reads back as it was read."""
 
 import json
 from collections.abc import Iterator

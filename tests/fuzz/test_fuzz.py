@@ -1,12 +1,10 @@
 """A few cases of every surface, the same ones each time; `make fuzz` tries others for long."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.supervise import Told, tried
+from tests.fuzz.supervise import tried
 from tests.fuzz.surface import SURFACES, surface_named, try_case
 
 CASES = {
