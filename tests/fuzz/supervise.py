@@ -80,8 +80,10 @@ def tried(
 def _one_process(surface: str, options: list[str], told: Told, first: int, silence: float) -> int | None:
     """The seed at which it was lost, None if it ended well."""
     command = [sys.executable, "-m", "tests.fuzz.child", surface, *options]
-    with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as child,
+    ):
         assert child.stdout is not None
         try:
             seed, answered = _listen(_messages(child.stdout, silence), told)

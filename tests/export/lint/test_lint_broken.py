@@ -64,6 +64,15 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         lint_file(path)
 
 
+def test_a_loop_without_a_body_is_refused(tmp_path: Path) -> None:
+    """Shape inference fails on it with another error than those of its own."""
+    model = good_model()
+    model.graph.node[0].op_type = "Loop"
+    del model.graph.node[0].attribute[:]
+    with pytest.raises(ArtifactError, match=r"shapes cannot be inferred"):
+        lint_file(saved(model, tmp_path))
+
+
 def test_weights_in_another_file_are_read(tmp_path: Path) -> None:
     path = external(tmp_path)
     assert [f.rule for f in lint_file(path)] == ["TRT114", "TRT117"]
