@@ -15,8 +15,11 @@ EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
 ON_CPU := $(if $(CPU),$(BIN)/python -m tests.portability.older_cpu $(CPU) )
-FLOOR_EXTRAS := vit,openvino
+FLOOR_EXTRAS := vit,openvino,serve
 FLOORS := tests/quant/numerics tests/optim tests/train tests/recipe tests/models tests/export/graph tests/export/test_run.py
+FLOORS += tests/runtime/serve tests/runtime/test_session.py tests/runtime/test_preprocess.py
+# Triton's own client brings newer packages.
+FLOORS += --ignore tests/runtime/serve/web/test_triton_client.py
 # TensorRT's halves: older versions of ONNX Runtime, which only tests run them on, compute them otherwise.
 FLOORS += --deselect tests/export/graph/passes/test_float16.py::test_two_rewrites_are_the_same_bytes_and_answer_alike
 PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
@@ -34,7 +37,7 @@ help:
 	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks"
 	@echo "make fuzz         environment; then inputs that are harmed at random, for MINUTES=30, with seeds to try again"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
-	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
+	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, exported codes and serving"
 	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
 	@echo "make format       rewrite the code in the house style"
 	@echo

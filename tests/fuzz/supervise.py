@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Finding", "Told", "tried"]
+__all__ = ["LONGEST_SILENCE", "Finding", "Told", "tried"]
 
 LONGEST_SILENCE = 300.0
 """Seconds in which a case must end, or the first one begin; networks take long on a busy machine."""
@@ -86,8 +86,8 @@ def _one_process(surface: str, options: list[str], told: Told, first: int, silen
     ):
         assert child.stdout is not None
         try:
-            seed, answered = _listen(_messages(child.stdout, silence), told)
-            silent = not _ended(child)
+            seed, answered, silent = _listen(_messages(child.stdout, silence), told)
+            silent = silent or not _ended(child)
         finally:
             _stop(child)
         if seed is None:
@@ -100,24 +100,27 @@ def _one_process(surface: str, options: list[str], told: Told, first: int, silen
         return seed
 
 
-def _listen(messages: Iterator[dict[str, Any]], told: Told) -> tuple[int | None, bool]:
-    """The last seed that was begun, and whether it was told what became of it."""
+def _listen(messages: Iterator[dict[str, Any]], told: Told) -> tuple[int | None, bool, bool]:
+    """The last seed that was begun, whether its outcome was told, and whether nothing came for long."""
     seed, answered = None, True
-    for message in messages:
-        if "seed" in message:
-            seed, answered = int(message["seed"]), False
-            continue
-        told.cases += 1
-        answered = True
-        if "outcome" in message:
-            told.outcomes[message["outcome"]] += 1
-        else:
-            told.add(message["where"], seed or 0, message["finding"])
-    return seed, answered
+    try:
+        for message in messages:
+            if "seed" in message:
+                seed, answered = int(message["seed"]), False
+                continue
+            told.cases += 1
+            answered = True
+            if "outcome" in message:
+                told.outcomes[message["outcome"]] += 1
+            else:
+                told.add(message["where"], seed or 0, message["finding"])
+    except TimeoutError:
+        return seed, answered, True
+    return seed, answered, False
 
 
 def _messages(stream: IO[bytes], silence: float) -> Iterator[dict[str, Any]]:
-    """The lines of JSON that come, until there are none or none comes for long."""
+    """The lines of JSON that come, until there are no more; raises TimeoutError if none comes for long."""
     rest, patience = b"", LONGEST_SILENCE
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
@@ -129,6 +132,7 @@ def _messages(stream: IO[bytes], silence: float) -> Iterator[dict[str, Any]]:
             # Engines write to the same stream now and then.
             yield from (json.loads(line) for line in lines if line.startswith(b'{"'))
             patience = silence
+    raise TimeoutError
 
 
 def _ended(child: subprocess.Popen[bytes]) -> bool:

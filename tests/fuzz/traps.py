@@ -17,9 +17,8 @@ def _raise() -> None:
     raise KeyError("an error that no user should see")
 
 
-def _take_memory() -> None:
-    bytes(300 << 20)
-    bytearray(300 << 20)
+def _take_memory() -> int:
+    return len(b"x" * (60 << 20))
 
 
 def _take_all_memory() -> None:
@@ -27,7 +26,7 @@ def _take_all_memory() -> None:
 
 
 def _compute_long() -> None:
-    end = time.process_time() + 0.3
+    end = time.process_time() + 0.1
     while time.process_time() < end:
         pass
 
@@ -57,4 +56,4 @@ def _opened(folder: Path) -> Iterator[Case]:
     yield case
 
 
-SURFACE = Surface("traps", _opened, seconds=0.2, mebibytes=200)
+SURFACE = Surface("traps", _opened, seconds=0.05, mebibytes=30)

@@ -72,9 +72,10 @@ def _with_shapes(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         inferred = onnx.shape_inference.infer_shapes(_moved(model, contributed, ""), data_prop=True)
     except onnx.shape_inference.InferenceError:  # the shapes that the file states must do
         return model
-    except (ValueError, MemoryError, RuntimeError) as error:  # std::length_error and the like, of absurd sizes
+    except (ValueError, MemoryError, RuntimeError) as error:  # as C++ libraries' errors come
         raise ArtifactError(
-            f"{where} is a broken ONNX model: its shapes cannot be inferred ({error}). Export the network again."
+            f"{where} is a broken ONNX model: its shapes cannot be inferred ({error}). "
+            "Export the network again."
         ) from error
     return _moved(inferred, contributed, _CONTRIBUTED)
 
