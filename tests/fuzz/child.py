@@ -15,7 +15,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from tests.fuzz.surface import confine, surface_named, try_case
+from tests.fuzz.surface import confine, limit_time, surface_named, try_case
 
 __all__ = ["ADDRESS_SPACE"]
 
@@ -31,9 +31,10 @@ def _main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no case begins")
     parser.add_argument("--keep", type=Path, help="a folder for the inputs, in place of a temporary one")
     given = parser.parse_args()
-    # The parent asks for the stack of a case that hangs before it kills it.
+    # The stack of a case that waits, for which the parent asks first, and of one that computes without end.
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(signal.SIGXCPU, chain=True)
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
         _try_all(given, given.keep or Path(temporary))
@@ -50,6 +51,7 @@ def _try_all(given: argparse.Namespace, folder: Path) -> None:
             seed = given.first
             while seed < given.first + given.cases and time.monotonic() < end:
                 _say(seed=seed)
+                limit_time(surface.seconds)
                 try:
                     _say(outcome=try_case(surface, case, seed))
                 # Whatever a case raises is what is looked for.

@@ -17,8 +17,10 @@ from typing import IO, Any
 
 __all__ = ["LONGEST_SILENCE", "Finding", "Told", "tried"]
 
-LONGEST_SILENCE = 300.0
-"""Seconds in which a case must end, or the first one begin; networks take long on a busy machine."""
+LONGEST_SILENCE = 60.0
+"""Seconds in which a process must say something or compute something."""
+_LITTLE = 0.05
+"""Seconds of processor time that are nothing."""
 _LAST_WORDS = 3000
 
 
@@ -84,9 +86,8 @@ def _one_process(surface: str, options: list[str], told: Told, first: int, silen
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as child,
     ):
-        assert child.stdout is not None
         try:
-            seed, answered, silent = _listen(_messages(child.stdout, silence), told)
+            seed, answered, silent = _listen(_messages(child, silence), told)
             silent = silent or not _ended(child)
         finally:
             _stop(child)
@@ -119,20 +120,32 @@ def _listen(messages: Iterator[dict[str, Any]], told: Told) -> tuple[int | None,
     return seed, answered, False
 
 
-def _messages(stream: IO[bytes], silence: float) -> Iterator[dict[str, Any]]:
-    """The lines of JSON that come, until there are no more; raises TimeoutError if none comes for long."""
+def _messages(child: subprocess.Popen[bytes], silence: float) -> Iterator[dict[str, Any]]:
+    """The lines of JSON that come, until there are no more; raises TimeoutError for one that only waits."""
+    assert child.stdout is not None
     rest, patience = b"", LONGEST_SILENCE
     with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while selector.select(patience):
-            read = os.read(stream.fileno(), 1 << 16)
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            before = _processor_time(child.pid)
+            if not selector.select(patience):
+                # A machine that is busy gives it little; what computes without end is ended by its own limit.
+                if _processor_time(child.pid) - before > _LITTLE:
+                    continue
+                raise TimeoutError
+            read = os.read(child.stdout.fileno(), 1 << 16)
             if not read:
                 return
             *lines, rest = (rest + read).split(b"\n")
             # Engines write to the same stream now and then.
             yield from (json.loads(line) for line in lines if line.startswith(b'{"'))
             patience = silence
-    raise TimeoutError
+
+
+def _processor_time(process: int) -> float:
+    """Seconds that all threads of a process took so far: utime and stime of proc(5)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ended(child: subprocess.Popen[bytes]) -> bool:

@@ -1,7 +1,6 @@
 """A surface: a door through which data of others comes in, and how a case that is tried on it is judged."""
 
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 
-__all__ = ["SURFACES", "Case", "Surface", "confine", "surface_named", "try_case"]
+__all__ = ["SURFACES", "Case", "Surface", "confine", "limit_time", "surface_named", "try_case"]
 
 SURFACES = (
     "recipes",
@@ -64,6 +63,12 @@ def confine(mebibytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+def limit_time(seconds: float) -> None:
+    """Let the kernel end this process, with SIGXCPU, a second or two after it has computed for so long."""
+    most = int(time.process_time() + seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+
+
 def try_case(surface: Surface, case: Case, seed: int) -> str:
     """What became of the case of a seed; raises whatever is wrong with it, AssertionError beyond a bound."""
     Path("/proc/self/clear_refs").write_text(_PEAK_AGAIN)
@@ -73,13 +78,6 @@ def try_case(surface: Surface, case: Case, seed: int) -> str:
     assert taken <= surface.seconds, f"took {taken:.1f} s of processor time, {surface.seconds} are allowed"
     assert grown <= surface.mebibytes, f"took {grown} MiB of memory, {surface.mebibytes} are allowed"
     return outcome
-
-
-def emptied(folder: Path) -> Path:
-    """The folder, made anew."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _memory(key: str) -> int:

@@ -31,12 +31,18 @@ def _compute_long() -> None:
         pass
 
 
+def _compute_for_ever() -> None:
+    while True:
+        pass
+
+
 TRAPS = (
     ("KeyError at traps.py", _raise),
     ("AssertionError at surface.py", _take_memory),
     ("MemoryError at traps.py", _take_all_memory),
     ("AssertionError at surface.py", _compute_long),
     ("traps: ended with status -6", os.abort),
+    ("traps: ended with status -24", _compute_for_ever),
     ("traps: no answer", lambda: time.sleep(60)),
 )
 """What is told of each."""
