@@ -41,7 +41,8 @@ def edited_model(random: Random, model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _node(random: Random, model: onnx.ModelProto) -> onnx.NodeProto:
-    return random.choice(model.graph.node) if model.graph.node else model.graph.node.add()
+    node: onnx.NodeProto = random.choice(list(model.graph.node) or [onnx.NodeProto()])
+    return node
 
 
 def _names(model: onnx.ModelProto) -> list[str]:
