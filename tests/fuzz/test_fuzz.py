@@ -11,7 +11,7 @@ CASES = {
     "recipes": 60,
     "manifests": 100,
     "golden": 100,
-    "checkpoints": 10,
+    "checkpoints": 30,
     "pretrained": 60,
     "images": 150,
     "preprocessing": 150,

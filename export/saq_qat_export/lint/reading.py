@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from saq_qat.errors import ArtifactError
+from saq_qat.regular_file import require_regular
 from saq_qat_export.lint.structure import check_structure
 
 __all__ = ["prepare", "read_model"]
@@ -24,6 +25,7 @@ def read_model(path: Path) -> ir.Model:
         ArtifactError: the file cannot be read, is no ONNX model, or lacks its weight files.
     """
     try:
+        require_regular(path)
         model = onnx.load_model_from_string(path.read_bytes(), format="protobuf")
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}. Name an ONNX file.") from error

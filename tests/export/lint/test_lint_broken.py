@@ -1,5 +1,6 @@
 """Whatever file the lint is given, it answers with findings or says what is wrong with the file."""
 
+import os
 import time
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def test_other_files_are_refused_in_words(tmp_path: Path, content: bytes) -> Non
         lint_file(path)
 
 
-def test_missing_files_and_folders_are_refused_in_words(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.onnx", tmp_path):
+def test_missing_files_folders_pipes_and_devices_are_refused_in_words(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for path in (tmp_path / "absent.onnx", tmp_path, tmp_path / "pipe.onnx", Path("/dev/zero")):
         with pytest.raises(ArtifactError, match=r"cannot be read.*Name an ONNX file"):
             lint_file(path)
 
