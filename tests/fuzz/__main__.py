@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from tests.fuzz.supervise import Told, tried
-from tests.fuzz.surface import SURFACES, surface_named
+from tests.fuzz.surface import SURFACES
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description=__doc__.split("\n")[0] if __doc__ else ""
+        prog="python -m tests.fuzz", description="Tries inputs that are harmed at random."
     )
     parser.add_argument(
         "surfaces", nargs="*", metavar="SURFACE", help=f"of {', '.join(SURFACES)}; all if left out"
@@ -25,19 +25,19 @@ def _main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="for all of them together")
     parser.add_argument("--seed", type=int, help="try the case of this seed alone")
     parser.add_argument("--cases", type=int, help="try as many seeds from --seed on, however long it takes")
-    parser.add_argument("--keep", type=Path, help="folder for the last input of each surface")
+    parser.add_argument("--keep", type=Path, help="folder for the last input of each process")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the process of the cases is ended too
     unknown = sorted(set(given.surfaces) - set(SURFACES))
     if unknown:
         parser.error(f"no such surface: {', '.join(unknown)}; there are {', '.join(SURFACES)}")
-    names = given.surfaces or SURFACES
-    shares = {name: surface_named(name).share for name in names}
+    names = given.surfaces or list(SURFACES)
+    shares = sum(SURFACES[name] for name in names)
     found = 0
     for name in names:
         first = secrets.randbelow(10**9) if given.seed is None else given.seed
         cases = given.cases or (None if given.seed is None else 1)
-        seconds = None if cases else 60 * given.minutes * shares[name] / sum(shares.values())
+        seconds = None if cases else 60 * given.minutes * SURFACES[name] / shares
         told = tried(name, first, cases=cases, seconds=seconds, keep=given.keep and given.keep / name)
         _show(name, first, told)
         found += len(told.findings)

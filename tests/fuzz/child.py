@@ -36,13 +36,16 @@ def _main() -> None:
     faulthandler.register(signal.SIGUSR1)
     faulthandler.register(signal.SIGXCPU, chain=True)
     logging.disable(logging.CRITICAL)
+    if given.keep is not None:
+        given.keep.mkdir(parents=True, exist_ok=True)
+        _try_all(given, Path(tempfile.mkdtemp(dir=given.keep, prefix=f"{given.first}-")))
+        return
     with tempfile.TemporaryDirectory() as temporary:
-        _try_all(given, given.keep or Path(temporary))
+        _try_all(given, Path(temporary))
 
 
 def _try_all(given: argparse.Namespace, folder: Path) -> None:
     surface = surface_named(given.surface)
-    folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what odd inputs make libraries say; tests make them errors
         with surface.opened(folder) as case:

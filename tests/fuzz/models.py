@@ -39,4 +39,4 @@ def _opened(folder: Path) -> Iterator[Case]:
     yield case
 
 
-SURFACE = Surface("models", _opened, mebibytes=1280, share=3)
+SURFACE = Surface("models", _opened, mebibytes=1280)

@@ -70,4 +70,4 @@ def _opened(folder: Path) -> Iterator[Case]:
     yield case
 
 
-SURFACE = Surface("networks", _opened, seconds=300.0, mebibytes=2000, share=3)
+SURFACE = Surface("networks", _opened, seconds=300.0, mebibytes=2000)

@@ -11,20 +11,21 @@ from random import Random
 
 __all__ = ["SURFACES", "Case", "Surface", "confine", "limit_time", "surface_named", "try_case"]
 
-SURFACES = (
-    "recipes",
-    "manifests",
-    "golden",
-    "models",
-    "checkpoints",
-    "pretrained",
-    "images",
-    "preprocessing",
-    "http",
-    "lint",
-    "networks",
-)
-"""Each is a file of this folder. They are imported one at a time: some need torch, some must be small."""
+SURFACES = {
+    "recipes": 1,
+    "manifests": 1,
+    "golden": 1,
+    "models": 3,
+    "checkpoints": 1,
+    "pretrained": 1,
+    "images": 1,
+    "preprocessing": 1,
+    "http": 1,
+    "lint": 1,
+    "networks": 3,
+}
+"""Each is a file of this folder, with its share of the time of a long run. They are imported one at a time:
+some need torch, some must be small."""
 
 Case = Callable[[Random], str]
 """Makes one input of a generator, tries it, and says in a word or two what became of it. Whatever is wrong is
@@ -41,14 +42,12 @@ class Surface:
 
     opened: gives the case in an empty folder, where it leaves its last input. seconds: of processor time that
     one case may take. mebibytes: of resident memory that it may take beside what its process has already.
-    share: of the time of a long run, beside 1 of the others.
     """
 
     name: str
     opened: Callable[[Path], AbstractContextManager[Case]]
     seconds: float = 10.0
     mebibytes: int = 512
-    share: int = 1
 
 
 def surface_named(name: str) -> Surface:
