@@ -3,20 +3,23 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow load-test soak portability floors gpu format
+.PHONY: help quickstart test test-slow load-test soak fuzz portability floors gpu format
 
 # saq-qat asks for saq-qat-runtime by name alone, because both are installed from this checkout.
 export SAQ_QAT_RUNTIME :=
 PYTHON ?= python3
 WORKERS ?= 2
 KILLS ?= 30
-MINUTES ?= 5
+MINUTES ?= 10
 EXTRAS := dev,rtx,vit
 BIN := .venv/bin
 STAMP := .venv/.complete
 ON_CPU := $(if $(CPU),$(BIN)/python -m tests.portability.older_cpu $(CPU) )
-FLOOR_EXTRAS := vit,openvino
+FLOOR_EXTRAS := vit,openvino,serve
 FLOORS := tests/quant/numerics tests/optim tests/train tests/recipe tests/models tests/export/graph tests/export/test_run.py
+FLOORS += tests/runtime/serve tests/runtime/test_session.py tests/runtime/test_preprocess.py
+# Triton's own client brings newer packages.
+FLOORS += --ignore tests/runtime/serve/web/test_triton_client.py
 # TensorRT's halves: older versions of ONNX Runtime, which only tests run them on, compute them otherwise.
 FLOORS += --deselect tests/export/graph/passes/test_float16.py::test_two_rewrites_are_the_same_bytes_and_answer_alike
 PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
@@ -31,9 +34,10 @@ help:
 	@echo "make test         environment; then style, layers, types and all tests but the slow ones"
 	@echo "make test-slow    environment; then the tests that take minutes"
 	@echo "make load-test    environment; then requests a second and memory of a server: LOAD='--requests 100000', BUNDLE=folder"
-	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks, MINUTES=5 of hostile clients"
+	@echo "make soak         environment; then faults for long: KILLS=30 random kills over a whole recipe, full disks, lost ranks, MINUTES=10 of hostile clients"
+	@echo "make fuzz         environment; then inputs that are harmed at random, for MINUTES=10, with seeds to try again"
 	@echo "make portability  environment; then codes of a CNN and a ViT on older CPUs"
-	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, steps and exported codes"
+	@echo "make floors       an environment of the oldest versions allowed; then the tests of training, exported codes and serving"
 	@echo "make gpu          what a GPU can show, with the torch of PYTHON: GPU='--data ...' (tests/gpu/README.md)"
 	@echo "make format       rewrite the code in the house style"
 	@echo
@@ -70,6 +74,9 @@ load-test: $(STAMP)
 
 soak: $(STAMP)
 	$(call step,Run the faults that take long,SOAK_KILLS=$(KILLS) SOAK_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/faults)
+
+fuzz: $(STAMP)
+	$(call step,Try harmed inputs at every door,OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(MINUTES))
 
 portability: $(STAMP)
 	$(call step,Compare codes on older CPUs,OMP_NUM_THREADS=1 $(BIN)/python -m tests.portability)

@@ -211,7 +211,8 @@ def _read_torch(path: Path) -> object:
             "Nothing of it was run. If you trust the file, load it with the tool that wrote it and save "
             f"network.state_dict() as .safetensors. (torch: {str(error).partition(chr(10))[0]})"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+    # A damaged file makes torch raise whatever its pieces lead to, AssertionError for instance.
+    except Exception as error:
         raise ArtifactError(
             f"'{path}' cannot be read as a torch file: {type(error).__name__}: {error}. Save it again."
         ) from error

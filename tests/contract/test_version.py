@@ -43,7 +43,7 @@ def test_the_oldest_versions_that_make_floors_tests_with_are_those_that_are_decl
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    names = [*_from_an_index(project), *extras["vit"], *extras["openvino"]]
+    names = [*_from_an_index(project), *extras["vit"], *extras["openvino"], *extras["serve"]]
     declared = [Requirement(text) for text in names]
     lines = (ROOT / "floors.txt").read_text(encoding="utf-8").splitlines()
     tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))

@@ -16,7 +16,10 @@ from tests.docs.blocks import blocks
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / name for name in ("README.md", "BENCHMARKS.md", "runtime/README.md", "runtime/SERVING.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "BENCHMARKS.md", "runtime/README.md", "runtime/SERVING.md", "SECURITY.md")
+    ),
 ]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"(?:^|`|&& )(saq-qat(?:-runtime)? [^`\n&]*)", re.MULTILINE)

@@ -173,6 +173,18 @@ def test_damaged_files_are_artifact_errors(name: str, content: bytes, tmp_path: 
         load_pretrained(Network(), tmp_path / name)
 
 
+def test_a_storage_that_is_named_otherwise_than_torch_asserts_is_an_artifact_error(
+    source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(source, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pth").read_bytes()
+    keys = sorted({str(value.untyped_storage()._cdata).encode() for value in source.values()}, key=len)
+    assert keys[-1] in content
+    (tmp_path / "w.pth").write_bytes(content.replace(keys[-1], b"x" * len(keys[-1]), 1))
+    with pytest.raises(ArtifactError, match=r"w\.pth"):
+        load_pretrained(Network(), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_truncated_files_are_artifact_errors(

@@ -33,13 +33,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with wheel and sdist of both, made without a network as for a release."""
     folder = tmp_path_factory.mktemp("dist")
     for project in PROJECTS.values():
-        done = subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-d", str(folder)],
-            cwd=project, capture_output=True, text=True, check=False, timeout=300,
-            env={**os.environ, "SAQ_QAT_RUNTIME": f"=={__version__}"},
-        )  # fmt: skip  # one value a line is a page
-        assert done.returncode == 0, done.stderr
+        build(project, folder)
     return folder
+
+
+def build(project: Path, folder: Path) -> None:
+    """Put wheel and sdist of the project into the folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)],
+        cwd=project, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "SAQ_QAT_RUNTIME": f"=={__version__}"},
+    )  # fmt: skip  # one value a line is a page
+    assert done.returncode == 0, done.stderr
 
 
 def wheel(folder: Path, name: str) -> Path:
@@ -86,6 +91,32 @@ def test_a_source_distribution_holds_what_a_wheel_is_built_from(built: Path, nam
     if name == "saq_qat":  # pip finds the runtime beside it there too
         assert {"runtime/pyproject.toml", "runtime/saq_qat_runtime/session.py"} <= held
     assert not [file for file in held if file.startswith((".venv", "runs/"))]
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_release_can_be_built_again_byte_for_byte(built: Path, name: str, tmp_path: Path) -> None:
+    """From the source distribution, by somebody else: another folder, time, umask and order of files."""
+    source = built / f"{name}-{__version__}.tar.gz"
+    unpack_elsewhere(source, tmp_path / "elsewhere")
+    build(tmp_path / "elsewhere" / f"{name}-{__version__}", tmp_path / "again")
+    for first in (source, wheel(built, name)):
+        assert (tmp_path / "again" / first.name).read_bytes() == first.read_bytes(), first.name
+
+
+def unpack_elsewhere(source: Path, folder: Path) -> None:
+    """The files last to first, for their owner alone, of the year 2001."""
+    before = os.umask(0o077)
+    try:
+        with tarfile.open(source) as archive:
+            for member in reversed(archive.getmembers()):
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                content = archive.extractfile(member)
+                assert content is not None
+                path.write_bytes(content.read())
+                os.utime(path, (10**9, 10**9))
+    finally:
+        os.umask(before)
 
 
 @pytest.fixture(scope="module")

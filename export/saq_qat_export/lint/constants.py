@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["Array", "Constants", "find_constants"]
 Array = npt.NDArray[Any]
 
 _FOLDED_ELEMENTS = 65536
+"""Of each operand, and of what is computed of them."""
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -106,7 +108,10 @@ def _compute(node: ir.Node, arrays: list[Array]) -> Array | None:
             arrays[0].reshape([-1 if size is None else size for size in shape]) if shape is not None else None
         )
     function = _ELEMENTWISE.get(node.op_type) if is_standard(node, node.op_type) else None
-    return np.asarray(function(*arrays)) if function is not None else None
+    # Two vectors that are small each can be terabytes together.
+    if function is None or prod(np.broadcast_shapes(*(array.shape for array in arrays))) > _FOLDED_ELEMENTS:
+        return None
+    return np.asarray(function(*arrays))
 
 
 def _constant(node: ir.Node) -> Array | None:

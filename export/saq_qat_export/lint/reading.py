@@ -52,7 +52,7 @@ def prepare(model: onnx.ModelProto, where: str, folder: str = "") -> ir.Model:
     """
     check_structure(model, where)
     try:
-        read = ir.serde.deserialize_model(_with_shapes(model))
+        read = ir.serde.deserialize_model(_with_shapes(model, where))
     except ir.serde.SerdeError as error:
         raise ArtifactError(
             f"{where} is a broken ONNX model: {error.__cause__ or error}. Export the network again."
@@ -62,7 +62,7 @@ def prepare(model: onnx.ModelProto, where: str, folder: str = "") -> ir.Model:
     return read
 
 
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def _with_shapes(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """The model with functions inlined and every shape that can be inferred, as far as it fits a message."""
     if model.ByteSize() >= _MESSAGE_LIMIT:
         return model
@@ -73,6 +73,11 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = onnx.shape_inference.infer_shapes(_moved(model, contributed, ""), data_prop=True)
     except onnx.shape_inference.InferenceError:  # the shapes that the file states must do
         return model
+    except (ValueError, MemoryError, RuntimeError) as error:  # as C++ libraries' errors come
+        raise ArtifactError(
+            f"{where} is a broken ONNX model: its shapes cannot be inferred ({error}). "
+            "Export the network again."
+        ) from error
     return _moved(inferred, contributed, _CONTRIBUTED)
 
 

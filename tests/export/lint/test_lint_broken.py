@@ -1,5 +1,7 @@
 """Whatever file the lint is given, it answers with findings or says what is wrong with the file."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +53,9 @@ def test_other_files_are_refused_in_words(tmp_path: Path, content: bytes) -> Non
         lint_file(path)
 
 
-def test_missing_files_and_folders_are_refused_in_words(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.onnx", tmp_path):
+def test_missing_files_folders_pipes_and_devices_are_refused_in_words(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for path in (tmp_path / "absent.onnx", tmp_path, tmp_path / "pipe.onnx", Path("/dev/zero")):
         with pytest.raises(ArtifactError, match=r"cannot be read.*Name an ONNX file"):
             lint_file(path)
 
@@ -62,6 +65,23 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match="ONNX model"):
         lint_file(path)
+
+
+def test_a_loop_without_a_body_is_refused(tmp_path: Path) -> None:
+    """Shape inference fails on it with another error than those of its own."""
+    net = Net()
+    model = net.model(net.node("Loop", net.conv(net.pair(net.input((1, 16, 8, 8))))))
+    with pytest.raises(ArtifactError, match=r"shapes cannot be inferred"):
+        lint_file(saved(model, tmp_path))
+
+
+def test_two_small_constants_that_are_terabytes_together_are_not_computed() -> None:
+    net = Net()
+    net.node("Add", net.constant(np.ones((65536, 1))), net.constant(np.ones((1, 65536))))
+    model = net.model(net.conv(net.pair(net.input((1, 16, 8, 8)))))
+    began = time.process_time()
+    lint(model)
+    assert time.process_time() - began < 5
 
 
 def test_weights_in_another_file_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.runtime.bundles import build_manifest, file_record, write_expected
 from tests.runtime.networks import images, quantized_network
 from tests.runtime.serve.client import Address
 
-__all__ = ["Launch", "Start"]
+__all__ = ["Launch", "Start", "starting", "write_bundle"]
 
 Start = Callable[..., Address]
 Launch = Callable[..., tuple["subprocess.Popen[str]", Address]]
@@ -53,13 +53,13 @@ def integer_session(integer_bundle: Path) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def start_once() -> Iterator[Start]:
     """Starts servers that live as long as the tests do."""
-    yield from _starter()
+    yield from starting()
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts servers that live as long as one test."""
-    yield from _starter()
+    yield from starting()
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,8 @@ def launch() -> Iterator[Launch]:
         process.communicate()
 
 
-def _starter() -> Iterator[Start]:
+def starting() -> Iterator[Start]:
+    """Gives a function that starts servers, and stops them behind its only step."""
     from saq_qat_runtime.serve.web.server import BundleServer, listen
     from saq_qat_runtime.serve.web.serving import Serving
 
