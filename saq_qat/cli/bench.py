@@ -18,7 +18,10 @@ _LARGEST_BATCH = 4096
 """As of saq-qat-runtime bench: images of it are held at once, and by every engine."""
 _LONGEST = 86_400.0
 
-_Backend = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
+_Backend = Annotated[
+    Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"],
+    typer.Option("--backend", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."),
+]
 _Peers = Annotated[
     bool, typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed.")
 ]
@@ -48,15 +51,7 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01, max=_LONGEST)] = 10.0,
-    backend: Annotated[
-        _Backend,
-        typer.Option(
-            "--backend", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."
-        ),
-    ] = "auto",
-    engine: Annotated[
-        _Backend | None, typer.Option("--engine", hidden=True, help="--backend, as it was called first.")
-    ] = None,
+    backend: _Backend = "auto",
     baselines: Annotated[
         bool,
         typer.Option(
@@ -91,7 +86,7 @@ def bench(
 
     size = BenchSize(batches=tuple(dict.fromkeys(batch or (1, 8))), threads=threads or 1, seconds=seconds)
     run = Path(given[0]) if given else None
-    _bench_latency(run, bundle, size, engine or backend, baselines=baselines, as_json=as_json)
+    _bench_latency(run, bundle, size, backend, baselines=baselines, as_json=as_json)
 
 
 class _Steps:

@@ -144,9 +144,8 @@ def test_training_batches_are_timed_alone(
 def test_an_engine_that_the_bundle_has_no_model_for_exits_with_3(
     saq_qat: SaqQat, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option in ("--backend", "--engine"):  # the second is how it was called first
-        assert saq_qat("bench", str(run), option, "tensorrt", *QUICK) == 3
-        assert "deploy.targets" in capsys.readouterr().err
+    assert saq_qat("bench", str(run), "--backend", "tensorrt", *QUICK) == 3
+    assert "deploy.targets" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(driver_status().usable, reason="there is a GPU here")

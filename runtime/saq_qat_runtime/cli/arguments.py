@@ -20,11 +20,8 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser, choices: Sequence[str], help_text: str) -> None:
-    """What runs it: `--backend`; and, in no help, `--engine`, as it was called first."""
+    """What runs it."""
     parser.add_argument("--backend", choices=choices, default="auto", help=help_text)
-    parser.add_argument(
-        "--engine", dest="backend", choices=choices, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
 
 
 def add_how_to_run(parser: argparse.ArgumentParser) -> None:
