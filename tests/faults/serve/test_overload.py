@@ -2,6 +2,7 @@
 
 import threading
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -79,3 +80,32 @@ def test_health_is_told_while_nothing_else_is_accepted(slow: Address) -> None:
     for each in clients:
         each.join(60)
     assert answers == [200, 200, 200]
+
+
+def test_while_every_thread_for_pictures_is_busy_tensors_are_taken_and_health_is_told(
+    start: Start, integer_bundle: Path, integer_session: Session
+) -> None:
+    address = start(integer_bundle, ServeSettings(threads=1, drain_seconds=0.0, max_batch=100))
+    done = threading.Event()
+    held = [address.serving._workers.submit(done.wait, 30) for _ in range(2)]
+    many = images(100)
+    assert many.nbytes > 65536
+    reply = address.infer(*binary_request(many))
+    assert reply.status == 200
+    assert reply.body.endswith(integer_session.run(many).tobytes())
+    packed: list[Reply] = []
+    body, length = binary_request(images(1))
+    headers = {"Content-Encoding": "deflate", "Inference-Header-Content-Length": str(length)}
+    unpacks = threading.Thread(
+        target=lambda: packed.append(
+            address.ask("POST", "/v2/models/tiny/infer", zlib.compress(body), headers)
+        )
+    )
+    unpacks.start()
+    time.sleep(0.2)
+    assert packed == []
+    assert address.ask("GET", "/v2/health/live").status == 200
+    done.set()
+    unpacks.join(30)
+    assert [reply.status for reply in packed] == [200]
+    assert all(future.result() for future in held)

@@ -189,3 +189,19 @@ def test_a_reload_tells_of_a_file_that_changed_under_a_model_that_goes_on(root: 
         catalogue.reload()
     assert catalogue.ready
     catalogue.close()
+
+
+def test_an_error_that_nobody_foresaw_leaves_no_model_behind(root: Path) -> None:
+    loaded: list[ServedModel] = []
+
+    def fail_at_the_third(place: ModelPlace) -> ServedModel:
+        if len(loaded) == 2:
+            raise MemoryError
+        loaded.append(load(place))
+        return loaded[-1]
+
+    catalogue = Catalogue(root, fail_at_the_third)
+    with pytest.raises(MemoryError):
+        catalogue.reload()
+    assert not catalogue.models
+    assert not any(model.healthy for model in loaded)

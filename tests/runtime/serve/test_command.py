@@ -1,6 +1,8 @@
 """What is typed becomes the settings, and what is missing has a name."""
 
 import argparse
+import errno
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 import saq_qat_runtime
 from saq_qat_runtime.errors import InputError
-from saq_qat_runtime.serve.command import add_arguments, settings_of
+from saq_qat_runtime.serve.command import _say, add_arguments, settings_of
 from saq_qat_runtime.serve.settings import Bounds, ServeSettings, ShadowSettings
 
 RUNTIME = Path(saq_qat_runtime.__file__).parents[1]
@@ -93,3 +95,16 @@ def test_an_address_that_is_taken_is_named(integer_bundle: Path) -> None:
     assert done.returncode == 2
     assert f"port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_log_that_takes_no_more_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    class Full(io.TextIOBase):
+        def write(self, text: str) -> int:
+            tried.append(text)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    _say("ready")
+    assert tried == ["ready"]
