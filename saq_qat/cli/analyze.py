@@ -29,9 +29,11 @@ def analyze(
     count: Annotated[int, typer.Option(min=1, help="How many eigenvalues.")] = 5,
     tolerance: Annotated[float, typer.Option(help="Of eigenvalues, relative to their magnitude.")] = 1e-3,
     restarts: Annotated[int, typer.Option(min=1, help="Of Lanczos, at most.")] = 50,
-    probes: Annotated[int, typer.Option(help="Random vectors of the trace.")] = 32,
-    points: Annotated[int, typer.Option(help="Losses along a direction, an odd number.")] = 41,
-    reach: Annotated[float, typer.Option(help="Of a direction; 1 moves a filter by its own length.")] = 0.5,
+    probes: Annotated[int, typer.Option(max=100_000, help="Random vectors of the trace.")] = 32,
+    points: Annotated[int, typer.Option(max=10_001, help="Losses along a direction, an odd number.")] = 41,
+    reach: Annotated[
+        float, typer.Option(max=1e6, help="Of a direction; 1 moves a filter by its own length.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of directions, first vectors and probes.")] = 0,
     float64: Annotated[bool, typer.Option("--float64", help="Compute in float64.")] = False,
     checkpoint: Annotated[

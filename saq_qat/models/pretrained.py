@@ -21,6 +21,10 @@ _logger = logging.getLogger(__name__)
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 _SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
 _LISTED_KEYS = 12
+_FLOATS = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2}
+)
+"""Which become numbers of float32; others are packed, or stand for numbers with scales elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "Save it again with torch.save(network.state_dict(), path)."
         )
     weights = {str(key): value for key, value in content.items()}
-    empty = [key for key, value in weights.items() if not _is_dense(value)]
-    if empty:
+    odd = [f"{key} ({found})" for key, value in weights.items() if (found := _oddness(value))]
+    if odd:
         raise ArtifactError(
             f"model.pretrained must hold dense tensors with their numbers; '{path}' has others in "
-            f"{_listed([f'{key} ({_layout(weights[key])})' for key in empty])}. Save them as dense ones: "
-            "t.to_dense() of sparse tensors, t.dequantize() of quantized ones; meta tensors hold none."
+            f"{_listed(odd)}. Save them as dense ones: t.to_dense() of sparse tensors, t.dequantize() of "
+            "quantized ones, t.clone() of repeated numbers, t.float() of narrow floats. Meta tensors hold "
+            "none."
         )
+    # Those of float64 must be numbers of float32 too, which networks hold.
     broken = [
-        key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.to(torch.float32).isfinite().all()
     ]
     if broken:
         raise ArtifactError(
@@ -182,15 +190,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _is_dense(value: Tensor) -> bool:
-    return value.layout is torch.strided and not value.is_meta and not value.is_quantized
-
-
-def _layout(value: Tensor) -> str:
-    """Why a tensor is none of numbers in their places."""
+def _oddness(value: Tensor) -> str | None:
+    """Why a tensor is none of numbers in their places, if it is none."""
     if value.is_meta:
         return "on the meta device, without numbers"
-    return "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
+    if value.is_quantized:
+        return "quantized"
+    if value.layout is not torch.strided:
+        return str(value.layout).removeprefix("torch.")
+    if value.is_floating_point() and value.dtype not in _FLOATS:
+        return str(value.dtype).removeprefix("torch.")
+    # A few bytes of a file would become terabytes.
+    held, stood_for = value.untyped_storage().nbytes(), value.numel() * value.element_size()
+    return f"{stood_for:,} bytes of {held:,} in the file, repeated" if stood_for > held else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

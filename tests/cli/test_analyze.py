@@ -110,6 +110,8 @@ def test_runs_are_compared_in_one_picture_each(
         (("--what", "landscape", "--points", "4"), 2, "odd number"),
         (("--what", "eigenvalues", "--count", "999999"), 2, "asked for 999999"),
         (("--what", "trace", "--probes", "1"), 2, "needs two probes"),
+        (("--what", "landscape", "--points", "1000000001"), 2, "--points"),
+        (("--what", "landscape", "--reach", "inf"), 2, "--reach"),
     ],
 )
 def test_mistakes_are_told_with_the_exit_code_of_their_kind(

@@ -44,6 +44,7 @@ CALIBRATION = "{kind: calibration}"
             ["train.teacher={model: {name: b, pretrained: c}, checkpoint: best}"],
             "train.teacher.checkpoint: names a checkpoint of run",
         ),
+        (["train.mixing={mixup: 1e-300}"], "train.mixing.mixup: must be at least 0.05 (got 1e-300)"),
         (["train.teacher={run: a, weight: 0}"], "train.teacher.weight: must be greater than 0 (got 0)"),
         (
             ["train.teacher={run: a, label_weight: 0}", "train.label_smoothing=0.1"],

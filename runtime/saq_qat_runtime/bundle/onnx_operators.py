@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+from saq_qat_runtime.bundle import onnx_einsum as contractions
 from saq_qat_runtime.bundle import onnx_shapes as shapes
 from saq_qat_runtime.bundle import onnx_windows as windows
 from saq_qat_runtime.bundle.decode import require
@@ -163,6 +164,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "DepthToSpace": _row(windows.depth_to_space, "blocksize mode"),
     "DequantizeLinear": _row(shapes.same, "axis block_size output_dtype", _as_second),
+    "Einsum": _row(contractions.einsum, "equation", beside=contractions.between),
     "Flatten": _row(shapes.flatten, "axis"),
     "GRU": _row(windows.recurrent, f"{_RECURRENT} linear_before_reset", beside=_gates),
     "Gather": _row(shapes.gather, "axis"),

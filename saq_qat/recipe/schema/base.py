@@ -11,6 +11,7 @@ __all__ = [
     "Bits",
     "BrokenRule",
     "Classes",
+    "Concentration",
     "Count",
     "Finite",
     "Fraction",
@@ -28,6 +29,8 @@ LARGEST = 1e18
 Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Concentration = Annotated[float, Field(ge=0.05, le=LARGEST, allow_inf_nan=False)]
+"""Of a beta distribution; float32 draws of a smaller one are a half instead of almost nothing or all."""
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Bits = Annotated[int, Field(ge=2, le=8)]

@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from saq_qat.recipe.schema.base import BrokenRule, Count, Fraction, NonNegative, Positive, Section
+from saq_qat.recipe.schema.base import (
+    BrokenRule,
+    Concentration,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+)
 from saq_qat.recipe.schema.method import Plain, Sam, Saq
 from saq_qat.recipe.schema.optimizer import Optimizer, Sgd
 from saq_qat.recipe.schema.teacher import Teacher
@@ -124,12 +132,12 @@ def _calibrated_alone(stages: object) -> object:
 class Mixing(Section):
     """Training images mixed with others of their batch, labels in the same proportion."""
 
-    mixup: Positive | None = Field(
+    mixup: Concentration | None = Field(
         default=None,
         description="Blend two images (Zhang et al., 2018): alpha of the Beta distribution that draws how "
         "far.",
     )
-    cutmix: Positive | None = Field(
+    cutmix: Concentration | None = Field(
         default=None,
         description="Put a rectangle of one image into the other (Yun et al., 2019): alpha of the Beta "
         "distribution that draws how large.",

@@ -211,6 +211,12 @@ BOMBS: dict[str, Bomb] = {
     ),
     "outer Equal": lambda: as_first_step("Equal", floats(MANY, 1), floats(1, MANY), source=""),
     "outer Max": lambda: as_first_step("Max", floats(MANY, 1), floats(1, MANY), source=""),
+    "outer Einsum": lambda: as_first_step(
+        "Einsum", floats(MANY), floats(MANY), source="", equation="i,j->ij"
+    ),
+    "Einsum on the way to a number": lambda: as_first_step(
+        "Einsum", *[floats(MANY)] * 4, source="", equation="i,j,i,j->"
+    ),
     "outer MatMul": outer_matmul,
     "outer Gemm": outer_gemm,
     "batch by batch": images_times_images,
@@ -333,4 +339,5 @@ HARMLESS: dict[str, Bomb] = {
     "Gather": lambda: as_first_step("Gather", integers(0, 2), axis=1),
     "Concat": lambda: behind([helper.make_node("Concat", ["image", "image"], ["made"], axis=1)], []),
     "MatMul": lambda: as_first_step("MatMul", floats(SIDE, 7)),
+    "Einsum": lambda: as_first_step("Einsum", floats(SIDE, 7), equation="bchw,wk->bchk"),
 }

@@ -121,6 +121,7 @@ ODD_TENSORS = {
     "sparse_coo": lambda: torch.eye(3).to_sparse(),
     "sparse_csr": lambda: torch.eye(3).to_sparse_csr(),
     "meta": lambda: torch.empty(3, device="meta"),
+    "repeated": lambda: torch.zeros(1).expand(1 << 40),
     "quantized": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
 }
 
@@ -132,6 +133,17 @@ def test_pretrained_tensors_without_numbers_in_their_places_are_named(tmp_path: 
     torch.save({"good.weight": torch.eye(3), "odd.weight": ODD_TENSORS[kind]()}, path)
     with pytest.raises(ArtifactError, match=r"weights\.pth.*(Save|save)"):
         read_weights(path)
+
+
+def test_pretrained_floats_that_are_packed_or_too_large_are_named(tmp_path: Path) -> None:
+    packed, large = tmp_path / "packed.safetensors", tmp_path / "large.pth"
+    header = b'{"odd.weight": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}'
+    packed.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    torch.save({"odd.weight": torch.full((3,), 1e300, dtype=torch.float64)}, large)
+    with pytest.raises(ArtifactError, match=r"packed\.safetensors.*(Save|save)"):
+        read_weights(packed)
+    with pytest.raises(ArtifactError, match=r"finite numbers; .*large\.pth.*odd\.weight"):
+        read_weights(large)
 
 
 STEP = b'{"event": "step", "step": 1}\n'
