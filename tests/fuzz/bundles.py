@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from saq_qat_runtime.bundle.files import sha256
-from saq_qat_runtime.errors import RuntimeFault, SessionError
+from saq_qat_runtime.errors import SessionError
 from saq_qat_runtime.session import Session
 from tests.runtime.networks import images
 from tests.runtime.serve.conftest import write_bundle
 
-__all__ = ["PICTURE", "SmallBundle", "used"]
+__all__ = ["PICTURE", "SmallBundle", "refused", "used"]
 
 PICTURE = bytes(
     [66, 77, 58, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 24] + [0] * 29
@@ -49,24 +49,29 @@ class SmallBundle:
         self.write("manifest.json", json.dumps(manifest).encode())
 
 
-def used(folder: Path, backend: str = "onnxruntime") -> str:
-    """Load a bundle and do with it what a program does; the error that refuses it, or what it came to."""
+def used(folder: Path, *, self_test: bool = True) -> str:
+    """Load a bundle and do with it what a program does; the error that refuses it, or what it came to.
+
+    self_test: compute the golden images too, several at once.
+    """
     try:
-        session = Session.load(folder, backend, threads=1)
+        session = Session.load(folder, "onnxruntime", threads=1)
     except SessionError as error:
-        return _refused(error)
+        return refused(error)
     with session:
         try:
-            session.run(images(2))
+            session.run(images(1))
             session.predict(PICTURE)
-            session.self_test()
-        except RuntimeFault:
-            return "loaded, other numbers"
+            if self_test:
+                session.self_test()
         except SessionError as error:
-            return f"loaded, then {_refused(error)}"
+            return f"loaded, then {refused(error)}"
     return "whole"
 
 
-def _refused(error: SessionError) -> str:
-    assert str(error).strip()
+def refused(error: SessionError) -> str:
+    """The name of a typed refusal; one for want of memory is none, since models are judged before."""
+    text = str(error)
+    assert text.strip()
+    assert "alloc" not in text, text
     return type(error).__name__

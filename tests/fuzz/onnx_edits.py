@@ -126,6 +126,31 @@ def _change_attribute(random: Random, model: onnx.ModelProto) -> None:
         node.attribute.append(helper.make_attribute(name, value))
 
 
+def _nudge_attribute(random: Random, model: onnx.ModelProto) -> None:
+    """A number of an attribute a little larger or smaller, as no allow-list can refuse."""
+    found = [attribute for node in model.graph.node for attribute in node.attribute]
+    whole = [each for each in found if each.type in (onnx.AttributeProto.INT, onnx.AttributeProto.INTS)]
+    if not whole:
+        return
+    attribute, step = random.choice(whole), random.choice((-1, 1, 2, 7, 100))
+    if attribute.type == onnx.AttributeProto.INT:
+        attribute.i += step
+    elif attribute.ints:
+        attribute.ints[random.randrange(len(attribute.ints))] += step
+
+
+def _nudge_constant(random: Random, model: onnx.ModelProto) -> None:
+    """One number of a constant, of any value its bytes can have."""
+    stored = [tensor for tensor in model.graph.initializer if tensor.raw_data]
+    if not stored:
+        return
+    tensor = random.choice(stored)
+    content = bytearray(tensor.raw_data)
+    place = random.randrange(len(content))
+    content[place] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
+    tensor.raw_data = bytes(content)
+
+
 def _change_constant(random: Random, model: onnx.ModelProto) -> None:
     if not model.graph.initializer:
         return
@@ -187,5 +212,5 @@ def _change_header(random: Random, model: onnx.ModelProto) -> None:
 _EDITS = (
     _remove_node, _double_node, _move_node, _insert_node, _insert_node, _change_operator, _change_input,
     _change_output, _change_attribute, _change_attribute, _change_constant, _change_constant,
-    _change_interface, _change_header,
+    _change_interface, _change_header, *[_nudge_attribute, _nudge_constant] * 4,
 )  # fmt: skip  # one value a line is a page

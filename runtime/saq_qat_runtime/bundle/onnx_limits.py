@@ -100,13 +100,20 @@ def _check_memory(graph: ParsedGraph, allowed_constants: int) -> dict[str, Tenso
         try:
             _compute(walk, node)
         except ModelError as error:
-            named = f"{node.op_type} {node.name!r}" if node.name else node.op_type
-            raise ModelError(f"The model's {named} is refused: {error} {_FIX}") from None
+            raise ModelError(f"The model's {_named(node)} is refused: {error} {_FIX}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # An operator that is given too little, or of other shapes than it has: a Slice without an end.
+            rule = "its inputs or attributes are none that it can have"
+            raise ModelError(f"The model's {_named(node)} is refused: {rule} ({error}). {_FIX}") from error
         for name in {*node.inputs, *node.outputs}:
             known = walk.facts.get(name)
             if known is not None and not known.constant and last_read.get(name, place) <= place:
                 walk.memory.take(_size(known))
     return walk.facts
+
+
+def _named(node: OnnxNode) -> str:
+    return f"{node.op_type} {node.name!r}" if node.name else node.op_type
 
 
 def _given(graph: ParsedGraph) -> Iterator[tuple[str, TensorFacts]]:

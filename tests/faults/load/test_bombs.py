@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -14,7 +15,7 @@ from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
-from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN
+from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step
 from tests.runtime.networks import LABELS, images
 
 
@@ -28,6 +29,21 @@ def test_a_bomb_is_refused_with_the_node_and_the_reason(build: Callable[[], onnx
 def test_a_bomb_in_disguise_is_refused(build: Callable[[], bytes]) -> None:
     with pytest.raises(ModelError):
         refuse_unsafe(build())
+
+
+MISFITS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "a Slice without an end": lambda: as_first_step("Slice"),
+    "a GRU whose weights are one number": lambda: as_first_step("GRU", np.float32(1), np.float32(1)),
+    "a Gather of another axis": lambda: as_first_step("Gather", np.int64(0), axis=9),
+}
+
+
+@pytest.mark.parametrize("build", MISFITS.values(), ids=MISFITS.keys())
+def test_an_operator_of_inputs_that_do_not_fit_is_refused(
+    build: Callable[[], onnx.ModelProto],
+) -> None:
+    with pytest.raises(ModelError, match=r"The model.s \w+ is refused"):
+        refuse_unsafe(build().SerializeToString())
 
 
 @pytest.mark.parametrize("build", HARMLESS.values(), ids=HARMLESS.keys())
