@@ -4,10 +4,11 @@ import hashlib
 import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.version import __version__
 from saq_qat_export.bundle.expected import expected_answers
 from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
+from saq_qat_export.bundle.probes.make import make_probes
 from saq_qat_export.bundle.records import (
     cpu_record,
     deploy_record,
@@ -31,7 +33,6 @@ from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.prove import Proof
-from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_runtime.bundle.expected import EXPECTED_FILE
 from saq_qat_runtime.bundle.manifest import (
     MANIFEST_FILE,
@@ -41,10 +42,12 @@ from saq_qat_runtime.bundle.manifest import (
     Golden,
     Manifest,
     Preprocessing,
+    ProbesRecord,
     RecipeRecord,
     TensorSpec,
 )
 from saq_qat_runtime.errors import ModelError
+from saq_qat_runtime.recorded import to_arrays
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
 __all__ = [
@@ -56,7 +59,7 @@ __all__ = [
 ]
 
 MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
-_GOLDEN_FILE = "golden.npz"
+_GOLDEN_FILE, _PROBES_FILE = "golden.npz", "probes.npz"
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -80,12 +83,21 @@ def make_bundle(
 
     Args:
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
-        compress: the golden samples, which need not be where the bundle is not kept.
+        compress: samples, and design those that cover every weight; which need not be where the bundle is not
+            kept.
     """
     restored, view = lowered.restored, lowered.view
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
-    files[_GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
+    golden = {"inputs": golden_images, "logits": logits, **{name: codes[name] for name in sorted(codes)}}
+    files[_GOLDEN_FILE] = _arrays(golden, compress=compress)
+    probes = (
+        make_probes(view, lowered.graph, golden_images, codes, designed=compress)
+        if "onnxruntime" in lowered.shipped
+        else None
+    )
+    if probes is not None:
+        files[_PROBES_FILE] = _arrays(to_arrays(probes.samples), compress=compress)
     files[EXPECTED_FILE] = expected_answers(restored, proof.agreement).to_csv()
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
@@ -114,6 +126,7 @@ def make_bundle(
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
         checkpoint_sha256=restored.checkpoint_sha256,
         versions={name: version(name) for name in _PACKAGES},
+        probes=None if probes is None else ProbesRecord(records[_PROBES_FILE], probes.coverage),
     )
     return Bundle(manifest, files)
 
@@ -187,7 +200,7 @@ def _keep_others(folder: Path, fresh: Path, manifest: Manifest) -> None:
 
     Its old graphs are left behind, whatever targets they were for.
     """
-    ours = {*MODEL_FILES.values(), _GOLDEN_FILE, EXPECTED_FILE, MANIFEST_FILE}
+    ours = {*MODEL_FILES.values(), _GOLDEN_FILE, _PROBES_FILE, EXPECTED_FILE, MANIFEST_FILE}
     stale = {name for engine in ENGINE_FILES.values() for name in (engine, record_name(engine))}
     stale -= set(_engines_of(folder, manifest.models.get("tensorrt")))
     others = folder.iterdir() if folder.is_dir() else ()
@@ -224,12 +237,9 @@ def _swap(fresh: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _golden(
-    images: npt.NDArray[np.float32],
-    codes: dict[str, Stored],
-    logits: npt.NDArray[np.float32],
-    save: Callable[..., None],
-) -> bytes:
+def _arrays(arrays: Mapping[str, npt.NDArray[Any]], *, compress: bool) -> bytes:
+    """An .npz file."""
+    save: Callable[..., None] = np.savez_compressed if compress else np.savez
     buffer = io.BytesIO()
-    save(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})
+    save(buffer, **arrays)
     return buffer.getvalue()
