@@ -8,17 +8,16 @@ from typing import Self
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate, require_bundle
+from saq_qat_runtime.bundle.probes import CoverageRecord, ProbesRecord
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
     ComparisonRecord,
-    CoverageRecord,
     CpuRecord,
     FileRecord,
     Gate,
     Golden,
     LayerRecord,
     Preprocessing,
-    ProbesRecord,
     RecipeRecord,
     ScaleSummary,
     Sizes,

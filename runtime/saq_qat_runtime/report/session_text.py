@@ -2,7 +2,7 @@
 
 from textwrap import wrap
 
-from saq_qat_runtime.bundle.records import CoverageRecord
+from saq_qat_runtime.bundle.probes import CoverageRecord
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.session import SelfTest, SessionInfo
 
@@ -30,7 +30,7 @@ def _codes(info: SessionInfo, found: SelfTest) -> list[str]:
         return [f"codes: not compared, {info.backend} keeps them to itself; logits alone were"]
     ties = f", {codes.at_ties:,} turned at a tie" if codes.at_ties else ""
     lines = [f"codes: {codes.compared:,} compared in {codes.tensors} tensors, none differs{ties}"]
-    return lines if probes is None else [*lines, coverage_line(probes.coverage)]
+    return lines if probes is None else [*lines, *wrap(coverage_line(probes.coverage), _WIDTH)]
 
 
 def coverage_line(coverage: CoverageRecord) -> str:

@@ -10,11 +10,16 @@ from saq_qat_export.bundle.probes.steps import FAR, Integers, margins, nearest
 
 __all__ = ["design_samples"]
 
+Bools = npt.NDArray[np.bool_]
 Samples = npt.NDArray[np.int16]
 _REPAIRS = 12
 _TAPS_TRIED, _CODES_TRIED = 256, 16
 _POSITIONS = 256
 _ATTEMPTS = 8
+# Fields that are tried at each place, of which the one that shows most is kept; fewer in large layers.
+_DRAWN, _PRODUCTS = 8, 1 << 22
+# A sample that shows less, of all that was open, is the last: the codes serve other layers better.
+_LEAST_GAIN = 2e-4
 
 
 @dataclass
@@ -34,9 +39,9 @@ class _Group:
     bias: Integers
     steps: Integers
     moved: Integers
-    open_scale: npt.NDArray[np.bool_]
-    open_up: npt.NDArray[np.bool_]
-    open_down: npt.NDArray[np.bool_]
+    open_scale: Bools
+    open_up: Bools
+    open_down: Bools
     tried: Integers
 
 
@@ -51,6 +56,7 @@ def design_samples(layer: SummedLayer, elements: int, most: int, random: np.rand
     """
     groups = [_group(layer, index) for index in range(len(layer.weight))] if layer.steps is not None else []
     samples: list[Samples] = []
+    at_first = left = sum(map(_count, groups))
     while len(samples) < most and any(_is_open(group) for group in groups):
         sample = np.zeros(elements + 1, np.int16)
         order = _apart(layer.cells, len(samples))
@@ -61,6 +67,9 @@ def design_samples(layer: SummedLayer, elements: int, most: int, random: np.rand
         if not filled:
             break
         samples.append(sample[1:])
+        before, left = left, sum(map(_count, groups))
+        if before - left < _LEAST_GAIN * at_first:
+            break
     return np.stack(samples) if samples else np.zeros((0, elements), np.int16)
 
 
@@ -85,6 +94,10 @@ def _group(layer: SummedLayer, index: int) -> _Group:
         is_read & (down[:, None] <= reach),
         np.zeros(4 * len(weight), np.int64),
     )  # fmt: skip  # one value a line is a page
+
+
+def _count(group: _Group) -> int:
+    return int(group.open_up.sum() + group.open_down.sum() + group.open_scale.sum())
 
 
 def _is_open(group: _Group) -> bool:
@@ -123,41 +136,47 @@ def _fill(
         [*((open_ & valid).sum(1) for open_ in (group.open_up, group.open_down)), *group.open_scale]
     )
     needs[group.tried >= _ATTEMPTS] = 0
-    goal = int(needs.argmax())
+    # what was tried in vain waits for the others
+    goal = int((needs / (1.0 + group.tried) ** 2).argmax())
     if needs[goal] == 0:
         return False
     group.tried[goal] += 1
-    codes = _beside_step(layer, group, goal, valid[:-1], random)
-    if codes is None:
+    drawn = (_beside_step(layer, group, goal, valid[:-1], random) for _ in range(_fields_tried(group)))
+    found = [(codes, *_shown(group, codes, valid)) for codes in drawn if codes is not None]
+    if not found:
         return True
+    codes, *shown = max(found, key=lambda entry: sum(int(part.sum()) for part in entry[1:]))
     sample[cells[valid[:-1]]] = codes[valid[:-1]]
-    before = _count(group)
-    _note(group, codes, valid)
-    if _count(group) < before:
+    for still_open, part in zip((group.open_up, group.open_down, group.open_scale), shown, strict=True):
+        still_open &= ~part
+    if any(part.any() for part in shown):
         group.tried[goal] = 0
     return True
 
 
-def _count(group: _Group) -> int:
-    return int(group.open_up.sum() + group.open_down.sum() + group.open_scale.sum())
+def _fields_tried(group: _Group) -> int:
+    return max(min(_DRAWN, _PRODUCTS // group.weight.size), 1)
 
 
-def _note(group: _Group, codes: Integers, valid: npt.NDArray[np.bool_]) -> None:
+def _shown(group: _Group, codes: Integers, valid: Bools) -> tuple[Bools, Bools, Bools]:
+    """What a field shows of what is open: as open_up, open_down and open_scale."""
     # a product of floats is quicker, and exact
     sums = (group.wide @ codes.astype(np.float64)).astype(np.int64) + group.bias
     up, down = margins(sums[:, None], group.steps)
     reach = np.append(codes, 1)
-    group.open_up &= ~(valid & (up <= reach))
-    group.open_down &= ~(valid & (down <= reach))
-    codes_of, *others = ((steps <= sums[:, None]).sum(1) for steps in (group.steps, *group.moved))
-    group.open_scale &= np.stack(others) == codes_of
+    own, *others = ((steps <= sums[:, None]).sum(1) for steps in (group.steps, *group.moved))
+    return (
+        group.open_up & valid & (up <= reach),
+        group.open_down & valid & (down <= reach),
+        group.open_scale & (np.stack(others) != own),
+    )
 
 
 def _beside_step(
     layer: SummedLayer,
     group: _Group,
     goal: int,
-    valid: npt.NDArray[np.bool_],
+    valid: Bools,
     random: np.random.Generator,
 ) -> Integers | None:
     """Codes (taps,), 0 where padding is read, whose sum is as near to a step as the channel's can be."""
@@ -203,7 +222,7 @@ def _repaired(
     codes: Integers,
     wanted: int,
     bounds: tuple[int, int],
-    valid: npt.NDArray[np.bool_],
+    valid: Bools,
     random: np.random.Generator,
 ) -> Integers:
     """Codes changed one by one until their sum is as wanted, or no change brings it nearer."""

@@ -93,10 +93,13 @@ def _drawn(
 ) -> tuple[dict[str, int], dict[str, Samples16]]:
     """How many samples each tensor has, and those of its own, codes without zero point: (N, elements)."""
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-    limits = _limits(layers, sizes)
+    shares, left = _shares(layers), 0
     drawn = {name: _plain(module, shapes[name], random) for name, module in quantizers.items()}
     for layer in layers:
-        own = design_samples(layer, sizes[layer.source], limits[layer.name], random)
+        left += shares[layer.name]
+        codes = sizes[layer.source] + sizes.get(layer.result, 0)
+        own = design_samples(layer, sizes[layer.source], max(left // codes, _PLAIN), random)
+        left -= len(own) * codes
         drawn[layer.source] = np.concatenate([drawn[layer.source], own])
     counts = {
         name: max((len(drawn[member]) for member in group if member in drawn), default=_PLAIN)
@@ -106,19 +109,11 @@ def _drawn(
     return counts, drawn
 
 
-def _limits(layers: tuple[SummedLayer, ...], sizes: dict[str, int]) -> dict[str, int]:
-    """How many samples each layer may have designed: its share of all codes is that of its weights."""
+def _shares(layers: tuple[SummedLayer, ...]) -> dict[str, int]:
+    """How many codes, read and written, each layer may have designed: as its weights among all."""
     weights = sum(layer.weight.size for layer in layers)
     allowed = max(2 * weights, _LEAST_CODES)
-    return {
-        layer.name: max(int(allowed * layer.weight.size / weights / _codes(layer, sizes)), _PLAIN)
-        for layer in layers
-    }
-
-
-def _codes(layer: SummedLayer, sizes: dict[str, int]) -> int:
-    """Of one sample: read and written."""
-    return sizes[layer.source] + sizes.get(layer.result, 0)
+    return {layer.name: allowed * layer.weight.size // weights for layer in layers}
 
 
 def _plain(module: Quantize, shape: tuple[int, ...], random: np.random.Generator) -> Samples16:
