@@ -20,7 +20,7 @@ from saq_qat_runtime.bundle.files import read_verified
 from saq_qat_runtime.bundle.manifest import FileRecord, Manifest
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["check_gate", "check_interface", "read_golden", "read_golden_codes"]
+__all__ = ["check_gate", "check_interface", "read_arrays", "read_golden", "read_golden_codes"]
 
 _LARGEST_GOLDEN = 1 << 28
 _NO_CODES = ("inputs", "logits")
@@ -67,7 +67,7 @@ def check_interface(manifest: Manifest, backend: Backend) -> None:
 def read_golden(folder: Path, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Golden inputs (N, channels, height, width) and logits (N, labels); raises ModelError without them."""
     file = manifest.golden.file
-    arrays = _golden_arrays(folder, file, lambda name: name in _NO_CODES)
+    arrays = read_arrays(folder, file, lambda name: name in _NO_CODES)
     missing = [name for name in _NO_CODES if name not in arrays]
     require(not missing, f"{file.name} has no readable 'inputs' and 'logits'. Export again.")
     inputs, logits = (arrays[name] for name in _NO_CODES)
@@ -87,15 +87,18 @@ def read_golden_codes(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any
     Raises ModelError if the file is damaged, or holds other tensors than the manifest lists.
     """
     file = manifest.golden.file
-    codes = _golden_arrays(folder, file, lambda name: name not in _NO_CODES)
+    codes = read_arrays(folder, file, lambda name: name not in _NO_CODES)
     listed = sorted({tensor.code_tensor for tensor in manifest.tensors})
     rule = f"{file.name} must hold the codes of the {len(listed)} tensors that the manifest lists"
     require(sorted(codes) == listed, f"{rule}, it holds {len(codes)}. Export again.")
     return codes
 
 
-def _golden_arrays(folder: Path, file: FileRecord, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
-    """The arrays whose names are wanted; nothing is unpickled, and no more is unpacked than is allowed."""
+def read_arrays(folder: Path, file: FileRecord, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file whose names are wanted; nothing is unpickled, no more unpacked than is allowed.
+
+    Raises ModelError if the file is damaged.
+    """
     content = read_verified(folder, file.name, file.sha256, file.bytes)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -106,9 +109,7 @@ def _golden_arrays(folder: Path, file: FileRecord, wanted: Callable[[str], bool]
                 raise ValueError(f"they unpack to {size} bytes, {_LARGEST_GOLDEN} are allowed")
             return {name: _array(archive, name) for name in names}
     except _UNREADABLE as error:
-        raise ModelError(
-            f"{file.name} has no readable 'inputs', 'logits' and codes: {error}. Export again."
-        ) from error
+        raise ModelError(f"{file.name} has no readable arrays of samples: {error}. Export again.") from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -169,4 +169,8 @@ def _print(exported: "Exported") -> None:
         f"{sizes.parameters:,} parameters: {sizes.float_bytes / 1e6:.2f} MB in float32, "
         f"{sizes.theoretical_bits / 8e6:.2f} MB at their bits, {files}"
     )
+    if exported.manifest.probes is not None:
+        from saq_qat_runtime.report.session_text import coverage_line
+
+        typer.echo(f"self-test {coverage_line(exported.manifest.probes.coverage)}")
     typer.echo(f"bundle: {exported.folder}")

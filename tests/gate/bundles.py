@@ -67,18 +67,32 @@ def input_renamed(bundle: Bundle) -> Bundle:
 
 def golden(**changes: Callable[[Array], Array]) -> Change:
     """Arrays of the golden file, with the digest of the changed file in the manifest."""
+    return lambda bundle: arrays_changed(bundle, bundle.manifest.golden.file.name, changes)
+
+
+def probed(**changes: Callable[[Array], Array]) -> Change:
+    """The same of the probes."""
 
     def change(bundle: Bundle) -> Bundle:
-        name = bundle.manifest.golden.file.name
-        with np.load(io.BytesIO(bundle.files[name])) as old:
-            arrays: dict[str, Any] = {key: old[key] for key in old.files}
-        for key, new in changes.items():
-            arrays[key] = new(arrays[key].copy())
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        return with_file(bundle, name, buffer.getvalue())
+        assert bundle.manifest.probes is not None
+        return arrays_changed(bundle, bundle.manifest.probes.file.name, changes)
 
     return change
+
+
+def twice(array: Array) -> Array:
+    return 2 * array
+
+
+def arrays_changed(bundle: Bundle, name: str, changes: dict[str, Callable[[Array], Array]]) -> Bundle:
+    """The bundle with other arrays in one of its files."""
+    with np.load(io.BytesIO(bundle.files[name])) as old:
+        arrays: dict[str, Any] = {key: old[key] for key in old.files}
+    for key, new in changes.items():
+        arrays[key] = new(arrays[key].copy())
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return with_file(bundle, name, buffer.getvalue())
 
 
 def with_file(bundle: Bundle, name: str, content: bytes) -> Bundle:
@@ -89,7 +103,10 @@ def with_file(bundle: Bundle, name: str, content: bytes) -> Bundle:
     sizes = replace(old.sizes, file_bytes={target: model.bytes for target, model in models.items()})
     samples = replace(old.golden, file=record) if old.golden.file.name == name else old.golden
     answers = record if old.expected.name == name else old.expected
-    changed = replace(old, models=models, golden=samples, expected=answers, sizes=sizes)
+    probes = old.probes
+    if probes is not None and probes.file.name == name:
+        probes = replace(probes, file=record)
+    changed = replace(old, models=models, golden=samples, expected=answers, sizes=sizes, probes=probes)
     return Bundle(changed, bundle.files | {name: content})
 
 
@@ -266,6 +283,9 @@ _ROWS: tuple[tuple[str, str, Change, str], ...] = (
     ),
     ("golden logit one float further", "cnn", golden(logits=next_logit), r"'logits'"),
     ("golden code off by one", "cnn", golden(**{"relu.codes": first_plus_one}), r"'relu\.codes'"),
+    ("answer to a probe off by one", "cnn", probed(**{"codes/relu.codes": first_plus_one}), r"probes\.npz"),
+    ("float that a probe gives twice as large", "cnn", probed(**{"floats/logits": twice}), r"probes\.npz"),
+    ("ties allowed where there are none", "cnn", tensor("image", ties=lambda _: True), r"ties of tensor"),
     ("golden images in another order", "cnn", golden(inputs=lambda x: x[::-1]), r"'inputs'"),
     (
         "golden code off by one, transformer",

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from saq_qat_runtime.bundle.manifest import Manifest
 from tests.runtime.bundles import build_manifest, file_record, write_expected
 from tests.runtime.fake_cuda import FakeDevice
 from tests.runtime.fake_tensorrt import FakeTensorRt
-from tests.runtime.networks import images, quantized_network
+from tests.runtime.networks import images, quantized_network, run_plain
 from tests.runtime.workshop import TENSORRT_MODEL, Workshop
 
 
@@ -26,18 +25,27 @@ def network_bytes() -> bytes:
 @pytest.fixture(scope="session")
 def expected_logits(network_bytes: bytes) -> NDArray[np.float32]:
     """What plain ONNX Runtime computes for `images(4)`."""
-    session = ort.InferenceSession(network_bytes, providers=["CPUExecutionProvider"])
-    logits: NDArray[np.float32] = session.run(None, {"image": images(4)})[0]
-    return logits
+    return run_plain(network_bytes, images(4))[0]
+
+
+@pytest.fixture(scope="session")
+def expected_codes(network_bytes: bytes) -> dict[str, NDArray[np.uint8]]:
+    """The codes that go with them."""
+    return run_plain(network_bytes, images(4))[1]
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, network_bytes: bytes, expected_logits: NDArray[np.float32]) -> Path:
+def bundle(
+    tmp_path: Path,
+    network_bytes: bytes,
+    expected_logits: NDArray[np.float32],
+    expected_codes: dict[str, NDArray[np.uint8]],
+) -> Path:
     """A complete, proved bundle."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "model.onnx").write_bytes(network_bytes)
-    np.savez(folder / "golden.npz", inputs=images(4), logits=expected_logits)
+    np.savez(folder / "golden.npz", inputs=images(4), logits=expected_logits, **expected_codes)  # type: ignore[arg-type]  # no array is called allow_pickle
     model, golden = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
     manifest = build_manifest(model, golden, write_expected(folder, expected_logits))
     (folder / "manifest.json").write_text(manifest.to_json())

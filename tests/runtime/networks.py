@@ -2,12 +2,15 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["LABELS", "SIDE", "float_network", "images", "model_of", "quantized_network"]
+__all__ = ["CODES", "LABELS", "SIDE", "float_network", "images", "model_of", "quantized_network", "run_plain"]
 
 SIDE, LABELS = 8, 5
+CODES = ("x1_codes",)
+"""Tensors of codes that bundles of the quantized network record."""
 
 
 def constant(name: str, value: NDArray[np.generic] | np.generic) -> onnx.TensorProto:
@@ -89,3 +92,15 @@ def float_network() -> onnx.ModelProto:
 
 def images(count: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(count, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def run_plain(
+    content: bytes, batch: NDArray[np.float32], codes: tuple[str, ...] = CODES
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.uint8]]]:
+    """Logits and codes by ONNX Runtime and the onnx package, without any code of ours."""
+    model = onnx.load_from_string(content)
+    for name in codes:
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits, *found = session.run(["logits", *codes], {"image": batch})
+    return logits, dict(zip(codes, found, strict=True))

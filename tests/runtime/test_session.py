@@ -124,6 +124,8 @@ def test_self_test_passes_on_a_sound_bundle(session: Session) -> None:
 
 
 def write_golden(bundle: Path, change: Change, tolerance: float, **arrays: Batch) -> None:
+    with np.load(bundle / "golden.npz") as old:
+        arrays = {"x1_codes": old["x1_codes"], **arrays}
     np.savez(bundle / "golden.npz", **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
     change(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": tolerance}))
 

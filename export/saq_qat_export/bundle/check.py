@@ -9,10 +9,13 @@ from saq_qat.errors import GateError
 from saq_qat_export.bundle.golden import logits_tolerances
 from saq_qat_export.bundle.manifest_check import check_manifest
 from saq_qat_export.bundle.write import Bundle
+from saq_qat_export.graph.onnx_graph import INPUT
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.probe import probe_of
 from saq_qat_export.proof.prove import Proof
 from saq_qat_runtime.bundle.expected import Expected
+from saq_qat_runtime.codes import CodeEngine, compare_answers
+from saq_qat_runtime.recorded import from_arrays
 
 __all__ = ["check_bundle"]
 
@@ -39,6 +42,7 @@ def check_bundle(
     _check_gate(bundle, proof, allow_failed_gate=allow_failed_gate)
     check_manifest(bundle.manifest, bundle.files, lowered)
     _check_golden(bundle, images, lowered)
+    _check_probes(bundle, lowered)
     _check_expected(bundle, proof)
 
 
@@ -87,6 +91,21 @@ def _check_golden(bundle: Bundle, images: npt.NDArray[np.float32], lowered: Lowe
             raise GateError(
                 f"The golden file's {name!r} is not what the proved graph computes from its images, {_AGAIN}"
             )
+
+
+def _check_probes(bundle: Bundle, lowered: Lowered) -> None:
+    """The proved graph passes the self-test that ships, on this machine."""
+    record = bundle.manifest.probes
+    if record is None:
+        return
+    with np.load(io.BytesIO(bundle.files[record.file.name])) as arrays:
+        samples = from_arrays({name: arrays[name] for name in arrays.files})
+    engine = CodeEngine(lowered.graph.content, samples, exact_pairs=bool(lowered.graph.over_pair_bound))
+    found = engine.run(INPUT, samples)
+    engine.close()
+    failure = compare_answers(bundle.manifest.tensors, [(samples.answers, found)]).failure
+    if failure:
+        raise GateError(f"{record.file.name} is not what the proved graph computes, {_AGAIN} {failure}")
 
 
 def _check_expected(bundle: Bundle, proof: Proof) -> None:

@@ -12,11 +12,11 @@ from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
-__all__ = ["GOLDEN_FILE", "MODEL_FILES", "check_destination", "keep_others", "swap"]
+__all__ = ["GOLDEN_FILE", "MODEL_FILES", "PROBES_FILE", "check_destination", "keep_others", "swap"]
 
 MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
-GOLDEN_FILE = "golden.npz"
-_WRITTEN = frozenset({*MODEL_FILES.values(), GOLDEN_FILE, EXPECTED_FILE, MANIFEST_FILE})
+GOLDEN_FILE, PROBES_FILE = "golden.npz", "probes.npz"
+_WRITTEN = frozenset({*MODEL_FILES.values(), GOLDEN_FILE, PROBES_FILE, EXPECTED_FILE, MANIFEST_FILE})
 """What export writes, whatever the targets."""
 
 

@@ -20,7 +20,7 @@ from saq_qat.recipe.schema import Recipe, Thresholds
 from saq_qat.train.restore import Restored
 from saq_qat_export.bundle.expected import labels_by_name
 from saq_qat_export.bundle.file_grids import FileGrids, TensorGrid, file_grids
-from saq_qat_export.bundle.records import cpu_record, deploy_record, sizes_of
+from saq_qat_export.bundle.records import cpu_record, deploy_record, sizes_of, tensor_records
 from saq_qat_export.proof.constant_channels import constant_count
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_runtime.bundle.expected import Expected
@@ -161,13 +161,15 @@ def _of_layers(manifest: Manifest, plan: Plan) -> Iterator[Disagreement]:
 
 
 def _of_view(manifest: Manifest, files: Mapping[str, bytes], lowered: Lowered) -> Iterator[Disagreement]:
-    """Channels that are their bias alone, parameters and bits of weights."""
+    """Channels that are their bias alone, parameters and bits of weights, where ties may turn codes."""
     modules = dict(lowered.view.named_modules())
     for record in manifest.layers:
         module = modules.get(record.name)
         count = constant_count(module) if isinstance(module, IntegerLayer) else 0
         where = f"constant_channels of layer {record.name}"
         yield from _compared(where, record.constant_channels, count)
+    for stated, found in zip(manifest.tensors, tensor_records(lowered.view), strict=False):
+        yield from _compared(f"ties of tensor {stated.code_tensor}", stated.ties, found.ties)
     sizes = {target: len(files.get(model.name, b"")) for target, model in manifest.models.items()}
     yield from _compared("sizes", manifest.sizes, sizes_of(lowered.view, sizes))
 

@@ -3,6 +3,7 @@
 from torch import Tensor, fx
 
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
+from saq_qat.quant.deploy.kernels import is_sum_of_codes, kernel_before
 from saq_qat.quant.plan.plan import LayerPlan, Plan
 from saq_qat.quant.trace import graph
 from saq_qat.recipe.schema import Cpu, Deploy, TensorRt
@@ -10,6 +11,7 @@ from saq_qat_export.lint.pair_bound import IntegerProduct
 from saq_qat_export.proof.codes import PAIR_COMPARISON
 from saq_qat_export.proof.constant_channels import constant_count
 from saq_qat_export.proof.prove import Proof
+from saq_qat_export.proof.tensors import producers
 from saq_qat_export.reference.deploy_view import tensor_name
 from saq_qat_runtime.bundle.manifest import (
     ComparisonRecord,
@@ -64,12 +66,20 @@ def _summary(scales: Tensor) -> ScaleSummary:
 def tensor_records(view: fx.GraphModule) -> tuple[TensorRecord, ...]:
     """One record per code tensor, in graph order."""
     modules = ((node, graph.module_of(view, node)) for node in view.graph.nodes)
+    kinds = producers(view)
     return tuple(
-        _tensor_record(str(node.target), module) for node, module in modules if isinstance(module, Quantize)
+        _tensor_record(
+            str(node.target),
+            module,
+            ties=kinds[tensor_name(str(node.target))] == "float"
+            or is_sum_of_codes(view, kernel_before(view, node)[0]),
+        )
+        for node, module in modules
+        if isinstance(module, Quantize)
     )
 
 
-def _tensor_record(path: str, module: Quantize) -> TensorRecord:
+def _tensor_record(path: str, module: Quantize, *, ties: bool) -> TensorRecord:
     return TensorRecord(
         name=path.removeprefix("quantizers."),
         bits=module.bits,
@@ -81,6 +91,7 @@ def _tensor_record(path: str, module: Quantize) -> TensorRecord:
         code_tensor=tensor_name(path),
         signed=module.minimum < 0,
         offset=module.offset,
+        ties=ties,
     )
 
 

@@ -3,10 +3,11 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,14 @@ from saq_qat.version import __version__
 from saq_qat_export.bundle.destination import (
     GOLDEN_FILE,
     MODEL_FILES,
+    PROBES_FILE,
     check_destination,
     keep_others,
     swap,
 )
 from saq_qat_export.bundle.expected import expected_answers
 from saq_qat_export.bundle.golden import golden_codes, logits_tolerances
+from saq_qat_export.bundle.probes.make import make_probes
 from saq_qat_export.bundle.records import (
     cpu_record,
     deploy_record,
@@ -36,7 +39,6 @@ from saq_qat_export.bundle.records import (
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_export.proof.lowered import Lowered
 from saq_qat_export.proof.prove import Proof
-from saq_qat_export.reference.deploy_view import Stored
 from saq_qat_runtime.bundle.expected import EXPECTED_FILE
 from saq_qat_runtime.bundle.manifest import (
     MANIFEST_FILE,
@@ -46,9 +48,11 @@ from saq_qat_runtime.bundle.manifest import (
     Golden,
     Manifest,
     Preprocessing,
+    ProbesRecord,
     RecipeRecord,
     TensorSpec,
 )
+from saq_qat_runtime.recorded import to_arrays
 
 __all__ = [
     "MODEL_FILES",
@@ -80,12 +84,21 @@ def make_bundle(
 
     Args:
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
-        compress: the golden samples, which need not be where the bundle is not kept.
+        compress: samples, and design those that cover every weight; which need not be where the bundle is not
+            kept.
     """
     restored, view = lowered.restored, lowered.view
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
-    files[GOLDEN_FILE] = _golden(golden_images, codes, logits, np.savez_compressed if compress else np.savez)
+    golden = {"inputs": golden_images, "logits": logits, **{name: codes[name] for name in sorted(codes)}}
+    files[GOLDEN_FILE] = _arrays(golden, compress=compress)
+    probes = (
+        make_probes(view, lowered.graph, golden_images, codes, designed=compress)
+        if "onnxruntime" in lowered.shipped
+        else None
+    )
+    if probes is not None:
+        files[PROBES_FILE] = _arrays(to_arrays(probes.samples), compress=compress)
     files[EXPECTED_FILE] = expected_answers(restored, proof.agreement).to_csv()
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()
@@ -114,6 +127,7 @@ def make_bundle(
         recipe=RecipeRecord(text, hashlib.sha256(text.encode()).hexdigest()),
         checkpoint_sha256=restored.checkpoint_sha256,
         versions={name: version(name) for name in _PACKAGES},
+        probes=None if probes is None else ProbesRecord(records[PROBES_FILE], probes.coverage),
     )
     return Bundle(manifest, files)
 
@@ -168,12 +182,9 @@ def _write_files(bundle: Bundle, folder: Path) -> None:
     sync_folder(folder)
 
 
-def _golden(
-    images: npt.NDArray[np.float32],
-    codes: dict[str, Stored],
-    logits: npt.NDArray[np.float32],
-    save: Callable[..., None],
-) -> bytes:
+def _arrays(arrays: Mapping[str, npt.NDArray[Any]], *, compress: bool) -> bytes:
+    """An .npz file."""
+    save: Callable[..., None] = np.savez_compressed if compress else np.savez
     buffer = io.BytesIO()
-    save(buffer, inputs=images, logits=logits, **{name: codes[name] for name in sorted(codes)})
+    save(buffer, **arrays)
     return buffer.getvalue()

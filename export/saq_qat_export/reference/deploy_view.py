@@ -210,7 +210,8 @@ class _Interpreter:
         name = tensor_name(path)
         self.codes[name] = (codes + module.zero_point).astype(module.stored)
         if name in self.taught:
-            taught = self.taught[name].reshape(codes.shape)
+            # of any number of samples: probes give every tensor its own
+            taught = self.taught[name].reshape(-1, *codes.shape[1:])
             codes = taught.astype(np.int32) - module.zero_point
         return CodeTensor(codes, scale, module.zero_point, module.stored)
 

@@ -32,6 +32,7 @@ __all__ = [
     "requantize_mean",
     "requantize_sum",
     "scale_accumulator",
+    "window_patches",
 ]
 
 Codes = npt.NDArray[np.int32]
@@ -83,7 +84,7 @@ def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> C
     out, depth, height, width = weight.shape
     bound = _bound(x, weight, bias, depth * height * width)
     wide = np.float32 if bound < _EXACT_FLOAT32 else np.float64
-    n, _, rows, columns = (patches := _patches(x.astype(wide), (height, width), window)).shape[:4]
+    n, _, rows, columns = (patches := window_patches(x.astype(wide), (height, width), window)).shape[:4]
     result = np.empty((n, out, rows, columns), np.int32)
     per_group = out // window.groups
     kernels = weight.reshape(window.groups, per_group, -1).astype(wide)
@@ -97,7 +98,7 @@ def accumulate_conv(x: Codes, weight: Weights, bias: Codes, window: Window) -> C
     return result
 
 
-def _patches(x: npt.NDArray[Any], kernel: tuple[int, int], window: Window) -> npt.NDArray[Any]:
+def window_patches(x: npt.NDArray[Any], kernel: tuple[int, int], window: Window) -> npt.NDArray[Any]:
     """What each place of a kernel reads, without copying it: (N, C, H', W', kH, kW) of (N, C, H, W)."""
     padded = (
         np.pad(x, ((0, 0), (0, 0), *((pad, pad) for pad in window.padding))) if any(window.padding) else x

@@ -8,6 +8,7 @@ from typing import Self
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate, require_bundle
+from saq_qat_runtime.bundle.probes import CoverageRecord, ProbesRecord
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
     ComparisonRecord,
@@ -29,6 +30,7 @@ __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_VERSION",
     "ComparisonRecord",
+    "CoverageRecord",
     "CpuRecord",
     "DeployRecord",
     "FileRecord",
@@ -37,6 +39,7 @@ __all__ = [
     "LayerRecord",
     "Manifest",
     "Preprocessing",
+    "ProbesRecord",
     "RecipeRecord",
     "ScaleSummary",
     "Sizes",
@@ -47,7 +50,7 @@ __all__ = [
     "bundle_sha256",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
@@ -56,7 +59,8 @@ class Manifest:
     """Everything that runtime and report know of a bundle.
 
     models: from a target to its file. expected: the file of `bundle.expected`, what the fake-quant network
-    answers to validation images. checkpoint_sha256: of the model.safetensors it was exported from.
+    answers to validation images. checkpoint_sha256: of the model.safetensors it was exported from. probes:
+    codes that a self-test gives, where ONNX Runtime is a target.
     """
 
     schema_version: int
@@ -78,6 +82,7 @@ class Manifest:
     recipe: RecipeRecord
     checkpoint_sha256: str
     versions: dict[str, str]
+    probes: ProbesRecord | None = None
 
     def __post_init__(self) -> None:
         require(len(self.inputs) > 0 and len(self.outputs) > 0, "a model needs an input and an output.")
@@ -136,7 +141,8 @@ class Manifest:
 
     def files(self) -> tuple[FileRecord, ...]:
         """Every file the bundle consists of, the manifest aside."""
-        return (*self.models.values(), self.golden.file, self.expected)
+        probes = () if self.probes is None else (self.probes.file,)
+        return (*self.models.values(), self.golden.file, *probes, self.expected)
 
 
 def bundle_sha256(folder: Path) -> str:

@@ -138,6 +138,7 @@ class TensorRecord:
     """One quantized tensor: value = scale * (code - zero_point) + offset; None: no offset.
 
     code_tensor: name of the ONNX tensor that holds its codes.
+    ties: several float operations compute it, a sum or more, which another CPU may round otherwise at a tie.
     """
 
     name: str
@@ -150,6 +151,7 @@ class TensorRecord:
     code_tensor: str
     signed: bool
     offset: float | None = None
+    ties: bool = False
 
     def __post_init__(self) -> None:
         lowest, highest = _CODE_LIMITS[self.dtype]

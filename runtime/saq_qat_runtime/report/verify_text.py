@@ -74,9 +74,9 @@ def _lines(found: EngineVerification, labels: Sequence[str]) -> Iterator[str]:
 def _codes(found: EngineVerification) -> Iterator[str]:
     codes = found.codes
     if codes is None:
-        yield f"  golden codes {found.codes_absent}"
+        yield f"  recorded codes {found.codes_absent}"
         return
-    yield f"  golden codes: {codes.mismatches:,} of {codes.compared:,} differ, {codes.tensors} tensors"
+    yield f"  recorded codes: {codes.mismatches:,} of {codes.compared:,} differ, {codes.tensors} tensors"
     for name, count in list(codes.differing.items())[:_TENSORS_SHOWN]:
         yield f"    {name}: {count:,}"
 

@@ -5,22 +5,13 @@ from dataclasses import dataclass
 from saq_qat_runtime.bench.environment import Environment
 from saq_qat_runtime.bench.record import Bench
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
+from saq_qat_runtime.codes import CodeComparison
 from saq_qat_runtime.errors import DepartureError
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["SCHEMA_VERSION", "Answers", "CodeComparison", "EngineVerification", "Flip"]
+__all__ = ["SCHEMA_VERSION", "Answers", "EngineVerification", "Flip"]
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class CodeComparison:
-    """Codes of the golden images: how many were compared, how many differ, and in which tensors."""
-
-    tensors: int
-    compared: int
-    mismatches: int
-    differing: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from saq_qat_runtime.bench.run import BACKEND_CHOICES, OnStep, bench_bundle
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
 from saq_qat_runtime.bundle.expected import read_expected
 from saq_qat_runtime.bundle.manifest import bundle_sha256
+from saq_qat_runtime.codes import CodeComparison, compare_codes
 from saq_qat_runtime.promises import read_golden
 from saq_qat_runtime.session import Session
 from saq_qat_runtime.verify.answers import OnImages, compare_answers, find_images
-from saq_qat_runtime.verify.codes import compare_codes
-from saq_qat_runtime.verify.record import SCHEMA_VERSION, Answers, CodeComparison, EngineVerification
+from saq_qat_runtime.verify.record import SCHEMA_VERSION, Answers, EngineVerification
 
 __all__ = ["failures_of", "measured", "to_json", "verify_session"]
 
@@ -122,6 +122,6 @@ def failures_of(
             f"{100 * thresholds.max_flip_rate:g} %"
         )
     if codes is not None and codes.mismatches:
-        yield f"{codes.mismatches:,} of {codes.compared:,} golden codes differ"
+        yield f"{codes.mismatches:,} of {codes.compared:,} recorded codes differ"
     if not golden_difference <= golden_tolerance:
         yield f"golden logits differ by {golden_difference:.3g}, {golden_tolerance:.3g} is allowed"

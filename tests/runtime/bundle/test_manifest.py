@@ -53,7 +53,7 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
         (lambda m: m["tensors"][0].update(zero=1), r"tensors\[0\]: unknown field 'zero'"),
         (lambda m: m.pop("labels"), r"missing field 'labels'"),
         (lambda m: m["gate"]["comparisons"][0].pop("hard"), r"gate.comparisons\[0\]: missing field 'hard'"),
-        (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 4"),
+        (lambda m: m.update(schema_version=1), r"schema_version 1; this runtime reads 5"),
         (lambda m: m.update(schema_version="1"), r"no schema_version"),
         (lambda m: m["preprocessing"].update(image_size="8"), r"image_size: expected an integer, got '8'"),
         (lambda m: m["preprocessing"].update(image_size=True), r"image_size: expected an integer, got True"),

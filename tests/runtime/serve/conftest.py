@@ -1,5 +1,6 @@
 """Servers in threads of the test's own process, on ports of the loopback device that nobody else has."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import saq_qat_runtime
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.session import Session
 from tests.runtime.bundles import build_manifest, file_record, write_expected
-from tests.runtime.networks import images, quantized_network
+from tests.runtime.networks import CODES, images, quantized_network, run_plain
 from tests.runtime.serve.client import Address
 
 __all__ = ["Launch", "Start", "starting", "write_bundle"]
@@ -26,15 +27,14 @@ Launch = Callable[..., tuple["subprocess.Popen[str]", Address]]
 
 def write_bundle(folder: Path, content: bytes | None = None) -> Path:
     """The tiny integer network of `networks`, or another model with its inputs and outputs, as a bundle."""
-    import onnxruntime
-
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(content or quantized_network().SerializeToString())
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    logits = session.run(None, {"image": images(4)})[0]
-    np.savez(folder / "golden.npz", inputs=images(4), logits=logits)
+    own = quantized_network().SerializeToString()
+    (folder / "model.onnx").write_bytes(content or own)
+    logits, codes = run_plain(content or own, images(4), () if content else CODES)
+    np.savez(folder / "golden.npz", inputs=images(4), logits=logits, **codes)  # type: ignore[arg-type]  # no array is called allow_pickle
     model, golden = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
     manifest = build_manifest(model, golden, write_expected(folder, logits))
+    manifest = dataclasses.replace(manifest, tensors=() if content else manifest.tensors)
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

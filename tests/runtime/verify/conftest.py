@@ -5,20 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from saq_qat_runtime.bundle.expected import EXPECTED_FILE, Expected
 from saq_qat_runtime.bundle.manifest import Golden, Manifest
 from saq_qat_runtime.preprocess import preprocess
 from tests.runtime.bundles import file_record
-from tests.runtime.networks import SIDE
+from tests.runtime.networks import SIDE, run_plain
 
 COUNT = 20
-CODES = ("x1_codes",)
 
 
 @pytest.fixture
@@ -33,25 +29,13 @@ def photos(bundle: Path, network_bytes: bytes, change_manifest: Callable[..., No
     settings = Manifest.load(bundle).preprocessing
     files = sorted(folder.rglob("*.png"))
     batch = np.concatenate([preprocess(file, settings) for file in files])
-    answers = plain(network_bytes, batch)[0].argmax(axis=1)
+    answers = run_plain(network_bytes, batch)[0].argmax(axis=1)
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     record(bundle, change_manifest, Expected(names, tuple(map(int, answers)), tuple(map(int, answers))))
-    logits, *codes = plain(network_bytes, batch[:2], CODES)
-    np.savez(bundle / "golden.npz", inputs=batch[:2], logits=logits, x1_codes=codes[0])
+    logits, codes = run_plain(network_bytes, batch[:2])
+    np.savez(bundle / "golden.npz", inputs=batch[:2], logits=logits, x1_codes=codes["x1_codes"])
     change_manifest(golden=Golden(file_record(bundle / "golden.npz"), {"onnxruntime": 0.0}))
     return folder
-
-
-def plain(
-    content: bytes, batch: NDArray[np.float32], codes: tuple[str, ...] = ()
-) -> list[NDArray[np.generic]]:
-    """Logits and codes by ONNX Runtime and the onnx package, without any code of ours."""
-    model = onnx.load_from_string(content)
-    for name in codes:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: list[NDArray[np.generic]] = session.run(["logits", *codes], {"image": batch})
-    return found
 
 
 def record(bundle: Path, change_manifest: Callable[..., None], expected: Expected) -> None:

@@ -73,7 +73,7 @@ def test_one_changed_golden_code_is_found(
     found = verified(bundle, photos)
     assert found.codes is not None
     assert found.codes.differing == {"x1_codes": 1}
-    assert found.failures == (f"1 of {found.codes.compared:,} golden codes differ",)
+    assert found.failures == (f"1 of {found.codes.compared:,} recorded codes differ",)
 
 
 def test_golden_logits_that_differ_are_found(
