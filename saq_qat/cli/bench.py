@@ -16,6 +16,13 @@ __all__ = ["bench"]
 
 
 _Backend = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-lean", "tensorrt-rtx"]
+_BACKEND = typer.Option(
+    "--backend", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."
+)
+_ENGINE = typer.Option("--engine", hidden=True, help="--backend, as it was called first.")
+_BASELINES = typer.Option(
+    "--baselines/--no-baselines", help="Measure float and static int8 forms of the network beside it."
+)
 _Peers = Annotated[
     bool, typer.Option("--peers", help="With --train: beside Brevitas and torchao, where they are installed.")
 ]
@@ -44,21 +51,9 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each batch size.", min=0.01)] = 10.0,
-    backend: Annotated[
-        _Backend,
-        typer.Option(
-            "--backend", help="What runs the bundle. auto: the CPU, and a GPU where one can run it."
-        ),
-    ] = "auto",
-    engine: Annotated[
-        _Backend | None, typer.Option("--engine", hidden=True, help="--backend, as it was called first.")
-    ] = None,
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines/--no-baselines", help="Measure float and static int8 forms of the network beside it."
-        ),
-    ] = True,
+    backend: Annotated[_Backend, _BACKEND] = "auto",
+    engine: Annotated[_Backend | None, _ENGINE] = None,
+    baselines: Annotated[bool, _BASELINES] = True,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Measure this bundle alone, without its run.")
     ] = None,
