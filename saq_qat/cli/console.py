@@ -204,9 +204,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     """Print a table to stdout, with rich markup; outside a terminal 80 columns wide, and nothing is cut."""
     console = Console()
     if not console.is_terminal:
-        plain = [[Text.from_markup(cell).plain for cell in row] for row in rows]
-        lines = column_lines(columns, plain, words=range(len(columns)), width=COLUMNS)
-        print("\n".join(lines if title is None else [title, *lines]))
+        print("\n".join([*([] if title is None else [title]), *_plain_table(columns, rows)]))
         return
     if title is not None:
         console.print(title, markup=False, highlight=False, soft_wrap=True)
@@ -214,6 +212,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     for row in rows:
         content.add_row(*row)
     console.print(content)
+
+
+def _plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table without markup; what has no room stands below, beside the first column again."""
+    first = len(columns[0])
+    cells = [[Text.from_markup(cell).plain for cell in row] for row in rows]
+    padded = [[row[0].ljust(first), *row[1:]] for row in cells]
+    lines = column_lines(columns, padded, words=range(len(columns)), width=COLUMNS)
+    return [columns[0] + lines[0][first:], *lines[1:]]
 
 
 def print_json(value: Mapping[str, Any], what: str) -> None:

@@ -11,23 +11,22 @@ from saq_qat.bench.float_file import export_float
 from saq_qat.cli.export import export
 from saq_qat.data.batches import val_batches
 from saq_qat.errors import GateError, RecipeError
-from saq_qat.recipe.load import parse_recipe
 from saq_qat.train.restore import Restored, restore
 from saq_qat.train.run import run_training
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
-from tests.train.small_recipe import SMALL_RECIPE
+from tests.train.small_recipe import small_recipe
 
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "quantized"
-    return run_training(parse_recipe(SMALL_RECIPE, "small", ["train.stages=[]"]), folder).folder
+    return run_training(small_recipe("train.stages=[]"), folder).folder
 
 
 def test_the_file_of_a_float_run_is_its_network(tmp_path: Path) -> None:
     stages = "train.stages=[{kind: float, epochs: 1, lr: 0.1}]"
-    run_training(parse_recipe(SMALL_RECIPE, "small", ["quant=null", stages]), tmp_path / "run")
+    run_training(small_recipe("quant=null", stages), tmp_path / "run")
     found = export_float(tmp_path / "run", tmp_path / "float.onnx")
     restored = restore(tmp_path / "run", "best")
     ((images, labels),) = val_batches(restored.images, batch_size=8)

@@ -15,7 +15,7 @@ from saq_qat.recipe.schema import Deploy, Thresholds
 from saq_qat_export.proof.prove import ProofSize
 from saq_qat_runtime.session import Session
 from tests.train.small_network import SmallNetwork
-from tests.train.small_recipe import SMALL_RECIPE
+from tests.train.small_recipe import SMALL_RECIPE, small_recipe
 
 SIDE = 8
 LOOSE = Deploy(thresholds=Thresholds(max_top1_drop=100.0, max_flip_rate=1.0))
@@ -165,7 +165,7 @@ def test_the_way_of_a_recipe(tmp_path: Path) -> None:
 
 
 def test_a_recipe_made_in_python_trains_and_takes_no_overrides(tmp_path: Path) -> None:
-    recipe = parse_recipe(SMALL_RECIPE, "small", ["train.stages=[]", "deploy.targets=[]"])
+    recipe = small_recipe("train.stages=[]", "deploy.targets=[]")
     run = sq.train(recipe, runs=tmp_path)
     assert parse_recipe((run.folder / "recipe.yaml").read_text(), "written") == recipe
     with pytest.raises(RecipeError, match="is made already"):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from saq_qat.errors import ArtifactError, GateError, SaqError
-from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Thresholds
 from saq_qat.train.run import run_training
 from saq_qat_export import run as run_module
@@ -24,27 +23,24 @@ from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.session import Session
 from tests.export.networks import SIDE, smooth_images
+from tests.train.small_recipe import small_recipe
 
-RECIPE = """
-version: 1
-name: small
-model: {name: "tests.export.networks:Small"}
-data: {kind: synthetic, image_size: 16, train_size: 64, val_size: 24}
-quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 2}
-train:
-  batch_size: 16
-  optimizer: {kind: sgd}
-  stages:
-    - {kind: quantized, epochs: 1, lr: 0.02}
-deploy: {thresholds: {max_top1_drop: 100, max_flip_rate: 1}}  # two dozen images that mean nothing
-"""
+RECIPE = small_recipe(
+    "model.name=tests.export.networks:Small",
+    "data.image_size=16",
+    "data.train_size=64",
+    "data.val_size=24",
+    "quant.calibration_batches=2",
+    "train.stages.0.lr=0.02",
+    "deploy.thresholds={max_top1_drop: 100, max_flip_rate: 1}",  # two dozen images that mean nothing
+)
 SIZE = ProofSize(4, 24)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    run_training(parse_recipe(RECIPE, "small"), folder)
+    run_training(RECIPE, folder)
     return folder
 
 
@@ -233,9 +229,7 @@ def test_a_threshold_of_the_recipe_that_fails_writes_nothing(
 
 
 def test_a_full_precision_run_is_refused_with_the_fix(tmp_path: Path) -> None:
-    text = RECIPE.replace("quantized", "float")
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("quant:"))
-    run_training(parse_recipe(text, "float"), tmp_path / "run")
+    run_training(small_recipe("quant=null", "train.stages.0.kind=float"), tmp_path / "run")
     with pytest.raises(ArtifactError, match=r"full precision.*Add a quant section"):
         lower_run(tmp_path / "run", "last")
 

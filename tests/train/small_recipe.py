@@ -1,6 +1,9 @@
 """The smallest recipe of a whole training: two steps of a small network at four bits."""
 
-__all__ = ["SMALL_RECIPE"]
+from saq_qat.recipe.load import parse_recipe
+from saq_qat.recipe.schema import Recipe
+
+__all__ = ["SMALL_RECIPE", "small_recipe"]
 
 SMALL_RECIPE = """
 version: 1
@@ -13,3 +16,8 @@ train:
   optimizer: {kind: sgd}
   stages: [{kind: quantized, epochs: 1, lr: 0.1}]
 """
+
+
+def small_recipe(*overrides: str) -> Recipe:
+    """The recipe above with values set as on the command line."""
+    return parse_recipe(SMALL_RECIPE, "small", overrides)

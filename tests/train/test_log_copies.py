@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from saq_qat.errors import SetupError
-from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train import log_copies
 from saq_qat.train.log import read_log
 from saq_qat.train.log_copies import COLUMNS, check_log_copies
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
-from tests.train.small_recipe import SMALL_RECIPE
+from tests.train.small_recipe import small_recipe
 from tests.train.stopping import sigterm_at
 
 NUMBERS = ("step", "skipped", "epoch", "end")
@@ -25,7 +24,7 @@ STAGES = "train.stages=[{kind: float, epochs: 1, lr: 0.1}, {kind: quantized, epo
 
 def recipe(*logs: str) -> Recipe:
     saq = "train.stages.1.method={kind: saq, rho: 0.1}"
-    return parse_recipe(SMALL_RECIPE, "small", [STAGES, saq, f"train.logs=[{', '.join(logs)}]"])
+    return small_recipe(STAGES, saq, f"train.logs=[{', '.join(logs)}]")
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

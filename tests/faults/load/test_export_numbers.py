@@ -9,26 +9,14 @@ import torch
 from torch import Tensor
 
 from saq_qat.errors import ArtifactError
-from saq_qat.recipe.load import parse_recipe
 from saq_qat.train import checkpoint as checkpoint_module
 from saq_qat.train.checkpoint import newest_checkpoint, write_checkpoint
 from saq_qat.train.restore import restore
 from saq_qat.train.run import run_training
 from saq_qat_export.proof.lowered import lower_run
 from saq_qat_export.proof.trained_numbers import check_clip_levels, check_weights
+from tests.train.small_recipe import small_recipe
 
-RECIPE = """
-version: 1
-name: small
-model: {name: "tests.export.networks:Small"}
-data: {kind: synthetic, image_size: 16, train_size: 16, val_size: 8}
-quant: {weight: {bits: 4}, activation: {bits: 4}, calibration_batches: 1}
-train:
-  batch_size: 8
-  optimizer: {kind: sgd}
-  stages:
-    - {kind: quantized, epochs: 1, lr: 0.02}
-"""
 DENORMAL = 1e-40
 NAMED = {"NaN": float("nan"), "infinite": float("inf"), "zero": 0.0, "denormal": DENORMAL}
 Spoil = Callable[[str, Callable[[Tensor], Tensor]], None]
@@ -37,7 +25,7 @@ Spoil = Callable[[str, Callable[[Tensor], Tensor]], None]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "small"
-    run_training(parse_recipe(RECIPE, "small"), run)
+    run_training(small_recipe("model.name=tests.export.networks:Small", "data.image_size=16"), run)
     return run
 
 

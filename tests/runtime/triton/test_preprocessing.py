@@ -49,8 +49,8 @@ def client(told: dict[str, Any], content: bytes) -> NDArray[np.float32]:
     assert normalise["formula"] == "(value - mean) / std"
     values = (values - np.array(normalise["mean"], "f4")) / np.array(normalise["std"], "f4")
     assert told["input"]["layout"] == "NCHW"
-    batch: np.ndarray[tuple[Any, ...], np.dtype[np.float32]] = values.transpose(2, 0, 1)[np.newaxis]
-    return batch.astype(told["input"]["dtype"])
+    sent: NDArray[np.float32] = values.transpose(2, 0, 1)[np.newaxis].astype(told["input"]["dtype"])
+    return sent
 
 
 def files() -> dict[str, bytes]:

@@ -24,18 +24,8 @@ from saq_qat_runtime.tensorrt.build.options import BuildOptions
 from saq_qat_runtime.tensorrt.build.profiles import tensor_specs
 from saq_qat_runtime.tensorrt.build.timing_cache import TimingCache
 from saq_qat_runtime.tensorrt.engine_record import Profile
+from tests.runtime.tensorrt.build.requests import REQUEST
 
-REQUEST = Request(
-    flavour="tensorrt",
-    source="graph.onnx",
-    precision="float32",
-    batch=(1, 8, 32),
-    workspace_mib=64,
-    optimization_level=5,
-    hardware_compatibility="none",
-    version_compatible=False,
-    timing_cache=None,
-)
 INSPECTION = '{"Layers": []}'
 
 

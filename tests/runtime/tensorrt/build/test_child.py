@@ -15,18 +15,8 @@ from saq_qat_runtime.tensorrt.build.child import read_outcome, run_to_end
 from saq_qat_runtime.tensorrt.build.exchange import Answer, Refusal, Request, Workplace
 from saq_qat_runtime.tensorrt.build.journal import Journal, tail
 from saq_qat_runtime.tensorrt.engine_record import Profile
+from tests.runtime.tensorrt.build.requests import REQUEST
 
-REQUEST = Request(
-    flavour="tensorrt",
-    source="graph.onnx",
-    precision="float32",
-    batch=(1, 8, 32),
-    workspace_mib=64,
-    optimization_level=3,
-    hardware_compatibility="none",
-    version_compatible=False,
-    timing_cache=None,
-)
 ANSWER = Answer(
     version="11.4.0",
     inputs=(TensorSpec("image", "float32", ("N", 3, 8, 8)),),
