@@ -15,6 +15,7 @@ __all__ = [
     "global_pool",
     "grid_sample",
     "pad",
+    "patches_added",
     "pool",
     "recurrent",
     "resize",
@@ -101,6 +102,14 @@ def between(call: Call) -> int:
     """Bytes of an image that is resized along one axis after the other, in whatever order."""
     before, after = call.shape(), resize(call)
     return prod(max(sizes) for sizes in zip(before, after, strict=True)) * call.tensor(0).width
+
+
+def patches_added(call: Call) -> Shape:
+    """Overlapping patches, (N, channels x block, places), added up to images of the second input's size."""
+    shape, image, block = call.shape(), call.integers(1) or (), call.integers(2) or ()
+    known = len(shape) == 3 and 0 < len(image) == len(block) and min(*image, *block) > 0
+    require(known and shape[1] % prod(block) == 0, "it is given no size of images and patches that fit.")
+    return (shape[0], shape[1] // prod(block), *image)
 
 
 def depth_to_space(call: Call) -> Shape:
