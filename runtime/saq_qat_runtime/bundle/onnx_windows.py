@@ -49,10 +49,11 @@ def transposed_convolution(call: Call) -> Shape:
     else:
         strides, dilations = _each(call, "strides", axes, 1), _each(call, "dilations", axes, 1)
         more, kernel = _each(call, "output_padding", axes, 0), weight[2:]
+        moves = zip(x[2:], kernel, strides, dilations, more, _cut(call, axes), strict=True)
         sizes = tuple(
-            max(0, pace * (size - 1) + extra + step * (width - 1) + 1)
-            for size, width, pace, step, extra in zip(x[2:], kernel, strides, dilations, more, strict=True)
-        )  # pads only cut off
+            max(0, pace * (size - 1) + extra + step * (width - 1) + 1 - cut)
+            for size, width, pace, step, extra, cut in moves
+        )
     return (x[0], weight[1] * call.number("group", 1), *sizes)
 
 
@@ -166,6 +167,15 @@ def _padding(call: Call, axes: int) -> list[int]:
         return [0] * axes
     require(len(pads) == 2 * axes, f"{len(pads)} pads for {axes} axes.")
     return [max(0, pads[axis]) + max(0, pads[axis + axes]) for axis in range(axes)]
+
+
+def _cut(call: Call, axes: int) -> list[int]:
+    """What pads take from both sides of a transposed convolution; nothing where an engine chooses them."""
+    pads = call.numbers("pads")
+    if pads is None or call.text("auto_pad", "NOTSET") != "NOTSET":
+        return [0] * axes
+    require(len(pads) == 2 * axes, f"{len(pads)} pads for {axes} axes.")
+    return [pads[axis] + pads[axis + axes] for axis in range(axes)]
 
 
 def _each(call: Call, name: str, axes: int, default: int) -> Shape:
