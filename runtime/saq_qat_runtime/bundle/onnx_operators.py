@@ -121,19 +121,22 @@ _POOL = f"{_WINDOW} ceil_mode"
 _RECURRENT = "direction hidden_size layout activations activation_alpha activation_beta clip"
 
 _EVERY_NUMBER = {
-    "Abs": "", "BatchNormalization": "epsilon momentum training_mode", "Ceil": "", "Celu": "alpha",
-    "Clip": "", "Cos": "", "CumSum": "exclusive reverse", "Dropout": "seed", "Elu": "alpha", "Erf": "",
-    "Exp": "", "Floor": "", "Gelu": "approximate", "GroupNormalization": "epsilon num_groups stash_type",
+    "Abs": "", "Acos": "", "Acosh": "", "Asin": "", "Asinh": "", "Atan": "", "Atanh": "",
+    "BatchNormalization": "epsilon momentum training_mode", "BitwiseNot": "", "Ceil": "", "Celu": "alpha",
+    "Clip": "", "Cos": "", "Cosh": "", "CumSum": "exclusive reverse", "Dropout": "seed", "Elu": "alpha",
+    "Erf": "", "Exp": "", "Floor": "", "Gelu": "approximate",
+    "GroupNormalization": "epsilon num_groups stash_type",
     "HardSigmoid": "alpha beta", "HardSwish": "", "Identity": "", "InstanceNormalization": "epsilon",
     "LRN": "alpha beta bias size", "LayerNormalization": "axis epsilon stash_type", "LeakyRelu": "alpha",
     "Log": "", "LogSoftmax": "axis", "LpNormalization": "axis p", "Mish": "", "Neg": "", "PRelu": "",
     "RMSNormalization": "axis epsilon stash_type", "Reciprocal": "", "Relu": "", "Round": "",
     "ScatterElements": "axis reduction", "ScatterND": "reduction", "Selu": "alpha gamma", "Sigmoid": "",
-    "Sign": "", "Sin": "", "Softmax": "axis", "Softplus": "", "Softsign": "", "Sqrt": "", "Swish": "alpha",
-    "Tan": "", "Tanh": "", "ThresholdedRelu": "alpha", "Trilu": "upper",
+    "Sign": "", "Sin": "", "Sinh": "", "Softmax": "axis", "Softplus": "", "Softsign": "", "Sqrt": "",
+    "Swish": "alpha", "Tan": "", "Tanh": "", "ThresholdedRelu": "alpha", "Trilu": "upper",
 }  # fmt: skip  # one value a line is a page
 _PAIRS = {
-    "Add": "", "Div": "", "Max": "", "Mean": "", "Min": "", "Mod": "fmod", "Mul": "", "Pow": "", "Sub": "",
+    "Add": "", "BitShift": "direction", "BitwiseAnd": "", "BitwiseOr": "", "BitwiseXor": "", "Div": "",
+    "Max": "", "Mean": "", "Min": "", "Mod": "fmod", "Mul": "", "Pow": "", "Sub": "",
     "Sum": "",
 }  # fmt: skip  # one value a line is a page
 _TESTS = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
@@ -147,6 +150,7 @@ OPERATORS: dict[str, Operator] = {
     **{name: _row(shapes.broadcast, attributes) for name, attributes in _PAIRS.items()},
     **{name: _row(shapes.broadcast, width=_fixed(1)) for name in _TESTS},
     **{name: _row(shapes.same, width=_fixed(1)) for name in ("IsNaN", "Not")},
+    "IsInf": _row(shapes.same, "detect_negative detect_positive", _fixed(1)),
     **{name: _row(shapes.reduce, "keepdims noop_with_empty_axes") for name in _REDUCTIONS},
     **{
         name: _row(shapes.arg_reduce, "axis keepdims select_last_index", _fixed(8))
@@ -154,6 +158,8 @@ OPERATORS: dict[str, Operator] = {
     },
     "AveragePool": _row(windows.pool, f"{_POOL} count_include_pad"),
     "Cast": _row(shapes.same, "to saturate", _cast_width),
+    "CastLike": _row(shapes.same, "saturate", _as_second),
+    "Col2Im": _row(windows.patches_added, "dilations pads strides"),
     "Concat": _row(shapes.concat, "axis"),
     "Constant": _row(_constant, "value value_float value_floats value_int value_ints", _constant_width),
     "Conv": _row(windows.convolution, f"{_WINDOW} group", beside=windows.columns),

@@ -15,6 +15,7 @@ __all__ = [
     "global_pool",
     "grid_sample",
     "pad",
+    "patches_added",
     "pool",
     "recurrent",
     "resize",
@@ -48,10 +49,11 @@ def transposed_convolution(call: Call) -> Shape:
     else:
         strides, dilations = _each(call, "strides", axes, 1), _each(call, "dilations", axes, 1)
         more, kernel = _each(call, "output_padding", axes, 0), weight[2:]
+        moves = zip(x[2:], kernel, strides, dilations, more, _cut(call, axes), strict=True)
         sizes = tuple(
-            max(0, pace * (size - 1) + extra + step * (width - 1) + 1)
-            for size, width, pace, step, extra in zip(x[2:], kernel, strides, dilations, more, strict=True)
-        )  # pads only cut off
+            max(0, pace * (size - 1) + extra + step * (width - 1) + 1 - cut)
+            for size, width, pace, step, extra, cut in moves
+        )
     return (x[0], weight[1] * call.number("group", 1), *sizes)
 
 
@@ -101,6 +103,14 @@ def between(call: Call) -> int:
     """Bytes of an image that is resized along one axis after the other, in whatever order."""
     before, after = call.shape(), resize(call)
     return prod(max(sizes) for sizes in zip(before, after, strict=True)) * call.tensor(0).width
+
+
+def patches_added(call: Call) -> Shape:
+    """Overlapping patches, (N, channels x block, places), added up to images of the second input's size."""
+    shape, image, block = call.shape(), call.integers(1) or (), call.integers(2) or ()
+    known = len(shape) == 3 and 0 < len(image) == len(block) and min(*image, *block) > 0
+    require(known and shape[1] % prod(block) == 0, "it is given no size of images and patches that fit.")
+    return (shape[0], shape[1] // prod(block), *image)
 
 
 def depth_to_space(call: Call) -> Shape:
@@ -157,6 +167,15 @@ def _padding(call: Call, axes: int) -> list[int]:
         return [0] * axes
     require(len(pads) == 2 * axes, f"{len(pads)} pads for {axes} axes.")
     return [max(0, pads[axis]) + max(0, pads[axis + axes]) for axis in range(axes)]
+
+
+def _cut(call: Call, axes: int) -> list[int]:
+    """What pads take from both sides of a transposed convolution; nothing where an engine chooses them."""
+    pads = call.numbers("pads")
+    if pads is None or call.text("auto_pad", "NOTSET") != "NOTSET":
+        return [0] * axes
+    require(len(pads) == 2 * axes, f"{len(pads)} pads for {axes} axes.")
+    return [pads[axis] + pads[axis + axes] for axis in range(axes)]
 
 
 def _each(call: Call, name: str, axes: int, default: int) -> Shape:

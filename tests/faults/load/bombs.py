@@ -181,6 +181,9 @@ BOMBS: dict[str, Bomb] = {
         ],
         [constant("pads", integers(0, 0, 0, 0, 0, 0, 8000, 8000))],
     ),
+    "patches of huge images": lambda: as_first_step(
+        "Col2Im", floats(1, 4, 1), integers(MANY, MANY), integers(2, 2), source=""
+    ),
     "Pad by axes": lambda: as_first_step("Pad", integers(1 << 30, 0), None, integers(-1)),
     "Pad of a computed size": lambda: behind(
         [
