@@ -27,6 +27,7 @@ __all__ = [
 def convolution(call: Call) -> Shape:
     x, weight = _image(call), call.shape(1)
     require(len(weight) == len(x), f"an image of {len(x)} axes and a weight of {len(weight)}.")
+    _require_bias(call, weight[0])
     return (x[0], weight[0], *_slid(call, x[2:], weight[2:]))
 
 
@@ -52,7 +53,9 @@ def transposed_convolution(call: Call) -> Shape:
             max(0, pace * (size - 1) + extra + step * (width - 1) + 1)
             for size, width, pace, step, extra in zip(x[2:], kernel, strides, dilations, more, strict=True)
         )  # pads only cut off
-    return (x[0], weight[1] * call.number("group", 1), *sizes)
+    channels = weight[1] * call.number("group", 1)
+    _require_bias(call, channels)
+    return (x[0], channels, *sizes)
 
 
 def transposed_columns(call: Call) -> int:
@@ -126,6 +129,13 @@ def recurrent(call: Call) -> list[Shape]:
         return [(x[0], x[1], directions, hidden), last, last]
     last = (directions, x[1], hidden)
     return [(x[0], directions, x[1], hidden), last, last]
+
+
+def _require_bias(call: Call, channels: int) -> None:
+    """Behind a transposed convolution that took its image for a bias, OpenVINO 2026.4 crashed in the next model."""
+    bias = call.inputs[2] if len(call.inputs) > 2 else None
+    fits = bias is None or (bias.constant and bias.shape == (channels,))
+    require(fits, f"its bias must be {channels} constants.")
 
 
 def _image(call: Call) -> Shape:
