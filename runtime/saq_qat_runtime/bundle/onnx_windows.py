@@ -132,7 +132,7 @@ def recurrent(call: Call) -> list[Shape]:
 
 
 def _require_bias(call: Call, channels: int) -> None:
-    """Behind a transposed convolution that took its image for a bias, OpenVINO 2026.4 crashed in the next model."""
+    """Behind a transposed convolution whose bias was its image, OpenVINO 2026.4 crashed in the next model."""
     bias = call.inputs[2] if len(call.inputs) > 2 else None
     fits = bias is None or (bias.constant and bias.shape == (channels,))
     require(fits, f"its bias must be {channels} constants.")
