@@ -114,6 +114,7 @@ def unpack_elsewhere(source: Path, folder: Path) -> None:
                 content = archive.extractfile(member)
                 assert content is not None
                 path.write_bytes(content.read())
+                path.chmod(member.mode & 0o700)
                 os.utime(path, (10**9, 10**9))
     finally:
         os.umask(before)

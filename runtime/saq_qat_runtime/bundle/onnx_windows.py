@@ -28,6 +28,7 @@ __all__ = [
 def convolution(call: Call) -> Shape:
     x, weight = _image(call), call.shape(1)
     require(len(weight) == len(x), f"an image of {len(x)} axes and a weight of {len(weight)}.")
+    _require_bias(call, weight[0])
     return (x[0], weight[0], *_slid(call, x[2:], weight[2:]))
 
 
@@ -54,7 +55,9 @@ def transposed_convolution(call: Call) -> Shape:
             max(0, pace * (size - 1) + extra + step * (width - 1) + 1 - cut)
             for size, width, pace, step, extra, cut in moves
         )
-    return (x[0], weight[1] * call.number("group", 1), *sizes)
+    channels = weight[1] * call.number("group", 1)
+    _require_bias(call, channels)
+    return (x[0], channels, *sizes)
 
 
 def transposed_columns(call: Call) -> int:
@@ -136,6 +139,13 @@ def recurrent(call: Call) -> list[Shape]:
         return [(x[0], x[1], directions, hidden), last, last]
     last = (directions, x[1], hidden)
     return [(x[0], directions, x[1], hidden), last, last]
+
+
+def _require_bias(call: Call, channels: int) -> None:
+    """Behind a transposed convolution whose bias was its image, OpenVINO 2026.4 crashed in the next model."""
+    bias = call.inputs[2] if len(call.inputs) > 2 else None
+    fits = bias is None or (bias.constant and bias.shape == (channels,))
+    require(fits, f"its bias must be {channels} constants.")
 
 
 def _image(call: Call) -> Shape:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from tests.runtime.networks import SIDE, constant, float_network, model_of
 
-__all__ = ["BOMBS", "HARMLESS", "HIDDEN", "as_first_step"]
+__all__ = ["BOMBS", "HARMLESS", "HIDDEN", "as_first_step", "behind"]
 
 Bomb: TypeAlias = Callable[[], onnx.ModelProto]
 MANY = 1 << 20

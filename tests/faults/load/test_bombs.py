@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
-from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step
-from tests.runtime.networks import LABELS, images
+from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step, behind
+from tests.runtime.networks import LABELS, constant, images
 
 
 @pytest.mark.parametrize("build", BOMBS.values(), ids=BOMBS.keys())
@@ -34,6 +35,10 @@ def test_a_bomb_in_disguise_is_refused(build: Callable[[], bytes]) -> None:
 MISFITS: dict[str, Callable[[], onnx.ModelProto]] = {
     "a Slice without an end": lambda: as_first_step("Slice"),
     "a GRU whose weights are one number": lambda: as_first_step("GRU", np.float32(1), np.float32(1)),
+    "a ConvTranspose whose bias is the image": lambda: behind(
+        [helper.make_node("ConvTranspose", ["image", "weight", "image"], ["made"])],
+        [constant("weight", np.ones((3, 4, 3, 3), np.float32))],
+    ),
     "a Gather of another axis": lambda: as_first_step("Gather", np.int64(0), axis=9),
 }
 
