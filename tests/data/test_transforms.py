@@ -146,9 +146,10 @@ def photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("size", [(407, 333), (400, 328)])
 @pytest.mark.parametrize("turned", range(1, 9))
-@pytest.mark.parametrize("side", [8, 20, 50, 120])
+@pytest.mark.parametrize(
+    ("side", "size"), [(8, (407, 333)), (20, (400, 328)), (50, (407, 333)), (120, (400, 328))]
+)
 def test_a_crop_is_that_of_the_whole_image(
     side: int, turned: int, size: tuple[int, int], tmp_path: Path
 ) -> None:

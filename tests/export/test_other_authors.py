@@ -149,7 +149,8 @@ NETWORKS = CNNS | TRANSFORMERS
 
 
 # Another quick one pools rounded up; tests/quant/trace/test_decompose.py compares what scales attention.
-SLOW = ("pooled, rounded up", "one call, own scale")
+# Seconds for each; all of them learn below.
+SLOW = ("pooled, rounded up", "one call, own scale", "one call", "clamped", "shuffled", "identities")
 
 
 @pytest.mark.parametrize(

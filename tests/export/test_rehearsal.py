@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from saq_qat.cli.main import main
+from saq_qat.data.batches import train_batches
 from saq_qat.data.open import open_data
 from saq_qat.errors import LegalityError
 from saq_qat.models.build import build_model
+from saq_qat.quant.deploy.integer_modules import IntegerLayer
+from saq_qat.quant.deploy.view import deploy_view
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
+from saq_qat.train.forms import next_form
 from saq_qat_export import rehearsal
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.rehearsal import check_deployable, rehearse
@@ -333,7 +337,11 @@ EXACT: tuple[Callable[[int], nn.Module], ...] = (
 )  # fmt: skip
 
 
-SLOW = (SamplesAGrid, NewZeros, GroupedTranspose, Averages, half, ChannelsLast, PatchesOverlap, TwoOfAKind)
+# A rehearsal takes seconds; these are lowered to integers below, and rehearsed with the slow ones.
+SLOW: tuple[Callable[[int], nn.Module], ...] = (
+    SamplesAGrid, NewZeros, GroupedTranspose, Averages, half, ChannelsLast, PatchesOverlap, TwoOfAKind,
+    RepeatedParts, TiedWeights, compiled, PositionsOfABatch, PadsByInfinity, Maxima,
+)  # fmt: skip  # one a line is a page
 
 
 def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:
@@ -351,6 +359,19 @@ def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Mod
     assert [str(one) for one in found.findings if one.level == "error"] == []
     assert [f"{one.name}: {one.detail}" for one in found.failed] == []
     assert sum(one.compared for one in found.comparisons) > 10_000
+
+
+@pytest.mark.parametrize("network", SLOW)
+def test_those_that_are_rehearsed_with_the_slow_ones_are_lowered_to_integers(
+    network: Callable[[int], nn.Module],
+) -> None:
+    recipe = recipe_of(network)
+    images, _ = next(iter(train_batches(open_data(recipe.data, 0), batch_size=8, seed=0, epoch=0)))
+    model = build_model(recipe.model, 10)
+    made, plan = next_form(model, None, recipe, "float", "quantized", lambda: [images])
+    assert isinstance(made, fx.GraphModule) and plan is not None
+    view = deploy_view(made, recipe.deploy)
+    assert sum(isinstance(module, IntegerLayer) for module in view.modules()) >= 3  # stem, convolution, head
 
 
 Refusal = Callable[..., str]

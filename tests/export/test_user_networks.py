@@ -162,7 +162,17 @@ FLOAT_PARTS: dict[type[nn.Module], set[str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [*FLOAT_PARTS, Weighted, Chunks], ids=lambda kind: kind.__name__)
+# Seconds for each, and operations that networks of other tests have too.
+SLOW = (Twice, Grouped, ViewBySize, MeanHead)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=kind.__name__, marks=pytest.mark.slow if kind in SLOW else ())
+        for kind in (*FLOAT_PARTS, Weighted, Chunks)
+    ],
+)
 def test_an_own_network_is_exact_and_runs_on_integer_kernels(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     found = lower(kind(), policy(4, 4), smooth_images(16, SIDE))

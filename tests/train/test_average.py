@@ -156,7 +156,7 @@ def test_the_next_stage_begins_where_the_average_ended(tmp_path: Path) -> None:
     assert all(torch.equal(kept[name], found[name]) for name in kept if name.endswith(("weight", "bias")))
 
 
-@pytest.mark.parametrize("step", [4, 5, 8, 15, 17])
+@pytest.mark.parametrize("step", [5, 8, 17])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(finished: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(TrainingStoppedError):
         run_training(recipe(), tmp_path, on_progress=sigterm_at(step))

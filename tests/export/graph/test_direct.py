@@ -38,8 +38,25 @@ def content(view: fx.GraphModule, side: int, target: str, deploy: Deploy) -> byt
     return export_graph(view, (3, side, side), target, deploy).content
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize(("view", "side", "deploy"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+# Each target and each setting once; torch, which writes every graph again, takes seconds for each.
+QUICK = {
+    ("small", "onnxruntime"),
+    ("small, 2 bits", "onnxruntime"),
+    ("small, 8 bits", "tensorrt"),
+    ("bottlenecks", "tensorrt"),
+}
+
+
+@pytest.mark.parametrize(
+    ("view", "side", "deploy", "target"),
+    [
+        pytest.param(
+            *case, target, id=f"{name}-{target}", marks=() if (name, target) in QUICK else pytest.mark.slow
+        )
+        for name, *case in CASES
+        for target in ("onnxruntime", "tensorrt")
+    ],
+)
 def test_two_ways_to_write_a_network_give_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch, view: object, side: int, deploy: Deploy, target: str
 ) -> None:
