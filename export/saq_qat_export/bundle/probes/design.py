@@ -16,8 +16,8 @@ _POSITIONS = 256
 # Fields that are tried at each place, of which the one that shows most is kept; fewer in large layers.
 _DRAWN, _PRODUCTS = 8, 1 << 22
 _FIELDS_OF_CHANNEL = 4
-# A sample that shows less, of all that was open, is the last: the codes serve other layers better.
-_LEAST_GAIN = 2e-4
+# So many samples running that show less, of all that was open, are the last: codes serve other layers better.
+_POOR, _LEAST_GAIN = 8, 2e-4
 
 
 def design_samples(layer: SummedLayer, elements: int, most: int, random: np.random.Generator) -> Samples:
@@ -31,19 +31,23 @@ def design_samples(layer: SummedLayer, elements: int, most: int, random: np.rand
     """
     groups = needs_of(layer)
     samples: list[Samples] = []
-    at_first = left = sum(int(needs.left.sum()) for needs in groups)
+    left = at_first = sum(int(needs.left.sum()) for needs in groups)
+    turn = poor = 0
     while len(samples) < most and any(needs.is_open for needs in groups):
         sample = np.zeros(elements + 1, np.int16)
-        order = _apart(layer.cells, len(samples))
+        order = _apart(layer.cells, turn)
+        turn += 1
         filled = False
         for index, needs in enumerate(groups):
             for position in order:
                 filled |= _fill(layer, needs, layer.cells[position, index], sample, random)
         if not filled:
             break
-        samples.append(sample[1:])
         before, left = left, sum(int(needs.left.sum()) for needs in groups)
-        if before - left < _LEAST_GAIN * at_first:
+        if left < before:
+            samples.append(sample[1:])
+        poor = poor + 1 if before - left < _LEAST_GAIN * at_first else 0
+        if poor == _POOR:
             break
     return np.stack(samples) if samples else np.zeros((0, elements), np.int16)
 
@@ -110,7 +114,7 @@ def _beside_step(
     """Codes (taps,), 0 where padding is read, whose sum is as near to a step as the channel's can be."""
     weight, bias = needs.weight[goal % len(needs.weight)], int(needs.bias[goal % len(needs.weight)])
     targets, margin = _targets(needs, goal, int(np.gcd.reduce(weight[valid])))
-    for lowest in dict.fromkeys((max((layer.highest + 1) // 2, 1), 1)):
+    for lowest in dict.fromkeys((max((layer.highest + 1) // 2, 1), 1, 0)):
         ends = np.where(weight > 0, lowest, layer.highest), np.where(weight > 0, layer.highest, lowest)
         low, high = (int((weight * end)[valid].sum()) + bias for end in ends)
         inside = np.flatnonzero((targets >= low) & (targets <= high) & (margin <= layer.highest))
