@@ -35,6 +35,7 @@ RECIPE = small_recipe(
     "deploy.thresholds={max_top1_drop: 100, max_flip_rate: 1}",  # two dozen images that mean nothing
 )
 SIZE = ProofSize(4, 24)
+FILES = ["expected.csv", "golden.npz", "manifest.json", "model.onnx", "probes.npz"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_golden_codes_are_those_of_the_reference(bundle: Path, lowered: Lowered)
 def test_the_same_checkpoint_gives_the_same_bytes(run: Path, bundle: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "again", size=SIZE)
     assert contents(tmp_path / "again") == contents(bundle)
-    assert sorted(contents(bundle)) == ["expected.csv", "golden.npz", "manifest.json", "model.onnx"]
+    assert sorted(contents(bundle)) == FILES
 
 
 def test_nothing_in_a_bundle_tells_where_it_was_made(run: Path, bundle: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Pa
     (folder / "manifest.json").write_text("old")
     (folder / "model.openvino.onnx").write_text("of a target that the recipe names no more")
     export_run(run, folder, size=SIZE)
-    assert sorted(contents(folder)) == ["expected.csv", "golden.npz", "manifest.json", "model.onnx"]
+    assert sorted(contents(folder)) == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

@@ -283,7 +283,7 @@ _ROWS: tuple[tuple[str, str, Change, str], ...] = (
     ),
     ("golden logit one float further", "cnn", golden(logits=next_logit), r"'logits'"),
     ("golden code off by one", "cnn", golden(**{"relu.codes": first_plus_one}), r"'relu\.codes'"),
-    ("answer to a probe off by one", "cnn", probed(**{"codes/relu.codes": first_plus_one}), r"probes\.npz"),
+    ("answer to a probe off by one", "cnn", probed(**{"codes/image.codes": first_plus_one}), r"probes\.npz"),
     ("float that a probe gives twice as large", "cnn", probed(**{"floats/logits": twice}), r"probes\.npz"),
     ("ties allowed where there are none", "cnn", tensor("image", ties=lambda _: True), r"ties of tensor"),
     ("golden images in another order", "cnn", golden(inputs=lambda x: x[::-1]), r"'inputs'"),

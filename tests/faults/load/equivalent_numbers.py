@@ -100,8 +100,10 @@ def _same_steps(own: SummedLayer, other: SummedLayer) -> bool:
     for group, channel in np.ndindex(own.weight.shape[:2]):
         least, most, unit = reachable_sums(own, group, channel)
         sums = np.arange(least, most + 1, unit or most - least + 1)
-        codes = (np.searchsorted(steps[group, channel], sums, "right") for steps in (own.steps, other.steps))
-        if not np.array_equal(*codes):
+        codes, others = (
+            np.searchsorted(steps[group, channel], sums, "right") for steps in (own.steps, other.steps)
+        )
+        if not np.array_equal(codes, others):
             return False
     return True
 

@@ -155,4 +155,5 @@ def _cells(module: IntegerLayer, places: npt.NDArray[Any], groups: int) -> Cells
     height, width = module.weight.shape[2:]
     read = window_patches(places.astype(np.int32), (height, width), window)[0]
     positions = read.shape[1] * read.shape[2]
-    return read.transpose(1, 2, 0, 3, 4).reshape(positions, groups, -1)
+    cells: Cells = read.transpose(1, 2, 0, 3, 4).reshape(positions, groups, -1)
+    return cells

@@ -11,7 +11,7 @@ from saq_qat.quant.deploy.integer_modules import IntegerLayer, Quantize
 from saq_qat.quant.deploy.kernels import LOGITS, float_results
 from saq_qat.quant.trace import graph as trace
 from saq_qat_export.bundle.probes.coverage import LayerCoverage, cover
-from saq_qat_export.bundle.probes.design import design_samples
+from saq_qat_export.bundle.probes.design import design_samples, samples_needed
 from saq_qat_export.bundle.probes.groups import IMAGE, batch_groups
 from saq_qat_export.bundle.probes.layers import SummedLayer, summed_layers
 from saq_qat_export.graph.onnx_graph import INPUT, OnnxGraph
@@ -29,7 +29,7 @@ Samples16 = npt.NDArray[np.int16]
 _PLAIN = 2
 """Samples of every tensor that are drawn: one of all codes, one without zeros."""
 _AT_TIES = 1e-4
-_LEAST_CODES = 1 << 20
+_LEAST_CODES = 3 << 19
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def make_probes(
 ) -> Probes:
     """Probes of a network, the same for the same network.
 
-    They hold no more codes than twice the network's weights, or a million if that is more, so that they ship
-    in no more bytes than the network itself.
+    What is designed has no more codes than twice the network's weights, or a million and a half if that is
+    more.
 
     Args:
         view: float32 deploy view. graph: of it, for ONNX Runtime.
@@ -93,11 +93,11 @@ def _drawn(
 ) -> tuple[dict[str, int], dict[str, Samples16]]:
     """How many samples each tensor has, and those of its own, codes without zero point: (N, elements)."""
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-    shares, left = _shares(layers), 0
+    shares, left = _shares(layers, sizes), 0
     drawn = {name: _plain(module, shapes[name], random) for name, module in quantizers.items()}
     for layer in layers:
         left += shares[layer.name]
-        codes = sizes[layer.source] + sizes.get(layer.result, 0)
+        codes = _codes(layer, sizes)
         own = design_samples(layer, sizes[layer.source], max(left // codes, _PLAIN), random)
         left -= len(own) * codes
         drawn[layer.source] = np.concatenate([drawn[layer.source], own])
@@ -109,11 +109,17 @@ def _drawn(
     return counts, drawn
 
 
-def _shares(layers: tuple[SummedLayer, ...]) -> dict[str, int]:
-    """How many codes, read and written, each layer may have designed: as its weights among all."""
-    weights = sum(layer.weight.size for layer in layers)
-    allowed = max(2 * weights, _LEAST_CODES)
-    return {layer.name: allowed * layer.weight.size // weights for layer in layers}
+def _shares(layers: tuple[SummedLayer, ...], sizes: dict[str, int]) -> dict[str, int]:
+    """How many codes, read and written, each layer may have designed: in proportion to what it needs."""
+    needed = {layer.name: samples_needed(layer) * _codes(layer, sizes) for layer in layers}
+    allowed = max(2 * sum(layer.weight.size for layer in layers), _LEAST_CODES)
+    part = min(allowed / max(sum(needed.values()), 1), 1.0)
+    return {name: int(codes * part) for name, codes in needed.items()}
+
+
+def _codes(layer: SummedLayer, sizes: dict[str, int]) -> int:
+    """Of one sample: read and written."""
+    return sizes[layer.source] + sizes.get(layer.result, 0)
 
 
 def _plain(module: Quantize, shape: tuple[int, ...], random: np.random.Generator) -> Samples16:
