@@ -22,7 +22,10 @@ FLOORS += tests/runtime/serve tests/runtime/test_session.py tests/runtime/test_p
 FLOORS += --ignore tests/runtime/serve/web/test_triton_client.py
 # TensorRT's halves: older versions of ONNX Runtime, which only tests run them on, compute them otherwise.
 FLOORS += --deselect tests/export/graph/passes/test_float16.py::test_two_rewrites_are_the_same_bytes_and_answer_alike
-PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest -n $(WORKERS)
+COMPILED := tests/quant/numerics/test_compiled.py tests/optim/test_compiled.py
+# Each process takes half of the tests as they stand, so that few networks are trained for both.
+SPREAD := -n $(WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(ON_CPU)$(BIN)/python -m pytest $(SPREAD)
 
 # $(call step,what it does,command): says it, runs it, and says how long it took.
 define step
@@ -89,7 +92,8 @@ portability: $(STAMP)
 	@touch $@
 
 floors: .venv-floors/.complete
-	$(call step,Test with them,OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n $(WORKERS) -m 'not slow' -W ignore::DeprecationWarning $(FLOORS))
+	$(call step,Test with them,OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest $(SPREAD) -m 'not slow' -W ignore::DeprecationWarning $(FLOORS))
+	$(call step,Compile every quantizer and method with them,OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest $(SPREAD) -m slow -W ignore::DeprecationWarning $(COMPILED))
 
 gpu:
 	$(call step,Run the GPU kit,PYTHONPATH=.:export:runtime $(PYTHON) -m tests.gpu $(GPU))

@@ -18,6 +18,7 @@ from saq_qat.train.run import run_training
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 NAMES = ("plain", "sam", "saq", "pql", "wide", "efficient", "taught", "transformer", "transformer, case 1")
+TRAININGS = [*((name, 4) for name in NAMES), ("efficient", 8)]
 ONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -43,11 +44,12 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     ended = torchrun(WORKER, str(folder))
     assert ended.returncode == 0, ended.stderr
+    written = {f"{name}-{size}-{rank}.safetensors" for name, size in TRAININGS for rank in (0, 1)}
+    assert {path.name for path in folder.glob("*.safetensors")} == written
     return folder
 
 
-@pytest.mark.parametrize("size", [8, 4])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "size"), TRAININGS)
 def test_two_processes_train_as_one_whose_micro_batches_are_their_shares(
     together: Path, worker: ModuleType, name: str, size: int
 ) -> None:
@@ -58,8 +60,7 @@ def test_two_processes_train_as_one_whose_micro_batches_are_their_shares(
         torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12, msg=key)
 
 
-@pytest.mark.parametrize("size", [8, 4])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "size"), TRAININGS)
 def test_replicas_stay_identical_bit_for_bit(together: Path, name: str, size: int) -> None:
     first, second = (load_file(together / f"{name}-{size}-{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
