@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.files import read_verified
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.bundle.onnx_given import own_name, with_given_codes
+from saq_qat_runtime.bundle.onnx_given import GivenCodes, own_name, with_given_codes
 from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorRecord
 from saq_qat_runtime.errors import InputError, RuntimeFault
@@ -82,7 +82,8 @@ class CodeEngine:
         self, content: bytes, samples: Samples, *, exact_pairs: bool = False, threads: int | None = None
     ) -> None:
         refuse_unsafe(content)
-        cut = with_given_codes(content, samples.given, tuple(samples.answers.floats))
+        given = {name: GivenCodes(str(codes.dtype), codes.shape[1:]) for name, codes in samples.given.items()}
+        cut = with_given_codes(content, given, tuple(samples.answers.floats))
         self._engine = OnnxRuntimeBackend(cut, threads=threads, exact_pairs=exact_pairs, any_operators=True)
 
     def run(self, image: str, samples: Samples) -> Answers:

@@ -5,16 +5,14 @@ difference is counted where it arises, and codes may be given that no image lead
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_tensor import INT8, UINT8
 from saq_qat_runtime.bundle.protobuf import encode_field, fields, message_of, messages, text_of
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["own_name", "with_given_codes"]
+__all__ = ["GivenCodes", "own_name", "with_given_codes"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUES = 1, 11, 12, 13
@@ -24,15 +22,23 @@ _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 1, 2
 _ELEMENTS = {"uint8": UINT8, "int8": INT8}
 
 
+@dataclass(frozen=True)
+class GivenCodes:
+    """dtype: "uint8" or "int8". shape: of one sample."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 def own_name(tensor: str) -> str:
     """Name of the output that holds a tensor's codes as the model computes them."""
     return f"{tensor}.own"
 
 
-def with_given_codes(content: bytes, given: Mapping[str, NDArray[Any]], floats: tuple[str, ...]) -> bytes:
+def with_given_codes(content: bytes, given: Mapping[str, GivenCodes], floats: tuple[str, ...]) -> bytes:
     """The model with each tensor of `given` as an input, and `own_name` of it as an output.
 
-    given: codes by tensor; their type and all sizes but the first, the batch, are those of the inputs.
+    given: what codes are given, by tensor; each in a batch of its own.
     floats: further tensors that become outputs as they are, if they are none.
     Raises ModelError if it is no model, or writes a tensor not exactly once.
     """
@@ -71,11 +77,11 @@ def _renamed(node: memoryview, own: Mapping[bytes, bytes], seen: dict[bytes, int
     return b"".join(parts)
 
 
-def _declared(name: str, codes: NDArray[Any]) -> bytes:
+def _declared(name: str, codes: GivenCodes) -> bytes:
     """An input of any batch, named by the tensor so that the batches of two may differ."""
     batch = encode_field(_DIM_NAME, f"{name}.batch".encode())
-    sizes = [batch, *(encode_field(_DIM_VALUE, size) for size in codes.shape[1:])]
+    sizes = [batch, *(encode_field(_DIM_VALUE, size) for size in codes.shape)]
     shape = b"".join(encode_field(_SHAPE_DIM, size) for size in sizes)
-    element = encode_field(_TYPE_ELEMENT, _ELEMENTS[str(codes.dtype)])
+    element = encode_field(_TYPE_ELEMENT, _ELEMENTS[codes.dtype])
     tensor = encode_field(_TYPE_TENSOR, element + encode_field(_TYPE_SHAPE, shape))
     return encode_field(_VALUE_NAME, name.encode()) + encode_field(_VALUE_TYPE, tensor)

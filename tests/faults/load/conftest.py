@@ -3,6 +3,7 @@
 from tests.runtime.conftest import (  # noqa: F401  fixtures, found by name
     bundle,
     change_manifest,
+    expected_codes,
     expected_logits,
     network_bytes,
     replace_model,

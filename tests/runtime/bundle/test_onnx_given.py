@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from saq_qat_runtime.bundle.onnx_given import own_name, with_given_codes
+from saq_qat_runtime.bundle.onnx_given import GivenCodes, own_name, with_given_codes
 from saq_qat_runtime.errors import ModelError
 from tests.runtime.networks import images, run_plain
 
@@ -13,7 +13,8 @@ CODES = ("x0_codes", "x1_codes", "x2_codes")
 
 
 def cut(content: bytes, given: dict[str, NDArray[np.uint8]]) -> onnxruntime.InferenceSession:
-    changed = with_given_codes(content, given, ())
+    kinds = {name: GivenCodes(str(codes.dtype), codes.shape[1:]) for name, codes in given.items()}
+    changed = with_given_codes(content, kinds, ())
     return onnxruntime.InferenceSession(changed, providers=["CPUExecutionProvider"])
 
 
@@ -40,6 +41,6 @@ def test_each_tensor_is_computed_from_given_codes_in_a_batch_of_its_own(network_
 
 def test_a_tensor_that_no_node_writes_is_named(network_bytes: bytes) -> None:
     with pytest.raises(ModelError, match=r"must write x9 once\. Copy the bundle"):
-        with_given_codes(network_bytes, {"x9": np.zeros((1, 2), np.uint8)}, ())
+        with_given_codes(network_bytes, {"x9": GivenCodes("uint8", (2,))}, ())
     with pytest.raises(ModelError, match="holds no graph"):
         with_given_codes(b"", {}, ())
