@@ -1,4 +1,4 @@
-"""What probes of a network of full size cover, how large they are, and how long a self-test with them takes."""
+"""What probes of a network of full size cover, how large they are, and how long a self-test with them is."""
 
 import io
 import time
