@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.files import read_verified
 from saq_qat_runtime.bundle.manifest import Manifest
+from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.bundle.onnx_given import GivenCodes, own_name, with_given_codes
 from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorRecord
+from saq_qat_runtime.bundle.stated_scales import check_scales
 from saq_qat_runtime.errors import InputError, RuntimeFault
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.promises import read_golden, read_golden_codes
@@ -108,6 +110,8 @@ class CodeEngine:
 def compare_codes(folder: Path, manifest: Manifest, threads: int | None = None) -> CodeComparison:
     """Every code of every quantized tensor beside those of golden images and probes, on ONNX Runtime.
 
+    The scales of these tensors in the file are compared with those that the manifest states too.
+
     Raises:
         ModelError: the bundle has no model for it, or is damaged. BackendUnavailable: onnxruntime is missing.
         RuntimeFault: it failed.
@@ -119,6 +123,7 @@ def compare_codes(folder: Path, manifest: Manifest, threads: int | None = None) 
     if manifest.probes is not None:
         samples.append(read_probes(folder, manifest))
     content = read_verified(folder, model.name, model.sha256, model.bytes)
+    check_scales(parse_graph(content), manifest.tensors)
     exact_pairs = bool(manifest.cpu.over_pair_bound)
     engine = CodeEngine(content, samples[-1], exact_pairs=exact_pairs, threads=threads)
     try:

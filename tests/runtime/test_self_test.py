@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ Change = Callable[..., None]
 COVERAGE = CoverageRecord(200, 150, 40, 7)
 
 
-def with_weight(content: bytes, name: str, change: Callable[[NDArray[np.int8]], None]) -> bytes:
+def with_number(content: bytes, name: str, change: Callable[[NDArray[Any]], None]) -> bytes:
     """The model with other numbers in an initializer."""
     model = onnx.load_from_string(content)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
@@ -34,7 +35,7 @@ def with_weight(content: bytes, name: str, change: Callable[[NDArray[np.int8]], 
     return changed
 
 
-def negate_first(values: NDArray[np.int8]) -> None:
+def negate_first(values: NDArray[Any]) -> None:
     values.reshape(-1)[0] *= -1
 
 
@@ -66,7 +67,7 @@ def test_codes_of_a_sound_bundle_agree(bundle: Path, expected_codes: dict[str, N
 def test_a_wrong_weight_is_named_by_the_first_tensor_that_it_turns(
     bundle: Path, network_bytes: bytes, replace_model: Callable[[bytes], None], change_manifest: Change
 ) -> None:
-    replace_model(with_weight(network_bytes, "w1_codes", negate_first))
+    replace_model(with_number(network_bytes, "w1_codes", negate_first))
     (tensor,) = Manifest.load(bundle).tensors
     with Session.load(bundle, threads=1) as session:
         with pytest.raises(
@@ -78,6 +79,23 @@ def test_a_wrong_weight_is_named_by_the_first_tensor_that_it_turns(
     change_manifest(tensors=(replace(tensor, ties=True),))
     with Session.load(bundle, threads=1) as session, pytest.raises(RuntimeFault, match="x1_codes differ"):
         session.self_test()  # far more than ties turn
+
+
+@pytest.mark.parametrize("towards", [np.inf, 0.0])
+def test_a_scale_that_is_off_by_one_float_is_not_what_the_manifest_states(
+    bundle: Path, network_bytes: bytes, replace_model: Callable[[bytes], None], towards: float
+) -> None:
+    def step(values: NDArray[np.float32]) -> None:
+        values[...] = np.nextafter(values, np.float32(towards))
+
+    replace_model(with_number(network_bytes, "x1_scale", step))
+    with (
+        Session.load(bundle, threads=1) as session,
+        pytest.raises(
+            ModelError, match=r"scale of x1_codes is 0\.05.* in the manifest, but 0\.0[45].*QuantizeLinear"
+        ),
+    ):
+        session.self_test()
 
 
 def test_a_probe_finds_what_the_images_do_not_show(

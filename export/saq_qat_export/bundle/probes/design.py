@@ -57,7 +57,7 @@ def samples_needed(layer: SummedLayer) -> int:
     if layer.steps is None:
         return 0
     fields = max(len(_apart(layer.cells, 0)), 1)
-    return -(-_FIELDS_OF_CHANNEL * layer.weight.shape[1] // fields)
+    return -(-_FIELDS_OF_CHANNEL * int(layer.weight.shape[1]) // fields)
 
 
 def _apart(cells: npt.NDArray[np.int32], turn: int) -> list[int]:

@@ -29,7 +29,7 @@ def layer_of(seed: int, *, unit: int = 1) -> SummedLayer:
     random = np.random.default_rng(seed)
     weight = unit * random.integers(-4, 5, (4, TAPS))
     bias = random.integers(-9, 30, 4)
-    grid = random.uniform(0.03, 0.2, 4).astype(np.float32) / unit
+    grid = (random.uniform(0.03, 0.2, 4) / unit).astype(np.float32)
     grids = [(grid * np.float32(factor)).astype(np.float32) for factor in (1, 1.0001, 0.9999)]
     steps, *moved = (rounding_steps(each, SCALE, CODES)[None] for each in grids)
     cells = np.arange(1, TAPS + 1, dtype=np.int32).reshape(1, 1, TAPS)
