@@ -2,6 +2,7 @@
 
 from tests.runtime.conftest import (  # noqa: F401  fixtures, found by name
     bundle,
+    expected_codes,
     expected_logits,
     network_bytes,
 )
