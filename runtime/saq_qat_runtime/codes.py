@@ -172,10 +172,10 @@ def _differences(tensors: Sequence[TensorRecord], due: Answers, found: Answers) 
 
 
 def _head(found: NDArray[Any], due: NDArray[Any]) -> NDArray[Any]:
-    """The first row of the first samples, as recorded."""
+    """The first rows, as recorded, in whatever shape they come."""
     if found.ndim < 2 or found.shape[-1] != due.shape[-1]:
         return found
-    return found.reshape(len(found), -1, found.shape[-1])[: len(due), 0]
+    return found.reshape(-1, found.shape[-1])[: len(due)]
 
 
 def _difference(

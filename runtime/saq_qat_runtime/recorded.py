@@ -23,7 +23,7 @@ class Answers:
     """What a model computes from given codes.
 
     codes: uint8 or int8 by tensor. floats: float32 by tensor, of what integer kernels write; as recorded, the
-    first row of the first samples alone: (samples, channels).
+    first rows alone: (rows, channels).
     """
 
     codes: dict[str, NDArray[Any]]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import torch
+from onnx import TensorProto, helper
 from torch import fx
 
 from saq_qat.quant.deploy import ops
@@ -58,6 +60,10 @@ class Judge:
             return "no sum of the channel lies near enough to a rounding step"
         if not change.attribute and change.name.endswith("scale") and self._rounds_alike(change):
             return "all sums that can be round alike"
+        if change.attribute and _is_same_map(self.content, changed(self.content, change), change.name):
+            return (
+                "the same linear map: what it reads is never more than padding, or the number is as good as 1"
+            )
         if _optimized(changed(self.content, change)) == self.own:
             return "the engine never reads it"
         return ""
@@ -145,6 +151,43 @@ def _every(view: fx.GraphModule, dequantize: fx.Node) -> Stored:
         raise TypeError(f"{dequantize.name} reads no codes of a quantizer")
     codes = np.arange(source.minimum, source.maximum + 1, dtype=np.int32)
     return Stored(codes, np.float32(source.scale.item()), source.zero_point)
+
+
+def _is_same_map(content: bytes, other: bytes, name: str) -> bool:
+    """Whether a Conv or Gemm with random weights gives the same of every unit vector, as equal maps do."""
+    known = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim][1:]
+        for value in onnx.shape_inference.infer_shapes(onnx.load_from_string(content)).graph.value_info
+    }
+    results = []
+    for file in (content, other):
+        graph_of = onnx.load_from_string(file).graph
+        node = next(node for node in graph_of.node if node.name == name)
+        if node.op_type not in ("Conv", "Gemm"):
+            return False
+        stored = {tensor.name: list(tensor.dims) for tensor in graph_of.initializer}
+        size = prod(known[node.input[0]])
+        random = np.random.default_rng(0)
+        feeds = {node.input[0]: np.eye(size, dtype=np.float32).reshape(size, *known[node.input[0]])}
+        for factor in node.input[1:]:
+            shape = stored[factor.removesuffix(".values")]
+            feeds[factor] = random.integers(1, 99, shape).astype(np.float32)
+        results.append(_one_node(node, feeds))
+    own, changed_to = results
+    return bool(np.array_equal(own, changed_to))
+
+
+def _one_node(node: onnx.NodeProto, feeds: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(a.shape)) for n, a in feeds.items()]
+    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)]
+    model = helper.make_model(
+        helper.make_graph([node], "one", inputs, outputs),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: npt.NDArray[np.float32] = session.run(None, feeds)[0]
+    return found
 
 
 def _optimized(content: bytes) -> bytes:

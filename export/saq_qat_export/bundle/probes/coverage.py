@@ -52,7 +52,7 @@ def cover(
     """What samples (N, elements) of codes without zero point show of ``layer``.
 
     Args:
-        rows: of floats, how many rows at the head are compared; samples are cut to them.
+        rows: how many at the head are compared; all of them if left out.
     """
     shape = (2, *layer.weight.shape[:2], layer.weight.shape[2] + 2)
     found = LayerCoverage(layer.name, np.zeros(shape, np.bool_), _without_effect(layer))
@@ -63,9 +63,10 @@ def cover(
         for start in range(0, len(batch), at_once):
             for group in range(len(layer.weight)):
                 read = layer.inputs(batch[start : start + at_once], group)
-                if layer.steps is None:
-                    read = read[:, :rows]
-                _cover_group(layer, group, read.reshape(-1, read.shape[-1]), found.shown[:, group])
+                flat = read.reshape(-1, read.shape[-1])
+                _cover_group(layer, group, flat[:rows], found.shown[:, group])
+            if rows is not None:
+                break
     return found
 
 

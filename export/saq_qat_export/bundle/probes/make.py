@@ -27,7 +27,7 @@ __all__ = ["Probes", "make_probes"]
 
 Samples16 = npt.NDArray[np.int16]
 _PLAIN = 2
-"""Samples of every tensor that are drawn: one of all codes, one without zeros."""
+"""Samples of every tensor that are drawn: one without zeros, one of all codes."""
 _AT_TIES = 1e-4
 _LEAST_CODES = 3 << 19
 
@@ -123,13 +123,13 @@ def _codes(layer: SummedLayer, sizes: dict[str, int]) -> int:
 
 
 def _plain(module: Quantize, shape: tuple[int, ...], random: np.random.Generator) -> Samples16:
-    """All codes, as often in one channel as in another rarely, so that means differ; then those from 1 on."""
+    """Codes from 1 on; then all codes, as often in one channel as in another rarely, so that means differ."""
     channels = shape[1] if len(shape) > 1 else 1
     codes = random.integers(module.minimum, module.maximum + 1, shape[1:])
     strength = random.random((channels, *[1] * (len(shape) - 2)))
     kept = np.where(random.random(shape[1:]) < 2 * strength, codes, 0)
     dense = random.integers(max(min(1, module.maximum), module.minimum), module.maximum + 1, shape[1:])
-    return np.stack([np.clip(kept, module.minimum, module.maximum).ravel(), dense.ravel()]).astype(np.int16)
+    return np.stack([dense.ravel(), np.clip(kept, module.minimum, module.maximum).ravel()]).astype(np.int16)
 
 
 def _filled(samples: Samples16, count: int) -> Samples16:
@@ -161,16 +161,16 @@ def _is_near(due: Stored, seen: Stored) -> bool:
 
 
 def _head(floats: Float32) -> Float32:
-    """The first row of the first samples, which is all that is recorded."""
-    return floats.reshape(len(floats), -1, floats.shape[-1])[:_PLAIN, 0].copy()
+    """The first rows, which are all that is recorded, in whatever shape they come."""
+    return floats.reshape(-1, floats.shape[-1])[:_PLAIN].copy()
 
 
 def _cover(layer: SummedLayer, module: Quantize, given: Stored, golden: Stored, plain: int) -> LayerCoverage:
     batches = [
         (stored.astype(np.int16) - module.zero_point).reshape(len(stored), -1) for stored in (given, golden)
     ]
-    if layer.steps is None:  # of floats, a row of some samples is recorded
-        return cover(layer, [batches[0][:plain]], rows=1)
+    if layer.steps is None:  # of floats, some rows are recorded
+        return cover(layer, [batches[0][:plain]], rows=plain)
     return cover(layer, batches)
 
 
