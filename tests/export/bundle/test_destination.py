@@ -14,7 +14,6 @@ from saq_qat_export.bundle.write import write_bundle
 from saq_qat_runtime.bundle.manifest import Manifest
 from tests.export.bundle.test_write import bundle_of
 
-
 OTHER_TOOL = {"schema_version": 5, "created_by": "another tool 1"}
 
 
