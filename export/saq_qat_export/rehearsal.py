@@ -29,12 +29,12 @@ from saq_qat_export.bundle.golden import golden_images
 from saq_qat_export.bundle.write import make_bundle
 from saq_qat_export.lint.pair_bound import pair_finding
 from saq_qat_export.proof.comparison import Comparison
-from saq_qat_export.proof.constant_channels import CONSTANT_COMPARISON
 from saq_qat_export.proof.fixes import failed_checks
 from saq_qat_export.proof.lowered import Lowered, lower_run
 from saq_qat_export.proof.predictions import Agreement
 from saq_qat_export.proof.prove import Proof, prove_integers
 from saq_qat_export.tensorrt.own_graphs import lint_graph
+from saq_qat_runtime.bundle.gate import CONSTANT_COMPARISON
 from saq_qat_runtime.errors import BackendUnavailable, SessionError
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend

@@ -1,6 +1,8 @@
 """Where a bundle goes: which folders may become one, and what stays of an older one's."""
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,9 @@ from pathlib import Path
 from saq_qat.errors import ArtifactError
 from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_runtime.bundle.expected import EXPECTED_FILE
+from saq_qat_runtime.bundle.files import is_plain_name
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
@@ -18,6 +22,9 @@ MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
 GOLDEN_FILE, PROBES_FILE = "golden.npz", "probes.npz"
 _WRITTEN = frozenset({*MODEL_FILES.values(), GOLDEN_FILE, PROBES_FILE, EXPECTED_FILE, MANIFEST_FILE})
 """What export writes, whatever the targets."""
+_CREATED_BY = re.compile(r"saq-qat(-runtime)? ")
+_FIELDS_OF_A_MANIFEST = frozenset({"models", "golden", "gate", "recipe"})
+_LARGEST_JSON = 64 * 1024 * 1024
 
 
 def check_destination(folder: Path) -> Path:
@@ -46,7 +53,7 @@ def _check_replaceable(folder: Path) -> None:
         raise ArtifactError(
             f"{folder}: no bundle can be written there: {above} is a file. Name another folder."
         )
-    if (folder / MANIFEST_FILE).is_file():
+    if _listed(folder) is not None:
         blocked = [name for name in sorted(_WRITTEN) if (folder / name).is_dir()]
         if blocked:
             raise ArtifactError(
@@ -56,7 +63,7 @@ def _check_replaceable(folder: Path) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(
             f"{folder}: a bundle replaces the folder it is written to, and this is no bundle "
-            f"(it has no {MANIFEST_FILE}). Name a new folder, or remove this one first."
+            f"({_why_none(folder)}). Name a new folder, or remove this one first."
         )
 
 
@@ -65,9 +72,11 @@ def keep_others(folder: Path, fresh: Path, manifest: Manifest) -> None:
 
     Its old graphs are left behind, whatever targets they were for.
     """
-    ours = _files_of(folder) | {path.name for path in fresh.iterdir()}
-    stale = {name for engine in ENGINE_FILES.values() for name in (engine, record_name(engine))}
-    stale -= set(_engines_of(folder, manifest.models.get("tensorrt")))
+    listed = _listed(folder) or frozenset()
+    written = {path.name for path in fresh.iterdir()}
+    _require_free(folder, written - listed)
+    ours = listed | written
+    stale = set(_stale_engines(folder, manifest.models.get("tensorrt")))
     others = folder.iterdir() if folder.is_dir() else ()
     for entry in (each for each in others if each.name not in ours | stale):
         if entry.is_dir() and not entry.is_symlink():
@@ -88,25 +97,65 @@ def _given_again(source: str, destination: str) -> str:
     return destination
 
 
-def _files_of(folder: Path) -> frozenset[str]:
-    """Names that the older manifest lists; all that export may have written if it cannot be read."""
+def _why_none(folder: Path) -> str:
+    manifest = folder / MANIFEST_FILE
+    if manifest.exists() or manifest.is_symlink():
+        return f"its {MANIFEST_FILE} is damaged, or none that saq-qat wrote"
+    return f"it has no {MANIFEST_FILE}"
+
+
+def _written_by_us(file: Path) -> dict[str, object] | None:
+    """A JSON object, of any schema version, that states that this project wrote it; None for all else."""
     try:
-        older = Manifest.load(folder, verify_files=False)
-    except ModelError:
-        return _WRITTEN
-    return frozenset({MANIFEST_FILE, *(file.name for file in older.files())})
+        value = json.loads(read_regular(file, _LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or type(value.get("schema_version")) is not int:
+        return None
+    return value if _CREATED_BY.match(str(value.get("created_by"))) else None
 
 
-def _engines_of(folder: Path, source: FileRecord | None) -> Iterator[str]:
-    """Files of engines in ``folder`` that were built from this very graph, and their records."""
+def _listed(folder: Path) -> frozenset[str] | None:
+    """Names of the files of the bundle in ``folder``, its manifest among them; None if it is no bundle."""
+    manifest = _written_by_us(folder / MANIFEST_FILE)
+    if manifest is None or not manifest.keys() >= _FIELDS_OF_A_MANIFEST:
+        return None
+    return frozenset({MANIFEST_FILE, *_names_of_files(list(manifest.values()))})
+
+
+def _names_of_files(values: list[object]) -> Iterator[str]:
+    """Of every record of a file in a manifest, whatever its schema version."""
+    for value in values:
+        if isinstance(value, dict):
+            name = value.get("name")
+            if isinstance(name, str) and "sha256" in value and is_plain_name(name):
+                yield name
+            yield from _names_of_files(list(value.values()))
+
+
+def _require_free(folder: Path, names: set[str]) -> None:
+    """Files that the older bundle does not list are the user's, whatever they are called."""
+    taken = next((name for name in sorted(names) if os.path.lexists(folder / name)), None)
+    if taken is not None:
+        raise ArtifactError(
+            f"{folder / taken}: the bundle needs this name, and the {MANIFEST_FILE} there does not list the "
+            "file, so it is yours. Move it elsewhere, or name another folder."
+        )
+
+
+def _stale_engines(folder: Path, source: FileRecord | None) -> Iterator[str]:
+    """Engines in ``folder`` that were built from another graph, and their records.
+
+    An engine without a record of ours beside it may be the user's own.
+    """
     for engine in ENGINE_FILES.values():
-        if source is None or not (folder / engine).is_file():
+        if _written_by_us(folder / record_name(engine)) is None:
             continue
         try:
-            record = EngineRecord.load(folder, engine)
+            built_from = EngineRecord.load(folder, engine).source.sha256
         except ModelError:
-            continue  # damaged, or of another version: it is built again
-        if record.source.sha256 == source.sha256:
+            built_from = None  # damaged, or of another version: it is built again
+        if source is None or built_from != source.sha256:
             yield from (engine, record_name(engine))
 
 

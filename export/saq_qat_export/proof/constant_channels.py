@@ -10,10 +10,9 @@ from torch import fx
 
 from saq_qat.quant.deploy.integer_modules import IntegerLayer, constant_channels
 from saq_qat_export.proof.comparison import Comparison
+from saq_qat_runtime.bundle.gate import CONSTANT_COMPARISON
 
-__all__ = ["CONSTANT_COMPARISON", "constant_comparison", "constant_count"]
-
-CONSTANT_COMPARISON = "channels that keep their weights in integers"
+__all__ = ["constant_comparison", "constant_count"]
 
 _CHANNELS_NAMED = 8
 # Of the largest channel's weights: a step of 8-bit codes is 2^8 times that.

@@ -18,6 +18,8 @@ class ThresholdsRecord:
     def __post_init__(self) -> None:
         limits = (self.max_top1_drop, self.max_flip_rate)
         require(all(limit >= 0 for limit in limits), f"thresholds must not be negative, got {limits}.")
+        rule = f"max_top1_drop may be 100 at most and max_flip_rate 1, got {limits}."
+        require(self.max_top1_drop <= 100 and self.max_flip_rate <= 1, rule)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from typing import Self
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate, require_bundle
+from saq_qat_runtime.bundle.gate import ComparisonRecord, Gate
 from saq_qat_runtime.bundle.probes import CoverageRecord, ProbesRecord
 from saq_qat_runtime.bundle.records import (
     MANIFEST_FILE,
-    ComparisonRecord,
     CpuRecord,
     FileRecord,
-    Gate,
     Golden,
     LayerRecord,
     Preprocessing,
@@ -95,10 +94,14 @@ class Manifest:
         shape, logits = self.inputs[0].shape, self.outputs[0].shape
         require(shape == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}.")
         require(logits[-1:] == (len(self.labels),), f"{len(self.labels)} labels for outputs {list(logits)}.")
+        for label in self.labels:
+            require(_is_text(label), f"label {label!r} must be text, and not empty.")
         require(len(self.models) > 0, "a bundle needs a model.")
+        require(len(self.layers) > 0, "a bundle needs a layer.")
         require(is_sha256(self.checkpoint_sha256), "checkpoint_sha256 must be 64 hexadecimal digits.")
         targets, tolerated = sorted(self.models), sorted(self.golden.logits_tolerance)
         require(targets == tolerated, f"golden has a logits_tolerance for {tolerated}, models are {targets}.")
+        self.gate.check_flips(self.deploy.thresholds.max_flip_rate)
 
     def to_json(self) -> str:
         """JSON text, equal for equal manifests; raises ModelError for values `from_json` would refuse."""
@@ -152,6 +155,11 @@ def bundle_sha256(folder: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def _is_text(label: str) -> bool:
+    """Whether a label can be shown and sent: JSON can spell halves of characters, which UTF-8 cannot."""
+    return bool(label) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
 def _other_version(where: str, version: object) -> str:

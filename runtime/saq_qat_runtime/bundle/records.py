@@ -8,10 +8,8 @@ from saq_qat_runtime.bundle.files import is_plain_name, is_sha256, sha256
 
 __all__ = [
     "MANIFEST_FILE",
-    "ComparisonRecord",
     "CpuRecord",
     "FileRecord",
-    "Gate",
     "Golden",
     "LayerRecord",
     "Preprocessing",
@@ -24,6 +22,8 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 _LARGEST_SIDE = 7_000  # fifty million pixels, as of an image that is given
+_LARGEST_TOLERANCE = 1e6  # of logits; more would let any answer pass
+_BITS = range(2, 9)
 _CODE_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
@@ -96,7 +96,8 @@ class Golden:
 
     def __post_init__(self) -> None:
         for target, tolerance in self.logits_tolerance.items():
-            require(tolerance >= 0, f"logits_tolerance of {target} must not be negative, got {tolerance}.")
+            rule = f"logits_tolerance of {target} must not be negative, nor above {_LARGEST_TOLERANCE:g}"
+            require(0 <= tolerance <= _LARGEST_TOLERANCE, f"{rule}, got {tolerance}.")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,12 @@ class LayerRecord:
     reason: str
     constant_channels: int = 0
 
+    def __post_init__(self) -> None:
+        for bits in (self.weight_bits, self.input_bits):
+            require(bits is None or bits in _BITS, f"bits of layer {self.name} must be 2 to 8, got {bits}.")
+        rule = f"constant_channels of layer {self.name} must not be negative, got {self.constant_channels}."
+        require(self.constant_channels >= 0, rule)
+
 
 @dataclass(frozen=True)
 class TensorRecord:
@@ -158,7 +165,7 @@ class TensorRecord:
         legal = lowest <= self.code_min < self.code_max <= highest and lowest <= self.zero_point <= highest
         require(legal, f"codes {self.code_min}..{self.code_max} of {self.name} do not fit {self.dtype}.")
         require(self.scale > 0, f"scale of {self.name} must be positive, got {self.scale}.")
-        require(2 <= self.bits <= 8, f"bits of {self.name} must be 2 to 8, got {self.bits}.")
+        require(self.bits in _BITS, f"bits of {self.name} must be 2 to 8, got {self.bits}.")
 
 
 @dataclass(frozen=True)
@@ -174,32 +181,9 @@ class Sizes:
     theoretical_bits: int
     file_bytes: dict[str, int]
 
-
-@dataclass(frozen=True)
-class ComparisonRecord:
-    """One comparison of the proof: how many values were compared, and how many differ."""
-
-    name: str
-    hard: bool
-    passed: bool
-    compared: int
-    mismatches: int
-    detail: str
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Result of the proof. A bundle whose gate failed exists only if that was allowed on purpose."""
-
-    passed: bool
-    allowed_failed: bool
-    comparisons: tuple[ComparisonRecord, ...]
-
     def __post_init__(self) -> None:
-        failed = [
-            comparison.name for comparison in self.comparisons if comparison.hard and not comparison.passed
-        ]
-        require(not (self.passed and failed), f"a gate cannot pass with failed hard comparisons {failed}.")
+        counts = (self.parameters, self.float_bytes, self.theoretical_bits, *self.file_bytes.values())
+        require(min(counts) >= 0, f"sizes must not be negative, got {min(counts)}.")
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,14 @@ class Thresholds(Section):
     """What deployment may cost before the gate fails."""
 
     max_top1_drop: NonNegative = Field(
-        default=1.0, description="Percentage points of top-1 that deployment may lose against fake-quant."
+        default=1.0,
+        le=100,
+        description="Percentage points of top-1 that deployment may lose against fake-quant.",
     )
     max_flip_rate: NonNegative = Field(
-        default=0.05, description="Share of predictions (0 to 1) that deployment may change from fake-quant."
+        default=0.05,
+        le=1,
+        description="Share of predictions (0 to 1) that deployment may change from fake-quant.",
     )
     max_constant_channels: int = Field(
         default=0,

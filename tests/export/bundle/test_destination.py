@@ -1,5 +1,6 @@
 """Folders that a bundle may be written to, and what else may lie in them: pipes, links, folders."""
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,6 +13,8 @@ from saq_qat_export.bundle.destination import check_destination
 from saq_qat_export.bundle.write import write_bundle
 from saq_qat_runtime.bundle.manifest import Manifest
 from tests.export.bundle.test_write import bundle_of
+
+OTHER_TOOL = {"schema_version": 5, "created_by": "another tool 1"}
 
 
 @pytest.fixture
@@ -98,6 +101,55 @@ def test_a_link_to_nothing_is_a_new_folder_there(tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to(tmp_path / "new")
     write_bundle(bundle_of(tmp_path / "first"), tmp_path / "current")
     Manifest.load(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "My PWA", "icons": []}',
+        json.dumps({**dict.fromkeys(("models", "golden", "gate", "recipe")), **OTHER_TOOL}),
+        '{"schema_version": 5, "created_by": "saq-qat 1"}',
+        "[]",
+        "{",
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_a_folder_whose_manifest_is_of_another_kind_stays_as_it_was(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "webapp"
+    folder.mkdir()
+    for name in ("model.onnx", "expected.csv", "model.plan"):
+        (folder / name).write_text("mine")
+    (folder / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(
+        ArtifactError, match=r"this is no bundle \(its manifest\.json is .* Name a new folder"
+    ):
+        write_bundle(bundle_of(tmp_path / "first"), folder)
+    assert {path.name: path.read_text() for path in folder.iterdir() if path.name != "manifest.json"} == (
+        dict.fromkeys(("model.onnx", "expected.csv", "model.plan"), "mine")
+    )
+
+
+@pytest.mark.parametrize("version", [1, 4, 99])
+def test_a_bundle_of_another_version_is_replaced(exported: Path, tmp_path: Path, version: int) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text()) | {"schema_version": version, "other": 1}
+    (exported / "manifest.json").write_text(json.dumps(manifest))
+    (exported / "model.openvino.onnx").write_text("mine")
+    write_bundle(bundle_of(tmp_path / "again", b"another graph"), exported)
+    assert Manifest.load(exported).models["tensorrt"].bytes == len(b"another graph")
+    assert (exported / "model.openvino.onnx").read_text() == "mine"
+
+
+def test_a_file_of_the_user_under_a_name_that_is_needed_is_not_overwritten(
+    exported: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    del manifest["models"]["tensorrt"]
+    (exported / "manifest.json").write_text(json.dumps(manifest))
+    (exported / "model.tensorrt.onnx").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"model\.tensorrt\.onnx: .* so it is yours\. Move it elsewhere"):
+        write_bundle(bundle_of(tmp_path / "again"), exported)
+    assert (exported / "model.tensorrt.onnx").read_text() == "mine"
 
 
 def test_what_cannot_be_a_bundle_is_refused_before_any_work(exported: Path, tmp_path: Path) -> None:

@@ -79,8 +79,22 @@ def test_a_file_that_no_manifest_names_is_the_users_whatever_its_name(exported: 
     assert (exported / "model.openvino.onnx").read_bytes() == b"made by hand"
 
 
-def test_a_damaged_record_of_an_engine_is_no_obstacle(exported: Path, tmp_path: Path) -> None:
-    (exported / record_name("model.plan")).write_text("{")
+def test_a_record_of_an_engine_that_lacks_fields_is_no_obstacle(exported: Path, tmp_path: Path) -> None:
+    record = exported / record_name("model.plan")
+    record.write_text('{"schema_version": 1, "created_by": "saq-qat-runtime 0"}')
     write_bundle(bundle_of(tmp_path / "again"), exported)
-    assert not (exported / "model.plan").exists()
+    assert not (exported / "model.plan").exists() and not record.exists()
     Manifest.load(exported)
+
+
+@pytest.mark.parametrize("record", [None, "{", '{"schema_version": 1, "created_by": "me"}'])
+def test_an_engine_without_a_record_of_ours_is_the_users(
+    exported: Path, tmp_path: Path, record: str | None
+) -> None:
+    beside = exported / record_name("model.plan")
+    beside.unlink()
+    if record is not None:
+        beside.write_text(record)
+    write_bundle(bundle_of(tmp_path / "other", b"another graph"), exported)
+    assert (exported / "model.plan").read_bytes() == PLAN
+    assert record is None or beside.read_text() == record

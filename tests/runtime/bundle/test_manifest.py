@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saq_qat_runtime.bundle.files import sha256
+from saq_qat_runtime.bundle.gate import CONSTANT_COMPARISON
 from saq_qat_runtime.bundle.manifest import (
     ComparisonRecord,
     FileRecord,
@@ -31,6 +32,10 @@ def edited(change: Callable[[dict[str, Any]], object]) -> str:
     value = json.loads(MANIFEST.to_json())
     change(value)
     return json.dumps(value)
+
+
+def comparison(manifest: dict[str, Any], **values: object) -> None:
+    manifest["gate"]["comparisons"][0].update(values)
 
 
 def test_survives_its_own_json_and_is_the_same_text_every_time() -> None:
@@ -80,6 +85,34 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
             lambda m: m["gate"]["comparisons"][0].update(passed=False),
             r"cannot pass with failed hard comparisons",
         ),
+        (lambda m: m["gate"].update(comparisons=[]), r"cannot pass without a hard comparison"),
+        (lambda m: comparison(m, hard=False), r"cannot pass without a hard comparison"),
+        (
+            lambda m: comparison(m, mismatches=5),
+            r"hard comparison .* cannot pass .* got 5 mismatches of 1000",
+        ),
+        (lambda m: comparison(m, compared=0), r"hard comparison .* cannot pass with nothing"),
+        (lambda m: comparison(m, mismatches=-1), r"must not be negative, got -1 mismatches"),
+        (lambda m: comparison(m, compared=-1), r"must not be negative, got 0 mismatches of -1"),
+        (
+            lambda m: comparison(m, name="top-1 of x", compared=9, mismatches=10),
+            r"more mismatches than values",
+        ),
+        (
+            lambda m: comparison(m, name="top-1 of x", mismatches=51),
+            r"51 of 1000 answers .*max_flip_rate is 0.05",
+        ),
+        (lambda m: m["gate"].update(allowed_failed=True), r"cannot be one that was allowed to fail"),
+        (lambda m: m["golden"]["logits_tolerance"].update(onnxruntime=1e9), r"nor above 1e\+06, got 1"),
+        (lambda m: m.update(layers=[]), r"a bundle needs a layer"),
+        (lambda m: m["layers"][0].update(input_bits=99), r"bits of layer conv1 must be 2 to 8, got 99"),
+        (lambda m: m["layers"][0].update(weight_bits=0), r"bits of layer conv1 must be 2 to 8, got 0"),
+        (lambda m: m["layers"][0].update(constant_channels=-1), r"constant_channels of layer conv1"),
+        (lambda m: m["sizes"].update(parameters=-1), r"sizes must not be negative, got -1"),
+        (lambda m: m["deploy"]["thresholds"].update(max_flip_rate=5), r"max_flip_rate 1, got \(1.0, 5.0\)"),
+        (lambda m: m["deploy"]["thresholds"].update(max_top1_drop=101), r"max_top1_drop may be 100 at most"),
+        (lambda m: m["labels"].__setitem__(1, ""), r"label '' must be text, and not empty"),
+        (lambda m: m["labels"].__setitem__(1, "\ud800"), r"label '\\ud800' must be text"),
     ],
 )
 def test_names_what_is_wrong(change: Callable[[dict[str, Any]], object], complaint: str) -> None:
@@ -119,6 +152,20 @@ def test_any_damage_is_a_model_error_or_a_legal_manifest(data: st.DataObject) ->
     except ModelError:
         return
     assert isinstance(read, Manifest)
+
+
+def test_answers_may_differ_as_far_as_the_manifest_allows() -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["gate"]["comparisons"] += [
+            {**manifest["gate"]["comparisons"][0], "name": name, "compared": compared, "mismatches": differ}
+            for name, compared, differ in (
+                ("top-1 of a = b", 40, 2),
+                ("top-1 of c = d", 0, 0),
+                (CONSTANT_COMPARISON, 8, 3),
+            )
+        ]
+
+    assert len(Manifest.from_json(edited(change)).gate.comparisons) == 4
 
 
 def test_will_not_write_what_it_would_not_read() -> None:
