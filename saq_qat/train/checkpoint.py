@@ -20,6 +20,7 @@ from saq_qat.errors import ArtifactError, DivergedError, SaqError
 from saq_qat.quant.plan.records import NetworkRecords, records_from_json, records_to_json
 from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.train.state_file import Form, Position, check_state, progress_at_start
+from saq_qat.train.trained_numbers import not_finite, unwritable_record
 from saq_qat_runtime.bundle.decode import parse_json
 from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError
@@ -33,7 +34,6 @@ __all__ = [
     "check_format",
     "checkpoint_outline",
     "newest_checkpoint",
-    "not_finite",
     "packed",
     "read_checkpoint",
     "set_aside",
@@ -94,15 +94,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     A process that is killed at any moment leaves at least one of the two whole.
 
     Raises:
-        DivergedError: a tensor holds numbers that are not finite.
+        DivergedError: a tensor or a record holds numbers that are not finite.
         SaqError: it cannot be written; the checkpoint before is untouched.
     """
-    wrong = not_finite(checkpoint.model)
-    if wrong:
-        raise DivergedError(
-            f"{folder}: {wrong} holds numbers that are not finite, so no checkpoint was written; the one "
-            "before is untouched. Lower the learning rate, or look for images of extreme values."
-        )
+    _require_finite(folder, checkpoint)
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -121,11 +116,16 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor that holds infinity or NaN."""
-    return next(
-        (n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())), None
-    )
+def _require_finite(folder: Path, checkpoint: Checkpoint) -> None:
+    name = not_finite(checkpoint.model) or not_finite(checkpoint.training)
+    wrong = f"{name} holds numbers that are not finite" if name else None
+    if wrong is None and checkpoint.records is not None:
+        wrong = unwritable_record(checkpoint.records)
+    if wrong:
+        raise DivergedError(
+            f"{folder}: {wrong}, so no checkpoint was written; the one before is untouched. "
+            "Lower the learning rate, or look for images of extreme values."
+        )
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:

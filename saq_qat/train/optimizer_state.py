@@ -12,7 +12,7 @@ from saq_qat.optim.update import SKIPPED, TrainingStep
 __all__ = ["load_training_state", "training_state"]
 
 _OPTIMIZER, _METHOD = "optimizer/", "method/"
-_COUNT = "step"
+_COUNT, _SQUARES = "step", "exp_avg_sq"
 
 
 def training_state(
@@ -44,13 +44,15 @@ def load_training_state(
         where: the checkpoint, for messages.
 
     Raises:
-        ArtifactError: they are not what so many steps leave: one is missing, unknown, or of another shape or
-            type.
+        ArtifactError: they are not what so many steps leave: one is missing, unknown, of another shape or
+            type, or out of range.
     """
     states = _named(tensors, _OPTIMIZER)
     method = _named(tensors, _METHOD)
-    wrong = _wrong_method(step, parameters, method, steps) or _wrong_states(
-        _expected(optimizer, parameters), states, skipped=int(method[SKIPPED]) == steps
+    wrong = (
+        _wrong_method(step, parameters, method, steps)
+        or _wrong_states(_expected(optimizer, parameters), states, skipped=int(method[SKIPPED]) == steps)
+        or _wrong_moments(states, steps)
     )
     if wrong:
         raise _other_state(where, wrong)
@@ -80,7 +82,7 @@ def _other_state(where: str, wrong: str) -> ArtifactError:
 def _expected(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """By its key, a tensor of the shape and type of each that the optimizer keeps after a step."""
     if isinstance(optimizer, AdamW):
-        kept: tuple[str, ...] = (_COUNT, "exp_avg", "exp_avg_sq")
+        kept: tuple[str, ...] = (_COUNT, "exp_avg", _SQUARES)
     else:
         kept = ("momentum_buffer",) if any(group["momentum"] for group in optimizer.param_groups) else ()
     count = torch.zeros(())
@@ -107,6 +109,17 @@ def _wrong_states(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *
         ),
         "",
     )
+
+
+def _wrong_moments(found: Mapping[str, Tensor], steps: int) -> str:
+    """AdamW counts its steps, and the mean of squares is no negative number."""
+    for key, tensor in found.items():
+        what = key.partition("/")[0]
+        if what == _COUNT and not (0 <= float(tensor) <= steps and float(tensor).is_integer()):
+            return f"{_OPTIMIZER}{key} is {float(tensor):g}, and must be a count of at most {steps} steps"
+        if what == _SQUARES and bool((tensor < 0).any()):
+            return f"{_OPTIMIZER}{key} is a mean of squares, and has negative numbers"
+    return ""
 
 
 def _wrong_method(

@@ -13,9 +13,10 @@ from saq_qat.quant.deploy.recorded import take_up_statistics
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import Recipe
-from saq_qat.train.checkpoint import Form, newest_checkpoint, not_finite
+from saq_qat.train.checkpoint import Form, newest_checkpoint
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.forms import check_records, load_weights, network_in_form
+from saq_qat.train.trained_numbers import not_finite
 
 __all__ = ["Restored", "restore"]
 

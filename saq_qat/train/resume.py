@@ -14,11 +14,12 @@ from saq_qat.data.record import check_data_record
 from saq_qat.errors import ArtifactError, RecipeError
 from saq_qat.recipe.load import as_tuples
 from saq_qat.recipe.schema import CalibrationStage, DescentStage, Recipe, Stage, StatisticsStage
-from saq_qat.train.checkpoint import Checkpoint, Form, Position, check_format, newest_checkpoint, not_finite
+from saq_qat.train.checkpoint import Checkpoint, Form, Position, check_format, newest_checkpoint
 from saq_qat.train.distributed import Processes
 from saq_qat.train.folder import RESOLVED, changes
 from saq_qat.train.log import RunLog
 from saq_qat.train.teacher import LoadedTeacher
+from saq_qat.train.trained_numbers import check_finite
 
 __all__ = ["check_log", "check_same_training", "checkpoint_to_resume"]
 
@@ -89,12 +90,8 @@ def check_same_training(
     if checkpoint.data is not None:
         check_data_record(checkpoint.data, images, str(where))
     _check_images(checkpoint, images, where)
-    wrong = not_finite(checkpoint.model)
-    if wrong:
-        raise ArtifactError(
-            f"{where}: {wrong} holds numbers that are not finite. Put a checkpoint back that training wrote, "
-            "or start a new run."
-        )
+    check_finite(checkpoint.model, f"{where / 'model.safetensors'}")
+    check_finite(checkpoint.training, f"{where / 'optimizer.safetensors'}")
 
 
 def _check_processes(checkpoint: Checkpoint, folder: Path, processes: Processes) -> None:
@@ -133,6 +130,7 @@ def _check_standing(checkpoint: Checkpoint, recipe: Recipe, batches: int, where:
         stands = Position(at.stage, at.epoch, at.batch, before + at.epoch * length + at.batch)
         inside = (0, 0) < (at.epoch, at.batch) <= (_epochs(stage), 0) and at.batch <= length
         if inside and at == stands and checkpoint.form == _form(recipe, at.stage):
+            _check_judged(checkpoint, recipe, where)
             return
     raise ArtifactError(
         f"{where / 'state.json'}: stage {at.stage}, epoch {at.epoch}, batch {at.batch}, step {at.step} as "
@@ -140,6 +138,29 @@ def _check_standing(checkpoint: Checkpoint, recipe: Recipe, batches: int, where:
         "batches in an epoch. Its hash is right, so it was edited, or the number of images is another; put "
         "both back as they were, or start a new run."
     )
+
+
+def _check_judged(checkpoint: Checkpoint, recipe: Recipe, where: Path) -> None:
+    """An epoch that was evaluated leaves its accuracies, until one that is not comes; none leaves others."""
+    at, accuracy, best = checkpoint.position, checkpoint.progress["accuracy"], checkpoint.progress["best"]
+    every, stage = recipe.train.evaluate_epochs, recipe.train.stages[at.stage]
+    if not isinstance(stage, DescentStage):
+        every = 1
+    judged_here = at.epoch >= min(every, _epochs(stage))
+    judged_now = at.epoch > 0 and (at.epoch % every == 0 or at.epoch == _epochs(stage))
+    wrong = None
+    if bool(accuracy) != (judged_here or at.stage > 0):
+        wrong = f"accuracy is {accuracy}"
+    elif judged_now and (accuracy["top1"] is None or accuracy["top5"] is None):
+        wrong = f"accuracy of the epoch before is {accuracy}"
+    elif (best is None) == judged_here and (judged_here or at.stage == 0):
+        wrong = f"best is {best}"
+    if wrong:
+        raise ArtifactError(
+            f"{where / 'state.json'}: {wrong}, which no training leaves behind {at.epoch} whole epoch(s) of "
+            f"stage {at.stage}. Its hash is right, so it was edited, or another program wrote it. Put back "
+            "what training wrote, or start a new run."
+        )
 
 
 def _epochs(stage: Stage) -> int:
@@ -196,7 +217,8 @@ def check_log(log: RunLog, checkpoint: Checkpoint) -> None:
     if log.size < size:
         warnings.warn(
             f"{log.path}: has {log.size} bytes, and {size} when the checkpoint was saved; the lines that are "
-            "missing are lost.",
+            "missing are lost, with the rest of one that was cut short. Training goes on, and its "
+            "result is the same.",
             stacklevel=2,
         )
     elif not log.may_be_cut(size, step):

@@ -30,6 +30,7 @@ from saq_qat.train.progress import OnProgress, TeacherAccuracy
 from saq_qat.train.resume import check_log, check_same_training, checkpoint_to_resume
 from saq_qat.train.stop import Stop, TrainingStoppedError
 from saq_qat.train.teacher import LoadedTeacher
+from saq_qat.train.trained_numbers import check_trained_numbers
 
 __all__ = ["Training", "begin_or_resume"]
 
@@ -150,6 +151,7 @@ class Training:
         self.average = WeightAverage(self.network, ema.decay)
         if self.behind:
             load_weights(self.network, self.behind, str(self.folder))
+            check_trained_numbers(self.network, None, str(self.folder / "checkpoints"))
         elif (self.position.epoch, self.position.batch) != (0, 0):
             raise ArtifactError(
                 f"{self.folder}: the checkpoint lacks the weights behind the average (weights/* in "
@@ -240,21 +242,23 @@ def begin_or_resume(
         RecipeError: it was started with another recipe or number of processes, or the network refuses the
             recipe's images.
         ArtifactError: there is no checkpoint to go on from, or not of this training.
+        DataError: the images are less than a batch.
     """
     log = RunLog(folder / "log.jsonl")
     checkpoint = checkpoint_to_resume(folder, log) if resume else None
+    batches = steps_per_epoch(images, recipe.train.batch_size)  # a refusal comes before there is a run
     if checkpoint is None:
         torch.manual_seed(recipe.seed)
         network: nn.Module = build_model(recipe.model, len(images.classes))
         check_takes_images(network, recipe.data.image_size, len(images.classes), recipe.model.name)
         plan = None
     else:
-        batches = steps_per_epoch(images, recipe.train.batch_size)
         check_same_training(checkpoint, recipe, folder, processes, images, teacher, batches=batches)
         check_log(log, checkpoint)
         network, plan = network_in_form(recipe, len(images.classes), checkpoint.form)
-        check_records(network, plan, recipe, checkpoint)
+        records = check_records(network, plan, recipe, checkpoint)
         load_weights(network, checkpoint.model, str(folder))
+        check_trained_numbers(network, records, str(checkpoint.folder or folder))
     network = network.to(processes.device)
     training = Training(
         recipe, folder, processes, images, log, stop, on_progress, network, teacher=teacher, plan=plan

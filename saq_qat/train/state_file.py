@@ -16,6 +16,13 @@ _SINCE_FORMAT = {"data": 3, "recipe": 4}
 """Fields that older formats lack; they are read elsewhere."""
 
 
+_ACCURACIES = ("top1", "top5", "deploy_top1")
+_LARGEST_LOG = 1 << 40
+"""Bytes of a log: a thousand lines of a thousand layers take a ten-thousandth."""
+_LARGEST_LOSS, _ROUNDING = 3.4028235e38, 1e-3
+"""Of a batch: the largest float32, and how far below 0 the divergence from a teacher may be rounded."""
+
+
 @dataclass(frozen=True)
 class Position:
     """The next batch: stage, epoch of the stage, batch of the epoch; ``step`` counts since the start."""
@@ -40,9 +47,16 @@ class _Progress:
     waited: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.log_bytes >= 0, f"log_bytes must not be negative, got {self.log_bytes}.")
+        inside = 0 <= self.log_bytes <= _LARGEST_LOG
+        require(inside, f"log_bytes must lie in 0..{_LARGEST_LOG}, got {self.log_bytes}.")
         require(self.seconds >= 0 and self.waited >= 0, "seconds and waited must not be negative.")
         percents = {"best": self.best, **{n: v for n, v in self.accuracy.items() if n != "val_loss"}}
+        held = {*self.accuracy}
+        known = not held or {*_ACCURACIES} <= held <= {*_ACCURACIES, "val_loss"}
+        names = ", ".join(_ACCURACIES)
+        require(known, f"accuracy must be empty or hold {names}, and may hold val_loss; got {sorted(held)}.")
+        val_loss = self.accuracy.get("val_loss")
+        require(val_loss is None or val_loss >= 0, f"val_loss must not be negative, got {val_loss}.")
         for name, value in percents.items():
             require(value is None or 0 <= value <= 100, f"{name} must lie in 0..100 percent, got {value}.")
 
@@ -84,6 +98,11 @@ def check_state(state: Mapping[str, Any], where: str) -> None:
             require(kind in (dict, type(None)), f"{where}.{key}: expected an object, got {kind.__name__}.")
         for item in fields(Position):
             require(item.name in state["position"], f"{where}.position: missing field {item.name!r}.")
+        batch, loss_sum = state["position"]["batch"], state["progress"]["loss_sum"]
+        require(
+            -_ROUNDING * batch <= loss_sum <= _LARGEST_LOSS * batch,
+            f"{where}.progress: loss_sum must be that of {batch} losses from 0 on, got {loss_sum}.",
+        )
     except ModelError as error:
         raise ArtifactError(
             f"{error} Its hash is right, so it was edited, or written by another program; put back what "

@@ -1,5 +1,6 @@
 """State that is wrong is never used, though every hash fits: each value of state.json, each tensor."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,10 +28,10 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "position.batch": (-1, 1, 3, 5, 10**9, None, "2"),
     "position.step": (-1, 0, 5, 7, 10**20, "6", 6.0),
     "progress": (None, [], {}, 3),
-    "progress.loss_sum": (None, "1", [], True),
-    "progress.best": ("99", -1, 101, [], True),
-    "progress.accuracy": (None, [], 3, {"top1": "99"}, {"top1": 1000}),
-    "progress.log_bytes": (-1, 1, 10, None, "5", 7.5),
+    "progress.loss_sum": (None, "1", [], True, -1e300, -1, 1e300),
+    "progress.best": ("99", -1, 101, [], True, None),
+    "progress.accuracy": (None, [], 3, {"top1": "99"}, {"top1": 1000}, {}, {"top1": 1}),
+    "progress.log_bytes": (-1, 1, 10, None, "5", 7.5, 10**15),
     "progress.teacher": (3, []),
     "progress.images": (3, "0" * 64),
     "data": ([], 3, {}, {"classes": 3}),
@@ -96,6 +97,8 @@ FLOAT_STATE: dict[str, tuple[Callable[[TENSORS], object], str]] = {
     "momentum missing": (lambda t: [t.pop(key) for key in list(t) if "momentum" in key], "missing"),
     "another shape": (lambda t: t.update({"optimizer/momentum_buffer/head.bias": torch.zeros(3)}), "must be"),
     "broadcast": (lambda t: t.update({"optimizer/momentum_buffer/head.bias": torch.zeros(1)}), "must be"),
+    "not a number": (lambda t: t["optimizer/momentum_buffer/head.bias"].fill_(float("nan")), "not finite"),
+    "infinite": (lambda t: t["optimizer/momentum_buffer/head.bias"].fill_(float("inf")), "not finite"),
     "another type": (
         lambda t: t.update(
             {"optimizer/momentum_buffer/head.bias": t["optimizer/momentum_buffer/head.bias"].double()}
@@ -130,6 +133,8 @@ SAQ_STATE: dict[str, tuple[Callable[[TENSORS], object], str]] = {
         "behind the average",
     ),
     "one of them missing": (lambda t: t.pop("weights/head.weight"), "do not fit"),
+    "one of them not finite": (lambda t: t["weights/head.weight"].fill_(float("inf")), "not finite"),
+    "a variance of them negative": (lambda t: t["weights/norm.running_var"].fill_(-1.0), "is negative"),
 }
 
 
@@ -140,6 +145,30 @@ def test_the_state_of_efficient_training_and_of_averages_is_whole_or_refused(
     run = copied(stopped_quantized, tmp_path / "run")
     with_tensors(run / "checkpoints" / "last", "optimizer.safetensors", harm)
     assert said in refused(run, recipe=faulty_recipe(*QUANTIZED))
+
+
+QUANTIZED_NUMBERS: dict[str, tuple[Callable[[TENSORS], object], str]] = {
+    "clip level of another": (lambda t: _first(t, ".alpha").fill_(-1.0), r"alpha is -1, and .* in records"),
+    "clip level 0": (lambda t: _first(t, ".alpha").zero_(), r"alpha is 0, and no clip level"),
+    "clip level below the normal numbers": (lambda t: _first(t, ".alpha").fill_(1e-42), "normal numbers"),
+    "never initialised": (lambda t: _first(t, ".initialised").fill_(False), "initialised is false"),
+    "negative variance": (lambda t: _first(t, ".running_var").fill_(-1.0), "running_var is negative"),
+    "negative counter": (lambda t: _first(t, ".num_batches_tracked").fill_(-5), "tracked is negative"),
+    "weights without a deviation": (lambda t: t["conv.weight"].fill_(3e38), "conv are so large"),
+}
+
+
+def _first(tensors: TENSORS, ending: str) -> Tensor:
+    return next(tensor for name, tensor in tensors.items() if name.endswith(ending))
+
+
+@pytest.mark.parametrize(("harm", "said"), QUANTIZED_NUMBERS.values(), ids=QUANTIZED_NUMBERS.keys())
+def test_numbers_that_no_training_leaves_are_named(
+    stopped_quantized: Path, tmp_path: Path, harm: Callable[[TENSORS], object], said: str
+) -> None:
+    run = copied(stopped_quantized, tmp_path / "run")
+    with_tensors(run / "checkpoints" / "last", "model.safetensors", harm)
+    assert re.search(said, refused(run, recipe=faulty_recipe(*QUANTIZED)))
 
 
 WEIGHTS: dict[str, Callable[[TENSORS], object]] = {
