@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.bundle.regular_file import read_regular
+from saq_qat_runtime.checks import check_path
 from saq_qat_runtime.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def open_undecoded(image: Any) -> "Image":
     if not isinstance(image, (bytes, bytearray, str, PathLike)):
         kinds = "a path, bytes, a PIL image or a uint8 array (height, width, 3)"
         raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
+    content = image if isinstance(image, (bytes, bytearray)) else _content_of(check_path("image", image))
     try:
-        content = image if isinstance(image, (bytes, bytearray)) else read_regular(Path(image), LARGEST_IMAGE)
         opened: Image = pil.open(io.BytesIO(content), formats=FORMATS)
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise InputError(f"The image is too large: {error} Send a smaller one.") from error
@@ -132,6 +133,16 @@ def open_undecoded(image: Any) -> "Image":
         raise InputError(f"Not a readable image ({', '.join(FORMATS)}): {error}. Copy it again.") from error
     _check_size(*opened.size)
     return opened
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        return read_regular(path, LARGEST_IMAGE)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such image. Name a file that is there.") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: the image cannot be read: {why}. Name a file that can.") from error
 
 
 def upright(image: "Image", channels: int = 3) -> "Image":

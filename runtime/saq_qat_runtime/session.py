@@ -14,7 +14,7 @@ from saq_qat_runtime.backend import Backend, check_count
 from saq_qat_runtime.bundle.files import check_digest
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.bundle.records import FileRecord
-from saq_qat_runtime.checks import check_batch, check_flag, check_path
+from saq_qat_runtime.checks import check_batch, check_flag, check_logits, check_path
 from saq_qat_runtime.choose import open_bundle
 from saq_qat_runtime.errors import ModelError, RuntimeFault
 from saq_qat_runtime.kernels import IntegerCount
@@ -26,6 +26,7 @@ from saq_qat_runtime.self_test import SelfTest, TestedEngine, run_self_test
 __all__ = ["Prediction", "SelfTest", "Session", "SessionInfo"]
 
 _IMAGES_AT_ONCE = 16
+_BEST = "Give 5 for the five best."
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,11 @@ class Session:
     def predict(self, images: "ImageLike | Sequence[ImageLike]", top_k: int = 5) -> list[list[Prediction]]:
         """The `top_k` most probable labels of each image, best first; a single image is a list of one.
 
+        All labels if there are fewer.
+
         An image is a path, the bytes of a file, a PIL image, or a uint8 array (height, width, channels).
         """
-        check_count("top_k", top_k, fix="Leave it out for the five best.")
+        check_count("top_k", top_k, fix=_BEST)
         listed = _listed(images)
         settings = self._info.manifest.preprocessing
         limit = min(self._max_batch or _IMAGES_AT_ONCE, _IMAGES_AT_ONCE)
@@ -163,8 +166,14 @@ class Session:
         return predictions
 
     def rank(self, logits: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        """The `top_k` most probable labels, best first, of one image's logits (labels,)."""
+        """The `top_k` most probable labels, best first, of one image's logits, float32 (labels,).
+
+        All labels if there are fewer. Raises InputError for other arrays, NaN and infinity, and for a `top_k`
+        that is no integer of at least 1.
+        """
         labels = self._info.manifest.labels
+        check_logits(logits, len(labels))
+        check_count("top_k", top_k, fix=_BEST)
         weights = np.exp(logits.astype(np.float64) - logits.max())
         order = np.argsort(-logits, kind="stable")[:top_k]
         total = weights.sum()

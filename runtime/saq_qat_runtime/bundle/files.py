@@ -74,6 +74,14 @@ def locate(folder: Path, name: str) -> Path:
 
 def require_bundle(folder: Path) -> None:
     """Raise ModelError for what is no folder of a bundle, and say where one may be."""
+    try:
+        _require_manifest(folder)
+    except OSError as error:  # a name that is too long, or a folder above that may not be entered
+        why = error.strerror or error
+        raise ModelError(f"{folder} cannot be reached: {why}. Name the folder that export wrote.") from error
+
+
+def _require_manifest(folder: Path) -> None:
     if (folder / _MANIFEST).exists() or (folder / _MANIFEST).is_symlink():
         return
     if not folder.exists():

@@ -9,7 +9,7 @@ import pytest
 
 from saq_qat_runtime.backend import MOST_THREADS
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.errors import BackendUnavailable, InputError, SessionError
+from saq_qat_runtime.errors import BackendUnavailable, InputError, ModelError, SessionError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
 from saq_qat_runtime.preprocess import preprocess
@@ -23,6 +23,11 @@ NOT_IMAGES: tuple[Any, ...] = (
     None, 3, 1.5, {}, object(), [None], [[1, 2]], [3], images(1), np.zeros((8, 8, 3), np.float64),
     np.zeros((8, 8, 3), object), np.zeros((8, 8), np.uint8), np.zeros((2, 8, 8, 3), np.uint8),
     (x for x in "a"),
+)  # fmt: skip  # one value a line is a page
+NOT_LOGITS: tuple[Any, ...] = (
+    None, 3, [0.5] * LABELS, "logits", np.zeros((1, LABELS), np.float32), np.zeros(LABELS), np.array(None),
+    np.zeros(LABELS - 1, np.float32), np.full(LABELS, np.nan, np.float32),
+    np.full(LABELS, np.inf, np.float32),
 )  # fmt: skip  # one value a line is a page
 NOT_A_BATCH: tuple[Any, ...] = (
     None, 3, "image", [], images(1).tolist(), b"", images(1).astype(object), images(1).astype(complex),
@@ -40,7 +45,14 @@ def session(bundle: Path) -> Session:
     return Session.load(bundle, threads=1)
 
 
-@pytest.mark.parametrize("folder", NOT_A_PATH, ids=kind)
+class Unwilling:
+    """A path that does not tell itself."""
+
+    def __fspath__(self) -> str:
+        raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize("folder", [*NOT_A_PATH, Unwilling()], ids=kind)
 def test_a_folder_must_be_a_path(folder: Any) -> None:
     with pytest.raises(InputError, match="folder must be a path, got"):
         Session.load(folder)
@@ -57,6 +69,32 @@ def test_a_count_must_be_a_positive_integer(bundle: Path, name: str, value: Any)
 def test_the_number_of_labels_must_be_a_positive_integer(session: Session, value: Any) -> None:
     with pytest.raises(InputError, match=r"top_k must be (an integer|at least 1), got"):
         session.predict(np.zeros((8, 8, 3), np.uint8), top_k=value)
+    with pytest.raises(InputError, match=r"top_k must be (an integer|at least 1), got"):
+        session.rank(np.zeros(LABELS, np.float32), value)
+
+
+@pytest.mark.parametrize("value", NOT_LOGITS, ids=kind)
+def test_what_is_ranked_must_be_the_logits_of_one_image(session: Session, value: Any) -> None:
+    with pytest.raises(InputError, match=r"^logits must be .* got|^logits must be finite"):
+        session.rank(value, 1)
+
+
+def test_a_name_that_is_too_long_is_no_bundle_and_no_image(session: Session) -> None:
+    with pytest.raises(ModelError, match="File name too long"):
+        Session.load("x" * 300)
+    with pytest.raises(InputError, match="the image cannot be read: File name too long"):
+        session.predict("x" * 300)
+    with pytest.raises(InputError, match=r"nofile\.jpg: there is no such image\. Name a file"):
+        session.predict("nofile.jpg")
+    with pytest.raises(InputError, match="whose __fspath__ raised RuntimeError: not today"):
+        session.predict(Unwilling())
+
+
+def test_a_batch_that_is_larger_than_the_memory_once_it_is_copied_is_refused(session: Session) -> None:
+    """A broadcast array has no memory of its own; so many bytes no machine gives."""
+    with pytest.raises(InputError, match=r"must fit the memory, got \(1000000000000, 3, 8, 8\)"):
+        session.run(np.broadcast_to(images(1), (10**12, *images(1).shape[1:])))
+    assert session(images(1)).shape == (1, LABELS)
 
 
 def test_numbers_of_numpy_are_numbers(bundle: Path) -> None:
