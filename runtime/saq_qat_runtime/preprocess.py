@@ -9,12 +9,12 @@ What an image may be, wherever it comes from:
   become RGB (or one channel for a network of one).
 - 1 to `PIXEL_LIMIT` pixels, and no more than `LONGEST_ASPECT` times as long as wide: a thin strip is small
   on disk and huge once its short side is scaled up. One pixel is enough.
-- A file is a regular one, of `LARGEST_IMAGE` bytes at most: a pipe or a device would be waited for.
+- A file is a regular one, of `LARGEST_IMAGE` bytes at most: a pipe or a device would be waited for. Its
+  header is read in `HEADER_READS` reads or fewer.
 
 Anything else raises InputError, before its pixels are decoded where the header tells.
 """
 
-import io
 import struct
 import zlib
 from os import PathLike
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bounded_reads import BoundedReads
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.checks import check_path
@@ -109,9 +110,10 @@ def open_upright(image: Any, channels: int = 3) -> "Image":
     return upright(open_undecoded(image), channels)
 
 
-def open_undecoded(image: Any) -> "Image":
+def open_undecoded(image: Any, *, reads: int | None = None) -> "Image":
     """A path, the bytes of a file or a PIL image, of a size that is allowed; its pixels are not decoded yet.
 
+    reads: how often the file may be read to decode them, None for any number; see `BoundedReads`.
     Raises InputError for anything else.
     """
     pil = _import_pil()
@@ -124,7 +126,9 @@ def open_undecoded(image: Any) -> "Image":
         raise InputError(f"An image must be {kinds}, got {type(image).__name__}.")
     content = image if isinstance(image, (bytes, bytearray)) else _content_of(check_path("image", image))
     try:
-        opened: Image = pil.open(io.BytesIO(content), formats=FORMATS)
+        file = BoundedReads(content)
+        opened: Image = pil.open(file, formats=FORMATS)
+        file.allow(reads)
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise InputError(f"The image is too large: {error} Send a smaller one.") from error
     except pil.UnidentifiedImageError as error:  # its own message names a buffer by its address

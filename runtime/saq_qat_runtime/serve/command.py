@@ -112,7 +112,7 @@ def _add_batches(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--queue", type=int, default=_BOUNDS.requests,
-        help="requests that may be under way; more get 503 (%(default)s)",
+        help="requests being answered, once their bodies are there; more get 503 (%(default)s)",
     )  # fmt: skip  # one value a line is a page
     group.add_argument(
         "--deadline", type=float, default=_BOUNDS.deadline, help="seconds for an answer (%(default)s)"

@@ -5,8 +5,10 @@ import binascii
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
+from saq_qat_runtime.bounded_reads import HEADER_READS
 from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.preprocess import open_undecoded, preprocess
@@ -15,6 +17,8 @@ from saq_qat_runtime.serve.protocol import load_json
 __all__ = ["decode_picture", "picture_of_json"]
 
 _MEMBERS = {"image", "top_k"}
+_BYTES_A_READ = 64  # encoders write pieces of kilobytes
+_SLOW_BYTES, _SLOW_PIXELS = 128 * 1024, 1_000_000
 
 
 def decode_picture(content: bytes, settings: Preprocessing, pixels: int) -> NDArray[np.float32]:
@@ -24,12 +28,24 @@ def decode_picture(content: bytes, settings: Preprocessing, pixels: int) -> NDAr
     """
     if not content:
         raise InputError("The picture is empty. Send the bytes of an image file.")
-    opened = open_undecoded(content)
+    opened = open_undecoded(content, reads=HEADER_READS + len(content) // _BYTES_A_READ)
     width, height = opened.size
     if width * height > pixels:
         rule = f"A picture may have {pixels:,} pixels here"
         raise InputError(f"{rule}, this one has {width} x {height}. Scale it down.")
+    _check_decoder(opened, len(content))
     return preprocess(opened, settings)
+
+
+def _check_decoder(opened: PIL.Image.Image, size: int) -> None:
+    """Raise InputError for a large picture that Pillow decodes in Python: it would take seconds."""
+    slow = any(tile[0] in PIL.Image.DECODERS for tile in getattr(opened, "tile", ()))
+    if slow and (size > _SLOW_BYTES or opened.width * opened.height > _SLOW_PIXELS):
+        rule = f"{opened.format} as text, in runs, or of another depth than 8 bits"
+        raise InputError(
+            f"{rule} may have {_SLOW_BYTES:,} bytes and {_SLOW_PIXELS:,} pixels here, this one has {size:,} "
+            f"and {opened.width} x {opened.height}. Send it as PNG or JPEG."
+        )
 
 
 def picture_of_json(body: bytes) -> tuple[bytes, int | None]:

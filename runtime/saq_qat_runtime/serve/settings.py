@@ -29,9 +29,10 @@ class Bounds:
     """What one client, or all of them, may take.
 
     body_bytes: of a request, also once unpacked. buffered_bytes: of all bodies that are held at one time.
-    pixels: of a picture as sent. requests: that wait or are computed; more get 503. connections: open at one
-    time. deadline: seconds from the arrival of a request to its answer. header_seconds, body_seconds: for a
-    client to send the head and the body of a request. send_seconds: for it to take what it was sent.
+    pixels: of a picture as sent. requests: whose bodies are there, that wait or are computed; more get 503.
+    connections: open at one time. deadline: seconds from the arrival of a request to its answer.
+    header_seconds, body_seconds: for a client to send the head and the body of a request. send_seconds: for
+    it to take what it was sent.
     """
 
     body_bytes: int = 16 * 1024 * 1024

@@ -18,7 +18,11 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class Admission:
-    """How many requests are being answered, and how many bytes of bodies they hold. For one event loop."""
+    """How many requests are being answered, and how many bytes of bodies they hold. For one event loop.
+
+    A request takes its place once its body is there: clients that are slow to send one hold a connection and
+    bytes, which have bounds of their own, and keep nobody from being answered.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -27,16 +31,19 @@ class Admission:
 
     @contextmanager
     def enter(self) -> Iterator["Held"]:
-        """Room for one request; raises OverloadError if there is none."""
-        if self.requests >= self._bounds.requests:
-            raise OverloadError(f"{self.requests} requests are being answered already. Try later.")
-        self.requests += 1
+        """What one request holds; raises OverloadError if there is no room, before its body is read."""
+        self._check_room()
         held = Held(self)
         try:
             yield held
         finally:
-            self.requests -= 1
+            self.requests -= held.placed
             self._buffered -= held.size
+
+    def place(self) -> None:
+        """Count a request whose body is there; raises OverloadError beyond the bound."""
+        self._check_room()
+        self.requests += 1
 
     def grow(self, size: int) -> None:
         """Count `size` bytes more; raises OverloadError beyond the bound."""
@@ -44,18 +51,28 @@ class Admission:
             raise OverloadError("Too many bytes of other requests are held already. Try later.")
         self._buffered += size
 
+    def _check_room(self) -> None:
+        if self.requests >= self._bounds.requests:
+            raise OverloadError(f"{self.requests} requests are being answered already. Try later.")
+
 
 class Held:
-    """The bytes of one request that are held."""
+    """The bytes of one request that are held, and whether it has a place among those being answered."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.size = 0
+        self.placed = False
 
     def grow(self, size: int) -> None:
         """See `Admission.grow`."""
         self._admission.grow(size)
         self.size += size
+
+    def place(self) -> None:
+        """See `Admission.place`."""
+        self._admission.place()
+        self.placed = True
 
 
 async def read_body(
@@ -64,7 +81,7 @@ async def read_body(
     bounds: Bounds,
     elsewhere: Callable[[Callable[[], bytes]], Awaitable[bytes]],
 ) -> bytes:
-    """The whole body, unpacked if it came as gzip or deflate.
+    """The whole body, unpacked if it came as gzip or deflate; the request has its place from then on.
 
     elsewhere: gives what a call gives that would hold up the event loop.
     Raises Refusal: 408 for a client too slow, 413 for a body too large, 503 for too many of them, 415 for
@@ -75,6 +92,7 @@ async def read_body(
             content = await _read(request, held, bounds)
     except TimeoutError:
         raise Refusal(408, f"The body did not arrive within {bounds.body_seconds:g} s.") from None
+    held.place()
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return content

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ from saq_qat_runtime.serve.model import load_model
 from saq_qat_runtime.serve.refusals import DeadlineError, Refusal
 from saq_qat_runtime.serve.settings import ServeSettings
 from saq_qat_runtime.serve.web.body import Admission, Held, read_body
+from saq_qat_runtime.serve.web.decoders import Decoders
 from saq_qat_runtime.serve.web.metrics import ServeMetrics
 
 __all__ = ["Serving"]
@@ -41,7 +42,7 @@ class Serving:
         )
         self.admission = Admission(settings.bounds)
         self.draining = False
-        self._workers = ThreadPoolExecutor(_DECODERS, "decode")
+        self._workers = Decoders(_DECODERS)
 
     def reload(self) -> Changes:
         """Load what is new in the folder; see `Catalogue.reload`. Blocks: not for the event loop's thread."""
@@ -54,9 +55,9 @@ class Serving:
         return changes
 
     def close(self) -> None:
-        """Close the models, once their requests are answered."""
+        """Close the models, once their requests are answered; nobody waits for what is still decoded."""
         self.catalogue.close()
-        self._workers.shutdown()
+        self._workers.close()
 
     def deadline(self, timeout_microseconds: int | None = None) -> float:
         """Until when a request that arrives now must be answered, in seconds of time.monotonic().

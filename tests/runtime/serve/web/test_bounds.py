@@ -126,6 +126,20 @@ def test_more_requests_than_allowed_hear_503_and_the_others_are_answered(
     assert infer(server).status == 200
 
 
+def test_bodies_that_do_not_come_take_nobodys_place(start: Start, integer_bundle: Path) -> None:
+    server = start(integer_bundle, settings(requests=2))
+    slow = [server.connect() for _ in range(6)]
+    for connection in slow:
+        connection.sendall(HEAD + b"xxx")
+    end = time.monotonic() + 10
+    while server.serving.admission._buffered < 18 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert server.serving.admission._buffered == 18
+    assert [infer(server).status for _ in range(3)] == [200] * 3
+    for connection in slow:
+        connection.close()
+
+
 def test_bodies_of_all_requests_together_are_bounded(start: Start, integer_bundle: Path) -> None:
     server = start(integer_bundle, settings(buffered_bytes=50_000))
     with server.connect() as slow:

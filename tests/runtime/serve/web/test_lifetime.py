@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -66,6 +68,22 @@ def test_a_client_that_never_finishes_does_not_keep_it_alive(launch: Launch, int
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+_STOPS_WHILE_DECODING = """
+import pathlib, time
+from saq_qat_runtime.serve.settings import ServeSettings
+from saq_qat_runtime.serve.web.serving import Serving
+serving = Serving(pathlib.Path("models"), ServeSettings())
+for _ in range(8):
+    serving._workers.submit(time.sleep, 300)
+serving.close()
+"""
+
+
+def test_a_picture_that_is_still_decoded_does_not_keep_it_alive() -> None:
+    stopped = subprocess.run([sys.executable, "-c", _STOPS_WHILE_DECODING], timeout=60, check=False)
+    assert stopped.returncode == 0
 
 
 def test_models_are_replaced_under_load_without_an_error(
