@@ -12,10 +12,11 @@ from saq_qat_runtime.bench.cpu import BenchSize
 from saq_qat_runtime.bundle.deploy import ThresholdsRecord
 from saq_qat_runtime.bundle.expected import read_expected
 from saq_qat_runtime.bundle.manifest import Golden, Manifest, bundle_sha256
+from saq_qat_runtime.codes import CodeComparison
 from saq_qat_runtime.errors import DataError, DepartureError, ModelError
 from saq_qat_runtime.report.verify_text import verify_text
 from saq_qat_runtime.session import Session
-from saq_qat_runtime.verify.record import Answers, CodeComparison, EngineVerification, Flip
+from saq_qat_runtime.verify.record import Answers, EngineVerification, Flip
 from saq_qat_runtime.verify.run import failures_of, measured, to_json, verify_session
 from tests.runtime.bundles import file_record
 from tests.runtime.verify.conftest import COUNT, record, turned
