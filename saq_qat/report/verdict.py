@@ -10,8 +10,8 @@ from saq_qat.report.training_text import last_behind_best
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.fixes import failed_checks, flip_fix
 from saq_qat_runtime.bench.record import Bench
+from saq_qat_runtime.bundle.gate import ComparisonRecord
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE
-from saq_qat_runtime.bundle.records import ComparisonRecord
 from saq_qat_runtime.bundle.result_files import short_digest
 from saq_qat_runtime.kernels import IntegerCount
 from saq_qat_runtime.report.bench_text import bench_warnings, pace

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from saq_qat_export.proof.comparison import Comparison
 from saq_qat_export.proof.predictions import FAKE_QUANT_COMPARISON
-from saq_qat_runtime.bundle.records import ComparisonRecord
+from saq_qat_runtime.bundle.gate import ComparisonRecord
 
 __all__ = ["failed_checks", "flip_fix"]
 
