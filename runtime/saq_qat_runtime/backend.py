@@ -4,16 +4,16 @@ import ctypes
 import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
 from numpy.typing import NDArray
 
 from saq_qat_runtime.bundle.records import TensorSpec
-from saq_qat_runtime.errors import InputError
+from saq_qat_runtime.errors import InputError, ModelError
 from saq_qat_runtime.kernels import IntegerCount
 
-__all__ = ["MOST_THREADS", "Backend", "check_count", "check_threads", "keep_in_children"]
+__all__ = ["MOST_THREADS", "Backend", "check_count", "check_threads", "declared_by_model", "keep_in_children"]
 
 MOST_THREADS = 1024
 """Of one call: more than machines have cores."""
@@ -62,6 +62,15 @@ def check_threads(threads: int | None) -> None:
     """Raise InputError for a number of threads that no engine on the CPU can use; None leaves it to them."""
     if threads is not None:
         check_count("threads", threads, most=MOST_THREADS, fix="Leave it out for the engine's choice.")
+
+
+def declared_by_model(name: str, dtype: str, shape: tuple[int | Literal["N"], ...]) -> TensorSpec:
+    """An input or output as an engine tells it; raises ModelError for one that no bundle has."""
+    try:
+        return TensorSpec(name, dtype, shape)
+    except ModelError as error:
+        fix = "Only the batch may be open; export the bundle again."
+        raise ModelError(f"The model declares {name!r} as {list(shape)}: {error} {fix}") from error
 
 
 def check_count(name: str, value: object, *, most: int | None = None, fix: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from saq_qat_runtime.backend import check_threads, keep_in_children
+from saq_qat_runtime.backend import check_threads, declared_by_model, keep_in_children
 from saq_qat_runtime.bundle.onnx_file import summarize
 from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorSpec
@@ -106,9 +106,10 @@ class OnnxRuntimeBackend:
                 path = Path(folder) / "optimized.onnx"
                 options = self._options()
                 options.optimized_model_filepath = str(path)
-                self._load(options)
+                self._start(options)
                 return count_kernels(summarize(path.read_bytes()).operators)
-        except (ModelError, OSError) as error:  # it was loaded before: what fails is the writing
+        except (ModelError, OSError, *_failures(self._onnxruntime)) as error:
+            # It was loaded before, so what fails is the writing, whatever the engine calls it.
             raise ResultError(_unwritten(len(self._content), error)) from error
 
     def close(self) -> None:
@@ -130,17 +131,21 @@ class OnnxRuntimeBackend:
 
     def _load(self, options: Any) -> Any:
         try:
-            return self._onnxruntime.InferenceSession(self._content, options, providers=[_PROVIDER])
+            return self._start(options)
         except _failures(self._onnxruntime) as error:
             rule = f"ONNX Runtime {self.version} cannot load the model: {one_line(error)}"
             raise ModelError(f"{rule} Export the bundle again, or update onnxruntime.") from error
 
+    def _start(self, options: Any) -> Any:
+        return self._onnxruntime.InferenceSession(self._content, options, providers=[_PROVIDER])
+
 
 def _unwritten(size: int, error: Exception) -> str:
+    known = error.strerror if isinstance(error, OSError) else None
     return (
         f"The graph that ONNX Runtime makes of the model, some {size:,} bytes, cannot be written to a "
-        f"temporary folder: {one_line(error)} Free space there, raise the limit on the size of files, or "
-        "name another folder in the environment variable TMPDIR."
+        f"temporary folder: {known or 'the file broke off'}. Free space there, raise the limit on the size "
+        "of files, or name another folder in the environment variable TMPDIR."
     )
 
 
@@ -167,4 +172,4 @@ def _failures(onnxruntime: ModuleType) -> tuple[type[Exception], ...]:
 def _spec(argument: Any) -> TensorSpec:
     shape: tuple[int | Literal["N"], ...]
     shape = tuple(size if isinstance(size, int) else "N" for size in argument.shape)
-    return TensorSpec(argument.name, _DTYPES.get(argument.type, argument.type), shape)
+    return declared_by_model(argument.name, _DTYPES.get(argument.type, argument.type), shape)

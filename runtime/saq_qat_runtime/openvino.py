@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from saq_qat_runtime.backend import check_threads, keep_in_children
+from saq_qat_runtime.backend import check_threads, declared_by_model, keep_in_children
 from saq_qat_runtime.bundle.onnx_file import parse_graph
 from saq_qat_runtime.bundle.onnx_limits import refuse_unsafe
 from saq_qat_runtime.bundle.records import TensorSpec
@@ -171,4 +171,4 @@ def _check(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) ->
 def _spec(port: Any) -> TensorSpec:
     shape: tuple[int | Literal["N"], ...]
     shape = tuple(size.get_length() if size.is_static else "N" for size in port.get_partial_shape())
-    return TensorSpec(port.any_name, str(np.dtype(port.get_element_type().to_dtype())), shape)
+    return declared_by_model(port.any_name, str(np.dtype(port.get_element_type().to_dtype())), shape)

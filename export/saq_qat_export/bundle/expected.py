@@ -66,7 +66,9 @@ def expected_comparison(expected: Expected, restored: Restored, agreement: Agree
 def check_images_destination(folder: Path) -> None:
     """Raises ArtifactError unless ``folder`` is a new or an empty one."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: images go to a new or an empty folder, and this holds something.")
+        raise ArtifactError(
+            f"{folder}: images go to a new or an empty folder, and this holds something. Name another folder."
+        )
 
 
 def write_images(restored: Restored, agreement: Agreement, folder: Path) -> int:

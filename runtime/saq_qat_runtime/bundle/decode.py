@@ -37,7 +37,7 @@ def parse_json(text: str, where: str, fix: str = "Export the bundle again.") -> 
     try:
         return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except RecursionError:
-        raise ModelError(f"{where} is nested too deeply to be a manifest.") from None
+        raise ModelError(f"{where} is nested too deeply to be such a file. {fix}") from None
     except ValueError as error:
         raise ModelError(f"{where} is not valid JSON: {error}. {fix}") from None
 

@@ -34,9 +34,11 @@ class Expected:
 
     def __post_init__(self) -> None:
         counts = {len(self.images), len(self.labels), len(self.predictions)}
-        require(len(counts) == 1, f"{EXPECTED_FILE} needs one label and one prediction for each image.")
+        require(
+            len(counts) == 1, f"{EXPECTED_FILE} needs one label and one prediction for each image. {_FIX}"
+        )
         repeated = len(self.images) - len(set(self.images))
-        require(not repeated, f"{EXPECTED_FILE} names {repeated} images twice.")
+        require(not repeated, f"{EXPECTED_FILE} names {repeated} images twice. {_FIX}")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -57,18 +57,20 @@ def locate(folder: Path, name: str) -> Path:
     Raises ModelError if the name has a folder in it, or the file is missing, not a regular file, or a link
     that leads out of the folder.
     """
-    require(is_plain_name(name), f"File name {name!r} of {folder}: must be a plain name without folders.")
+    require(
+        is_plain_name(name), f"File name {name!r} of {folder}: must be a plain name without folders. {_FIX}"
+    )
     path = folder / name
     try:
         require(path.exists(), f"{path} is missing, though the bundle needs it. {_FIX}")
         root, target = folder.resolve(), path.resolve()
         regular = target.is_file()
     except OSError as error:
-        raise ModelError(f"{path} cannot be reached: {error}.") from error
+        raise ModelError(f"{path} cannot be reached: {error}. {_FIX}") from error
     require(
         target.is_relative_to(root), f"{path} links to {target}, outside the bundle. Copy the file into it."
     )
-    require(regular, f"{path} is not a regular file.")
+    require(regular, f"{path} is not a regular file. {_FIX}")
     return target
 
 
@@ -99,7 +101,7 @@ def read(folder: Path, name: str, most: int = LARGEST_FILE) -> bytes:
     try:
         return read_regular(path, most)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
 
 
 def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
@@ -109,7 +111,7 @@ def read_verified(folder: Path, name: str, digest: str, size: int) -> bytes:
         found = path.stat().st_size
         content = read_regular(path, size) if found == size else b""
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
     _require_same(folder / name, found, sha256(content), size, digest)
     return content
 
@@ -121,7 +123,7 @@ def check_digest(folder: Path, name: str, digest: str, size: int) -> None:
         found = path.stat().st_size
         actual = file_sha256(path) if found == size else ""
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
     _require_same(path, found, actual, size, digest)
 
 

@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 5
+_FIX = "The bundle is damaged or was edited: copy or export it again."
 _LARGEST_MANIFEST = 64 * 1024 * 1024
 
 
@@ -119,12 +120,16 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str, where: str = MANIFEST_FILE) -> Self:
         """Parse strictly; raises ModelError that names `where`, the field and what is wrong with it."""
-        value = parse_json(text, where)
+        value = parse_json(text, where, _FIX)
         version = value.get("schema_version") if isinstance(value, dict) else None
-        require(type(version) is int, f"{where} has no schema_version; it is not the manifest of a bundle.")
+        rule = f"{where} has no schema_version; it is not the manifest of a bundle"
+        require(type(version) is int, f"{rule}. Name the folder of a bundle, or export it again.")
         if version != SCHEMA_VERSION:
             raise VersionError(_other_version(where, version))
-        return decode(cls, value, where)
+        try:
+            return decode(cls, value, where)
+        except ModelError as error:
+            raise ModelError(f"{error} {_FIX}") from error
 
     @classmethod
     def load(cls, folder: Path, *, verify_files: bool = True) -> Self:
@@ -132,10 +137,10 @@ class Manifest:
         require_bundle(folder)
         path = locate(folder, MANIFEST_FILE)
         try:
-            require(path.stat().st_size <= _LARGEST_MANIFEST, f"{path} is too large to be a manifest.")
+            require(path.stat().st_size <= _LARGEST_MANIFEST, f"{path} is too large to be a manifest. {_FIX}")
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path} cannot be read: {error}.") from error
+            raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
         manifest = cls.from_json(text, str(path))
         if verify_files:
             for file in manifest.files():
@@ -154,7 +159,7 @@ def bundle_sha256(folder: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from error
+        raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
 
 
 def _is_text(label: str) -> bool:

@@ -38,6 +38,7 @@ _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _GRAPH_PARTS = (_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE)
 _LARGEST_GRAPH = 50_000
+_FIX = "No bundle has: copy or export it again."
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TYPE_ELEMENT, _TYPE_SHAPE = 1, 2, 1, 1, 2
@@ -155,7 +156,10 @@ def _parts(graph: memoryview) -> Iterator[tuple[int, memoryview]]:
     for number, value in messages(graph):
         if number in _GRAPH_PARTS:
             count += 1
-            require(count <= _LARGEST_GRAPH, f"The model has more than {_LARGEST_GRAPH:,} nodes and tensors.")
+            require(
+                count <= _LARGEST_GRAPH,
+                f"The model has more than {_LARGEST_GRAPH:,} nodes and tensors. {_FIX}",
+            )
             yield number, value
 
 

@@ -47,7 +47,10 @@ def refuse_unsafe(content: bytes, *, any_operators: bool = False) -> None:
         not summary.external_data,
         "The model keeps weights in other files; a bundle holds them inside. Export again.",
     )
-    require(not summary.functions, "The model defines functions of its own; a bundle holds plain operators.")
+    require(
+        not summary.functions,
+        f"The model defines functions of its own; a bundle holds plain operators. {_FIX}",
+    )
     if not any_operators:
         _check_memory(parse_graph(content), _CONSTANTS + _WIDENING * len(content))
 
@@ -118,7 +121,10 @@ def _named(node: OnnxNode) -> str:
 
 def _given(graph: ParsedGraph) -> Iterator[tuple[str, TensorFacts]]:
     for tensor in graph.initializers:
-        shape, width = checked_shape(tensor), element_width(tensor.element_type)
+        try:
+            shape, width = checked_shape(tensor), element_width(tensor.element_type)
+        except ModelError as error:
+            raise ModelError(f"The model is refused: {error} {_FIX}") from None
         yield tensor.name, TensorFacts(shape, width, tensor.numbers, constant=True)
     stored = {tensor.name for tensor in graph.initializers}
     for name, (element, sizes) in graph.inputs.items():

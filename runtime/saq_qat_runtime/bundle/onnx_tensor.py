@@ -83,7 +83,10 @@ def read_attribute(message: memoryview) -> tuple[str, Attribute]:
 
 def _floats(message: memoryview) -> tuple[float, ...]:
     joined = b"".join(bytes(value) for number, value in messages(message) if number == _ATTRIBUTE_FLOATS)
-    require(len(joined) % 4 == 0 and len(joined) <= _LONGEST, "The model file has an attribute of odd size.")
+    require(
+        len(joined) % 4 == 0 and len(joined) <= _LONGEST,
+        "The model file has an attribute of odd size. Copy or export it again.",
+    )
     return struct.unpack(f"<{len(joined) // 4}f", joined)
 
 

@@ -13,7 +13,9 @@ from saq_qat_runtime.errors import ModelError
 __all__ = ["encode_field", "fields", "integers", "message_of", "messages", "number_of", "text_of", "texts"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_NOT_ONNX = "The model file is not an ONNX model: it is damaged or of another format."
+_NOT_ONNX = (
+    "The model file is not an ONNX model: it is damaged or of another format. Copy or export it again."
+)
 _CUT_SHORT = "The model file is cut short. Copy or export it again."
 _LONGEST = 1 << 16
 
@@ -69,7 +71,10 @@ def texts(message: memoryview, wanted: int) -> tuple[str, ...]:
     """All strings of a field; raises ModelError if there are more than any node has."""
     found = (value for field, value in messages(message) if field == wanted)
     listed = tuple(bytes(value).decode(errors="replace") for value in islice(found, _LONGEST + 1))
-    require(len(listed) <= _LONGEST, f"The model file lists more than {_LONGEST} names at one place.")
+    require(
+        len(listed) <= _LONGEST,
+        f"The model file lists more than {_LONGEST} names at one place. Export it again.",
+    )
     return listed
 
 
@@ -90,7 +95,10 @@ def number_of(message: memoryview, wanted: int) -> int | None:
 def integers(message: memoryview, wanted: int) -> tuple[int, ...]:
     """All signed integers of a field, packed or one by one; raises ModelError if no shape has so many."""
     found = tuple(islice(_integers(message, wanted), _LONGEST + 1))
-    require(len(found) <= _LONGEST, f"The model file lists more than {_LONGEST} numbers at one place.")
+    require(
+        len(found) <= _LONGEST,
+        f"The model file lists more than {_LONGEST} numbers at one place. Export it again.",
+    )
     return found
 
 

@@ -39,7 +39,7 @@ class TensorSpec:
         sizes = self.shape[1:] if self.shape[:1] == ("N",) else self.shape
         require(
             all(size != "N" and size > 0 for size in sizes),
-            f"shape {list(self.shape)}: sizes must be positive.",
+            f"shape {list(self.shape)} of {self.name}: sizes must be positive.",
         )
 
 

@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from saq_qat_runtime.bundle.result_files import result_json
     from saq_qat_runtime.cli.progress import stepwise
     from saq_qat_runtime.report.bench_text import bench_text
+    from saq_qat_runtime.report.text import printable
 
     size = bench_size(arguments)
     found, samples = bench_bundle(arguments.bundle, size, stepwise("bench"), backend=arguments.backend)
@@ -40,5 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(result_json(asdict(found), "bench"), end="")
     else:
-        print("\n".join(bench_text(found)))
+        print(printable("\n".join(bench_text(found))))
     return 0

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, audit and write the engine; exit code 4 if no TensorRT library can build here."""
     from saq_qat_runtime.bundle.manifest import Manifest
     from saq_qat_runtime.report.engine_text import engine_text
+    from saq_qat_runtime.report.text import printable
     from saq_qat_runtime.tensorrt.build.bundle import add_engine, bundle_options
 
     folder: Path = arguments.bundle
@@ -50,5 +51,5 @@ def run(arguments: argparse.Namespace) -> int:
         timing_cache=arguments.timing_cache,
     )
     built = add_engine(folder, options, allow_failed_audit=arguments.allow_failed_gate)
-    print("\n".join(engine_text(folder, built)))
+    print(printable("\n".join(engine_text(folder, built))))
     return 0

@@ -17,10 +17,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Check every file of the bundle and print what its manifest says; loads no engine."""
     from saq_qat_runtime.bundle.manifest import Manifest
     from saq_qat_runtime.report.info_text import info_text
+    from saq_qat_runtime.report.text import printable
 
     manifest = Manifest.load(arguments.bundle)
     if arguments.json:
         print(manifest.to_json(), end="")
     else:
-        print("\n".join(info_text(manifest, arguments.bundle)))
+        print(printable("\n".join(info_text(manifest, arguments.bundle))))
     return 0

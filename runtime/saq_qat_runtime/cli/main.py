@@ -10,6 +10,7 @@ from types import FrameType
 from saq_qat_runtime import __version__
 from saq_qat_runtime.cli.json_output import Parser, json_output
 from saq_qat_runtime.errors import SessionError
+from saq_qat_runtime.report.text import printable
 
 __all__ = ["COMMANDS", "main"]
 
@@ -38,7 +39,7 @@ def main() -> None:
                 traceback.print_exc()
             message, code = _message(error), _exit_code(error)
             output.fail(type(error).__name__, message, code)
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
             sys.exit(code)
 
 

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the golden images; exit code 1 if logits differ by more than allowed."""
     from saq_qat_runtime.report.session_text import self_test_text
+    from saq_qat_runtime.report.text import printable
     from saq_qat_runtime.session import Session
 
     with Session.load(
@@ -25,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
         allow_failed_gate=arguments.allow_failed_gate,
     ) as session:
         found = session.self_test()
-        print("\n".join(self_test_text(session.info, found, session.integer_count())))
+        print(printable("\n".join(self_test_text(session.info, found, session.integer_count()))))
     return 0

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from saq_qat_runtime.bundle.expected import read_expected
     from saq_qat_runtime.bundle.result_files import result_json, write_result
     from saq_qat_runtime.cli.progress import counted, stepwise
+    from saq_qat_runtime.report.text import printable
     from saq_qat_runtime.report.verify_text import verify_text
     from saq_qat_runtime.session import Session
     from saq_qat_runtime.verify.run import measured, to_json, verify_session
@@ -52,6 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(result_json(to_json(found), "verify"), end="")
     else:
-        print("\n".join(verify_text(found, session.info.manifest.labels)))
+        print(printable("\n".join(verify_text(found, session.info.manifest.labels))))
     found.require_passed()
     return 0

@@ -11,6 +11,7 @@ __all__ = [
     "megabytes",
     "milliseconds",
     "percent",
+    "printable",
     "rate",
     "section",
     "shortened",
@@ -41,9 +42,17 @@ def section(title: str, lines: Iterable[str]) -> list[str]:
     return ["", title, *(f"  {line}".rstrip() for line in lines)]
 
 
+def printable(text: str) -> str:
+    """Text that may hold words from outside: a question mark for each character that a terminal obeys.
+
+    Lines stay lines.
+    """
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
 def shortened(name: str, width: int) -> str:
     """A name from outside on one line: at most ``width`` characters, without those a terminal obeys."""
-    shown = "".join(character if character.isprintable() else "?" for character in name)
+    shown = printable(name.replace("\n", "?"))
     return shown if len(shown) <= width else f"{shown[: width - 3]}..."
 
 

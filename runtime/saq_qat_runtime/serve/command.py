@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from saq_qat_runtime.errors import BackendUnavailable, InputError
+from saq_qat_runtime.report.text import printable
 from saq_qat_runtime.serve.settings import Bounds, ServeSettings, ShadowSettings
 
 __all__ = ["add_arguments", "run", "serve_bundles", "settings_of"]
@@ -155,4 +156,4 @@ def _add_shadow(group: argparse._ArgumentGroup) -> None:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a log on a full disk, or a pipe that nobody reads: answers go on without
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)

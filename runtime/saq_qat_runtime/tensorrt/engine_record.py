@@ -12,6 +12,7 @@ from typing import Literal, Self
 from saq_qat_runtime.bundle.decode import decode, parse_json, require
 from saq_qat_runtime.bundle.files import is_sha256, read
 from saq_qat_runtime.bundle.records import FileRecord, TensorSpec
+from saq_qat_runtime.errors import ModelError
 
 __all__ = [
     "ENGINE_FILES",
@@ -27,6 +28,7 @@ __all__ = [
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 ENGINE_SCHEMA_VERSION = 1
+_FIX = "Build the engine again: saq-qat-runtime build."
 ENGINE_FILES: dict[Flavour, str] = {"tensorrt": "model.plan", "tensorrt-rtx": "model.rtx.plan"}
 
 
@@ -156,14 +158,16 @@ class EngineRecord:
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:
         """Parse strictly; raises ModelError that names `where`, the field and what is wrong with it."""
-        value = parse_json(text, where)
+        value = parse_json(text, where, _FIX)
         version = value.get("schema_version") if isinstance(value, dict) else None
         require(
             version == ENGINE_SCHEMA_VERSION,
-            f"{where} has schema_version {version}; this runtime reads {ENGINE_SCHEMA_VERSION}. "
-            "Build the engine again: saq-qat-runtime build.",
+            f"{where} has schema_version {version}; this runtime reads {ENGINE_SCHEMA_VERSION}. {_FIX}",
         )
-        return decode(cls, value, where)
+        try:
+            return decode(cls, value, where)
+        except ModelError as error:
+            raise ModelError(f"{error} {_FIX}") from error
 
     @classmethod
     def load(cls, folder: Path, engine: str) -> Self:

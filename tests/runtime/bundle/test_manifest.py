@@ -116,8 +116,9 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
     ],
 )
 def test_names_what_is_wrong(change: Callable[[dict[str, Any]], object], complaint: str) -> None:
-    with pytest.raises(ModelError, match=complaint):
+    with pytest.raises(ModelError, match=complaint) as caught:
         Manifest.from_json(edited(change))
+    assert "export" in str(caught.value).lower()  # the remedy
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_names_what_is_wrong(change: Callable[[dict[str, Any]], object], complai
     ids=["empty", "list", "null", "nul", "open", "nan", "duplicate", "deep", "huge integer", "infinite"],
 )
 def test_refuses_text_that_is_no_manifest(text: str) -> None:
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"export it again\."):
         Manifest.from_json(text)
 
 
@@ -230,7 +231,7 @@ def test_refuses_names_that_are_not_plain(name: str) -> None:
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\xef\xbb\xbf{}"], ids=["not text", "byte order mark"])
 def test_refuses_a_manifest_that_is_no_text(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
-    with pytest.raises(ModelError, match=re.escape(str(bundle / "manifest.json"))):
+    with pytest.raises(ModelError, match=re.escape(str(bundle / "manifest.json")) + ".*export it again"):
         Manifest.load(bundle)
 
 
@@ -247,5 +248,5 @@ def test_a_folder_or_a_missing_folder_is_no_bundle(bundle: Path, tmp_path: Path)
         Manifest.load(tmp_path / "run")
     (bundle / "model.onnx").unlink()
     (bundle / "model.onnx").mkdir()
-    with pytest.raises(ModelError, match="not a regular file"):
+    with pytest.raises(ModelError, match=r"not a regular file\. Copy the whole bundle again"):
         Manifest.load(bundle)

@@ -83,6 +83,21 @@ def test_info_is_one_page_of_80_columns(saq_qat_runtime: SaqQatRuntime, bundle: 
     assert capsys.readouterr().out == Manifest.load(bundle).to_json()
 
 
+def test_nothing_of_a_bundle_commands_the_terminal(
+    saq_qat_runtime: SaqQatRuntime, bundle: Path, change_manifest: Callable[..., None], capsys: Output
+) -> None:
+    manifest = Manifest.load(bundle)
+    labels = ("\x1b[2J", "\x07", "\x9b31m", "\u202e", "elk")
+    change_manifest(name="\x1b]0;mine\x07", created_by="\x7f\b", labels=labels)
+    assert saq_qat_runtime("info", str(bundle)) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("?]0;mine?, exported by ??\n") and "5 labels: ?[2J, ?, ?31m, ?, elk\n" in told
+    assert saq_qat_runtime("info", str(bundle) + "\x1b[2J") == 3
+    assert "?[2J: there is no such folder" in capsys.readouterr().err
+    assert saq_qat_runtime("info", str(bundle), "--json") == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable() and manifest.labels != labels
+
+
 def test_self_test_compares_the_golden_logits(
     saq_qat_runtime: SaqQatRuntime, bundle: Path, capsys: Output
 ) -> None:
