@@ -69,10 +69,13 @@ def check(
 def _check_recipe(
     file: Path, overrides: list[str], classes: int | None, *, full: bool, as_json: bool
 ) -> None:
+    from saq_qat.data.batches import steps_per_epoch
     from saq_qat.recipe.load import load_recipe
 
     recipe = _for_classes(load_recipe(file, overrides), classes)
     model, images = untrained(recipe)
+    if classes is None:
+        steps_per_epoch(images, recipe.train.batch_size)
     if recipe.quant is None:
         _print_unplanned(file, recipe, as_json=as_json)
         return

@@ -3,8 +3,12 @@
 import signal
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -34,6 +38,8 @@ __all__ = ["app", "main"]
 
 _ALLOCATION = ("DefaultCPUAllocator: ", "CUDA out of memory")
 """What torch's errors say where others raise MemoryError."""
+
+_SOURCE = Path(__file__).parents[1]
 
 app = typer.Typer(
     name="saq-qat",
@@ -87,7 +93,7 @@ def main() -> None:
     arguments = [argument for argument in arguments if argument not in ("--debug", "--quiet")]
     interrupt = _Interrupt()
     interrupt.listen()
-    with json_output(arguments) as output, quietly(quiet):
+    with json_output(arguments) as output, quietly(quiet), _warnings_as_sentences():
         try:
             app(arguments, prog_name="saq-qat")
         except SystemExit as left:
@@ -105,6 +111,30 @@ def main() -> None:
             if interrupt.number != signal.SIGTERM:
                 typer.echo(message, err=True)
             sys.exit(code)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """What this program warns of is meant for whoever runs it, who asks for no place in its code."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            own = category is UserWarning and Path(filename).is_relative_to(_SOURCE)
+            if own and file is None:
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show  # the hook that the module offers for this
+        yield
 
 
 class _Interrupt:

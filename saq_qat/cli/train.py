@@ -61,6 +61,7 @@ def train(
 def _new_run(
     recipe: Path | None, overrides: Sequence[str], runs: Path, processes: "Processes"
 ) -> tuple["Recipe", Path]:
+    from saq_qat.data.batches import steps_per_epoch
     from saq_qat.recipe.load import load_recipe
     from saq_qat.train.folder import create_run_folder
 
@@ -73,6 +74,7 @@ def _new_run(
     if not processes.is_first:
         return loaded, Path(processes.same_text(""))
     model, images = untrained(loaded)
+    steps_per_epoch(images, loaded.train.batch_size)
     for finding in deployable(model, loaded, images):
         if finding.level == "error":
             raise LegalityError(f"{recipe}: {finding}")

@@ -8,6 +8,7 @@ from typing import IO
 
 from saq_qat.errors import SaqError
 from saq_qat_runtime.bundle import result_files
+from saq_qat_runtime.bundle.regular_file import open_regular
 from saq_qat_runtime.bundle.result_files import sync_folder, write_synced
 
 __all__ = [
@@ -51,11 +52,28 @@ def _unwritten(path: Path, error: OSError) -> SaqError:
     return SaqError(f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder.")
 
 
-def _lock_file(folder: Path) -> IO[str]:
+def _lock_file(folder: Path) -> IO[bytes]:
+    path = folder / LOCK_FILE
+    _require_lock_file(path)
     try:
-        return (folder / LOCK_FILE).open("a")
+        # A pipe that takes its place in between is not waited for.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666), "rb")
     except OSError as error:
         raise _unwritten(folder, error) from error
+    try:
+        _require_lock_file(path)
+    except SaqError:
+        file.close()
+        raise
+    return file
+
+
+def _require_lock_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise SaqError(
+            f"{path}: must be a regular file, by which only one process at a time works in this folder, and "
+            "something else stands in its place. Remove it; nothing is kept in it."
+        )
 
 
 @contextmanager
@@ -63,7 +81,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock ends with the process, however it ends.
 
     Raises:
-        SaqError: another process holds it, or the folder cannot be written.
+        SaqError: another process holds it, the folder cannot be written, or its lock is no regular file.
     """
     import fcntl
 
@@ -83,13 +101,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds ``folder`` just now."""
+    """Whether another process holds ``folder`` just now; none holds what is no regular file."""
     import fcntl
 
-    try:
-        file = (folder / LOCK_FILE).open("rb")
-    except FileNotFoundError:
+    if not (folder / LOCK_FILE).is_file():
         return False
+    file = open_regular(folder / LOCK_FILE)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -98,7 +115,7 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
-_HELD: set[IO[str]] = set()
+_HELD: set[IO[bytes]] = set()
 
 
 def _let_go() -> None:

@@ -96,8 +96,13 @@ class RunLog:
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
-        next line, so that a run that is refused before stays as it is."""
-        self._end = size
+        next line, so that a run that is refused before stays as it is.
+
+        Of a log that has lost its end since, what is left of a line is dropped: the next would stand behind
+        it.
+        """
+        found = self.size
+        self._end = size if found >= size else read_regular(self.path).rfind(b"\n") + 1 if found else 0
 
     def _drop_rest(self) -> None:
         end, self._end = self._end, None

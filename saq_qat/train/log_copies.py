@@ -66,9 +66,15 @@ def open_copies(folder: Path, names: Iterable[LogCopyName]) -> list[LogCopy]:
 
     Raises:
         SetupError: as ``check_log_copies``.
-        SaqError: the disk is full, or the folder cannot be written.
+        SaqError: the disk is full, the folder cannot be written, or log.csv is no regular file.
     """
     check_log_copies(names)
+    table = folder / "log.csv"
+    if "csv" in names and table.exists() and not table.is_file():
+        raise SaqError(
+            f"{table}: must be a regular file, and something else stands in its place. Remove it, or have no "
+            "copies of the log (train.logs: [])."
+        )
     try:
         return [_COPIES[name](folder) for name in names]
     except OSError as error:

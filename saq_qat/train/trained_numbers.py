@@ -10,7 +10,7 @@ from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.recorded import fill_records
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.quant.numerics.statistics import tracking_norms
-from saq_qat.quant.plan.records import LayerRecord, NetworkRecords, QuantizerRecord
+from saq_qat.quant.plan.records import NetworkRecords, QuantizerRecord
 
 __all__ = ["check_finite", "check_trained_numbers", "not_finite", "unwritable_record"]
 
@@ -60,13 +60,11 @@ def check_trained_numbers(network: nn.Module, records: NetworkRecords | None, wh
 
 def unwritable_record(records: NetworkRecords) -> str | None:
     """What is wrong with the first record whose numbers are not finite; None where all are."""
-    for record in (*records.quantizers, *records.layers):
-        weight = record.weight if isinstance(record, LayerRecord) else record
-        numbers = (weight.clip_level, weight.scale, weight.offset)
-        if isinstance(record, LayerRecord):
-            numbers += (record.mean, record.deviation)
-        if not all(number is None or math.isfinite(number) for number in numbers):
-            return f"the weights or clip levels of {record.name} are so large that its scale is not finite"
+    numbers = [(each.name, (each.clip_level, each.scale, each.offset)) for each in _quantizers(records)]
+    numbers += [(layer.name, (layer.mean, layer.deviation, None)) for layer in records.layers]
+    for name, values in numbers:
+        if not all(value is None or math.isfinite(value) for value in values):
+            return f"the weights or clip levels of {name} are so large that its scale is not finite"
     return None
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -51,6 +52,21 @@ def test_each_error_has_its_exit_code_and_no_traceback(
     fail_with(monkeypatch, error)
     assert saq_qat("schema") == code
     assert capsys.readouterr().err == "x\n"
+
+
+def test_what_the_program_warns_of_is_a_sentence_without_a_place_in_its_code(
+    saq_qat: SaqQat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(*_: object, **__: object) -> dict[str, object]:
+        warnings.simplefilter("always")
+        warnings.warn_explicit("lines are lost.", UserWarning, errors.__file__, 1)
+        warnings.warn_explicit("of another program", UserWarning, "elsewhere.py", 7)
+        return {}
+
+    monkeypatch.setattr("saq_qat.recipe.json_schema.recipe_json_schema", warn)
+    with pytest.warns(UserWarning, match="of another program"):
+        assert saq_qat("schema") == 0
+    assert capsys.readouterr().err == "warning: lines are lost.\n"
 
 
 @pytest.mark.parametrize(

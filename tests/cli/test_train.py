@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from pytest import CaptureFixture, MonkeyPatch
 
+from saq_qat.cli.check import check
 from saq_qat.cli.console import quietly
 from saq_qat.cli.eval import evaluate_run
 from saq_qat.cli.train import train
-from saq_qat.errors import ArtifactError, RecipeError
+from saq_qat.errors import ArtifactError, DataError, RecipeError
+from saq_qat.recipe.load import load_recipe
+from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
 from tests.train.small_recipe import SMALL_RECIPE
 
@@ -38,6 +41,17 @@ def test_a_run_holds_the_recipe_as_written_and_as_resolved(recipe: Path, capsys:
     evaluate_run()
     lines = capsys.readouterr().out
     assert "fake-quant" in lines and "deploy view" in lines
+
+
+def test_a_recipe_without_a_whole_batch_is_refused_by_check_and_leaves_no_run(
+    recipe: Path, tmp_path: Path
+) -> None:
+    for refuse in (check, train):
+        with pytest.raises(DataError, match=r"at least one batch.*Lower train\.batch_size"):
+            refuse(recipe, ["train.batch_size=1000000000"])
+    with pytest.raises(DataError, match="at least one batch"):
+        run_training(load_recipe(recipe, ["train.batch_size=1000000000"]), tmp_path / "own")
+    assert not Path("runs").exists() and not (tmp_path / "own" / "checkpoints").exists()
 
 
 def test_resuming_finds_the_run_by_folder_by_recipe_or_takes_the_newest(

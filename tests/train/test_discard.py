@@ -1,5 +1,7 @@
 """What is deleted is a run, a whole run, and nothing but a run."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def test_a_run_that_is_trained_stays(run: Path) -> None:
         with pytest.raises(SaqError, match="being trained"):
             delete_run(run)
     assert (run / "checkpoints" / "last" / "state.json").is_file() and not is_locked(run)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_a_lock_that_is_no_file_is_named_and_never_waited_for(
+    run: Path, put: Callable[[Path], object]
+) -> None:
+    put(run / ".lock")
+    assert not is_locked(run)
+    with pytest.raises(SaqError, match=r"\.lock: must be a regular file.*Remove it"), locked(run):
+        pass
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "second/manifest.json", ".git/config", "-report", ".hidden"])

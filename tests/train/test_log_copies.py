@@ -1,6 +1,7 @@
 """Copies of the log hold what the log holds: each line once, however often a run went on."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from saq_qat.errors import SetupError
+from saq_qat.errors import SaqError, SetupError
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train import log_copies
 from saq_qat.train.log import read_log
-from saq_qat.train.log_copies import COLUMNS, check_log_copies
+from saq_qat.train.log_copies import COLUMNS, check_log_copies, open_copies
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
 from tests.train.small_recipe import small_recipe
@@ -25,6 +26,12 @@ STAGES = "train.stages=[{kind: float, epochs: 1, lr: 0.1}, {kind: quantized, epo
 def recipe(*logs: str) -> Recipe:
     saq = "train.stages.1.method={kind: saq, rho: 0.1}"
     return small_recipe(STAGES, saq, f"train.logs=[{', '.join(logs)}]")
+
+
+def test_a_pipe_in_place_of_the_table_is_named_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(SaqError, match=r"log\.csv: must be a regular file.*Remove it"):
+        open_copies(tmp_path, ("csv",))
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

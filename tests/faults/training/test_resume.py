@@ -1,5 +1,6 @@
 """Going on: never from nothing, never over what a newer version wrote, never with another recipe."""
 
+import json
 import os
 import shutil
 import signal
@@ -232,9 +233,21 @@ def test_images_may_lie_elsewhere_but_must_be_the_same(
         train(run, ["data.root=moved"], resume=True)
 
 
-def test_a_log_that_lost_lines_is_told_and_the_training_goes_on(stopped: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "left", [None, 0, 200, -1], ids=["removed", "emptied", "cut", "its last newline cut"]
+)
+def test_a_log_that_lost_lines_is_told_and_the_training_goes_on(
+    stopped: Path, tmp_path: Path, left: int | None
+) -> None:
     run = copied(stopped, tmp_path / "run")
-    (run / "log.jsonl").unlink()
+    log = run / "log.jsonl"
+    saved = read_checkpoint(run / "checkpoints" / "last").progress["log_bytes"]
+    whole = log.read_bytes()[:saved]
+    log.unlink() if left is None else log.write_bytes(whole[:left])
     with pytest.warns(UserWarning, match="lines that are missing are lost"):
         run_training(faulty_recipe(), run, resume=True)
-    assert read_log(run / "log.jsonl")[-1]["event"] == "end"
+    lines = read_log(log)
+    kept = whole[:left].count(b"\n") if left else 0
+    assert lines[-1]["event"] == "end" and lines[:kept] == [
+        json.loads(each) for each in whole.splitlines()[:kept]
+    ]
