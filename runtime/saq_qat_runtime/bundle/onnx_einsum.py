@@ -5,13 +5,14 @@ Source: the operator's definition, version 12 (https://onnx.ai/onnx/operators).
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape
 
-__all__ = ["between", "einsum"]
+__all__ = ["between", "einsum", "products"]
 
 _TERM = re.compile(r"([A-Za-z]*)(\.\.\.)?([A-Za-z]*)")
 
@@ -40,15 +41,30 @@ def between(call: Call) -> int:
     """Bytes of each input in another order, and of the product of the first two, the first three, ..."""
     equation = _read(call)
     found = [equation.size(set(term)) for term in equation.terms]
+    found += [equation.size(kept) for _, kept in _steps(equation)]
+    return _together(found) * call.tensor(0).width
+
+
+def products(call: Call) -> int:
+    """Multiply-adds of all steps."""
+    equation = _read(call)
+    return _together([equation.size(met) for met, _ in _steps(equation)])
+
+
+def _steps(equation: _Equation) -> Iterator[tuple[set[str], set[str]]]:
+    """Axes that meet in each product of two tensors, and those that it keeps for the next."""
     held = set(equation.terms[0])
     for index, term in enumerate(equation.terms[1:], 2):
-        needed = set(equation.written).union(*equation.terms[index:])
-        held = (held | set(term)) & needed
-        found.append(equation.size(held))
-    of_images = [size for size in found if size % BATCH == 0]
-    others = sum(size for size in found if size % BATCH)
-    # What no image has a part in counts for every image: the sum must be told as one of images.
-    return (sum(of_images) + others * (BATCH if of_images else 1)) * call.tensor(0).width
+        met = held | set(term)
+        held = met & set(equation.written).union(*equation.terms[index:])
+        yield met, held
+
+
+def _together(sizes: list[int]) -> int:
+    """What no image has a part in counts for every image: the sum must be told as one of images."""
+    of_images = [size for size in sizes if size % BATCH == 0]
+    others = sum(size for size in sizes if size % BATCH)
+    return sum(of_images) + others * (BATCH if of_images else 1)
 
 
 def _read(call: Call) -> _Equation:

@@ -1,8 +1,10 @@
-"""What a model may be before an engine sees it: plain operators, whose memory is bounded by what it declares.
+"""What a model may be before an engine sees it: plain operators, whose memory and time are bounded by what it
+declares.
 
 An engine asks for whatever memory a graph wants, and 136 bytes can want 16 GB; some of it when the model is
 loaded, since an engine computes constants then. So a bundle's model has operators of a list alone, and the
-sizes of all that it will compute follow from the shapes it declares.
+sizes of all that it will compute, and how long that takes, follow from the shapes it declares: 300 bytes can
+also want a day, which nothing interrupts.
 """
 
 from collections.abc import Iterator
@@ -14,15 +16,20 @@ from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts
 from saq_qat_runtime.bundle.onnx_file import OnnxNode, ParsedGraph, parse_graph, summarize
 from saq_qat_runtime.bundle.onnx_numbers import numbers_of
 from saq_qat_runtime.bundle.onnx_operators import OPERATORS, checked_shape, element_width
+from saq_qat_runtime.bundle.onnx_work import elements
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["LARGEST_MEMORY", "OLDEST_OPSET", "refuse_unsafe", "sizes_of"]
+__all__ = ["LARGEST_MEMORY", "LARGEST_WORK", "OLDEST_OPSET", "refuse_unsafe", "sizes_of"]
 
 OLDEST_OPSET = 18
 """Before it, operators with the names of the list read other inputs and attributes."""
 
 LARGEST_MEMORY = 1 << 30
 """Bytes that one image may take at once, and what is computed for all images together."""
+
+LARGEST_WORK = 10**12
+"""Operations, in multiply-adds, that one image may take, and what is computed for all images together: a
+ViT-L at 384 pixels takes 2e11. A comparison or a copy counts as several (`onnx_work`)."""
 
 _CONSTANTS = 1 << 27
 _WIDENING = 48
@@ -38,9 +45,9 @@ _FIX = (
 
 def refuse_unsafe(content: bytes, *, any_operators: bool = False) -> None:
     """Raise ModelError for a model that reads other files, brings operators of its own, has one that export
-    never writes, or may take more memory than any bundle.
+    never writes, or may take more memory or time than any bundle.
 
-    any_operators: the graph is one's own, and neither its operators nor its memory are looked at.
+    any_operators: the graph is one's own, and neither its operators nor its memory and time are looked at.
     """
     summary = summarize(content)
     require(
@@ -56,8 +63,8 @@ def refuse_unsafe(content: bytes, *, any_operators: bool = False) -> None:
 
 
 @dataclass
-class _Memory:
-    """Bytes of what is computed at once: for each image, and for all together."""
+class _Sum:
+    """Bytes of what is computed at once, or operations: for each image, and for all together."""
 
     per_image: int = 0
     together: int = 0
@@ -74,12 +81,13 @@ class _Memory:
 
 @dataclass
 class _Walk:
-    """Facts of every tensor so far, and the memory of those that are still read."""
+    """Facts of every tensor so far, the memory of those that are still read, and the operations."""
 
     graph: ParsedGraph
     allowed_constants: int
     facts: dict[str, TensorFacts] = field(default_factory=dict)
-    memory: _Memory = field(default_factory=_Memory)
+    memory: _Sum = field(default_factory=_Sum)
+    work: _Sum = field(default_factory=_Sum)
     constants: int = 0
 
 
@@ -165,6 +173,8 @@ def _compute(walk: _Walk, node: OnnxNode) -> None:
     numbers, width = numbers_of(node.op_type, call), operator.width(call)
     beside = operator.beside(call)
     walk.memory.add(beside)
+    walk.work.add(operator.work(call))
+    walk.work.add(elements([*(facts.shape for facts in call.inputs if facts is not None), *results]))
     for place, (name, shape) in enumerate(zip(node.outputs, results, strict=False)):
         require(name not in walk.facts, f"{name!r} is written twice.")
         if name:
@@ -187,9 +197,11 @@ def _size(facts: TensorFacts) -> int:
 
 def _check(walk: _Walk) -> None:
     found = {
-        "every image": (walk.memory.per_image, LARGEST_MEMORY),
-        "whatever the batch": (walk.memory.together, LARGEST_MEMORY),
-        "constants computed from the file": (walk.constants, walk.allowed_constants),
+        "bytes (every image)": (walk.memory.per_image, LARGEST_MEMORY),
+        "bytes (whatever the batch)": (walk.memory.together, LARGEST_MEMORY),
+        "bytes (constants computed from the file)": (walk.constants, walk.allowed_constants),
+        "operations with all before it (every image)": (walk.work.per_image, LARGEST_WORK),
+        "operations with all before it (whatever the batch)": (walk.work.together, LARGEST_WORK),
     }
     for what, (size, allowed) in found.items():
-        require(size <= allowed, f"it takes {size:.3g} bytes ({what}); {allowed:.3g} are allowed.")
+        require(size <= allowed, f"it takes {size:.3g} {what}; {allowed:.3g} are allowed.")

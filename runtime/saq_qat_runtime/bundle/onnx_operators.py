@@ -1,5 +1,5 @@
 """The operators that a bundle's model may have: those that export writes, each with the attributes that it
-writes, the shape of what it gives, and the memory that its kernels take.
+writes, the shape of what it gives, and the memory and the operations that its kernels take.
 
 An operator is missing if a number in the file, and no promised shape, sizes its result (ConstantOfShape,
 Expand, Range, Tile, OneHot, ...), if it runs other graphs (If, Loop, Scan), or if its result is not the same
@@ -13,6 +13,7 @@ from math import prod
 from saq_qat_runtime.bundle import onnx_einsum as contractions
 from saq_qat_runtime.bundle import onnx_shapes as shapes
 from saq_qat_runtime.bundle import onnx_windows as windows
+from saq_qat_runtime.bundle import onnx_work as work
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_call import Call, Rule, Shape
 from saq_qat_runtime.bundle.onnx_tensor import StoredTensor
@@ -37,13 +38,15 @@ _PACKED = 4
 class Operator:
     """shape: of its results. attributes: that it may have. width: bytes of an element of its results.
 
-    beside: bytes that its kernels take beside results.
+    beside: bytes that its kernels take beside results. work: operations beside one for each element that it
+    reads or writes, in multiply-adds.
     """
 
     shape: Rule
     attributes: frozenset[str]
     width: Callable[[Call], int]
     beside: Callable[[Call], int]
+    work: Callable[[Call], int]
 
 
 def _as_first(call: Call) -> int:
@@ -112,8 +115,9 @@ def _row(
     attributes: str = "",
     width: Callable[[Call], int] = _as_first,
     beside: Callable[[Call], int] = _nothing,
+    work: Callable[[Call], int] = _nothing,
 ) -> Operator:
-    return Operator(shape, frozenset(attributes.split()), width, beside)
+    return Operator(shape, frozenset(attributes.split()), width, beside, work)
 
 
 _WINDOW = "auto_pad dilations kernel_shape pads strides"
@@ -127,7 +131,7 @@ _EVERY_NUMBER = {
     "Erf": "", "Exp": "", "Floor": "", "Gelu": "approximate",
     "GroupNormalization": "epsilon num_groups stash_type",
     "HardSigmoid": "alpha beta", "HardSwish": "", "Identity": "", "InstanceNormalization": "epsilon",
-    "LRN": "alpha beta bias size", "LayerNormalization": "axis epsilon stash_type", "LeakyRelu": "alpha",
+    "LayerNormalization": "axis epsilon stash_type", "LeakyRelu": "alpha",
     "Log": "", "LogSoftmax": "axis", "LpNormalization": "axis p", "Mish": "", "Neg": "", "PRelu": "",
     "RMSNormalization": "axis epsilon stash_type", "Reciprocal": "", "Relu": "", "Round": "",
     "ScatterElements": "axis reduction", "ScatterND": "reduction", "Selu": "alpha gamma", "Sigmoid": "",
@@ -156,49 +160,52 @@ OPERATORS: dict[str, Operator] = {
         name: _row(shapes.arg_reduce, "axis keepdims select_last_index", _fixed(8))
         for name in ("ArgMax", "ArgMin")
     },
-    "AveragePool": _row(windows.pool, f"{_POOL} count_include_pad"),
+    "AveragePool": _row(windows.pool, f"{_POOL} count_include_pad", work=work.pool),
     "Cast": _row(shapes.same, "to saturate", _cast_width),
     "CastLike": _row(shapes.same, "saturate", _as_second),
     "Col2Im": _row(windows.patches_added, "dilations pads strides"),
     "Concat": _row(shapes.concat, "axis"),
     "Constant": _row(_constant, "value value_float value_floats value_int value_ints", _constant_width),
-    "Conv": _row(windows.convolution, f"{_WINDOW} group", beside=windows.columns),
+    "Conv": _row(windows.convolution, f"{_WINDOW} group", beside=windows.columns, work=work.convolution),
     "ConvTranspose": _row(
         windows.transposed_convolution,
         f"{_WINDOW} group output_padding output_shape",
         beside=windows.transposed_columns,
+        work=work.transposed_convolution,
     ),
     "DepthToSpace": _row(windows.depth_to_space, "blocksize mode"),
     "DequantizeLinear": _row(shapes.same, "axis block_size output_dtype", _as_second),
-    "Einsum": _row(contractions.einsum, "equation", beside=contractions.between),
+    "Einsum": _row(contractions.einsum, "equation", beside=contractions.between, work=work.contraction),
     "Flatten": _row(shapes.flatten, "axis"),
-    "GRU": _row(windows.recurrent, f"{_RECURRENT} linear_before_reset", beside=_gates),
+    "GRU": _row(windows.recurrent, f"{_RECURRENT} linear_before_reset", beside=_gates, work=work.recurrent),
     "Gather": _row(shapes.gather, "axis"),
     "GatherElements": _row(shapes.gather_elements, "axis"),
     "GatherND": _row(shapes.gather_nd, "batch_dims"),
-    "Gemm": _row(shapes.gemm, "alpha beta transA transB"),
+    "Gemm": _row(shapes.gemm, "alpha beta transA transB", work=work.gemm),
     "GlobalAveragePool": _row(windows.global_pool),
     "GlobalMaxPool": _row(windows.global_pool),
-    "GridSample": _row(windows.grid_sample, "align_corners mode padding_mode"),
-    "LSTM": _row(windows.recurrent, f"{_RECURRENT} input_forget", beside=_gates),
-    "MatMul": _row(shapes.matmul),
-    "MaxPool": _row(windows.pool, f"{_POOL} storage_order", _pool_width),
+    "GridSample": _row(windows.grid_sample, "align_corners mode padding_mode", work=work.sampled),
+    "LRN": _row(shapes.same, "alpha beta bias size", work=work.neighbours),
+    "LSTM": _row(windows.recurrent, f"{_RECURRENT} input_forget", beside=_gates, work=work.recurrent),
+    "MatMul": _row(shapes.matmul, work=work.matmul),
+    "MaxPool": _row(windows.pool, f"{_POOL} storage_order", _pool_width, work=work.pool),
     "Pad": _row(windows.pad, "mode"),
     "QuantizeLinear": _row(shapes.same, "axis block_size output_dtype precision saturate", _quantized_width),
-    "RNN": _row(windows.recurrent, _RECURRENT, beside=_gates),
+    "RNN": _row(windows.recurrent, _RECURRENT, beside=_gates, work=work.recurrent),
     "Reshape": _row(shapes.reshape, "allowzero"),
     "Resize": _row(
         windows.resize,
         "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value "
         "keep_aspect_ratio_policy mode nearest_mode",
         beside=windows.between,
+        work=work.resize,
     ),
     "Shape": _row(shapes.shape_of, "end start", _fixed(8)),
     "Slice": _row(shapes.slice_of),
     "SpaceToDepth": _row(windows.space_to_depth, "blocksize"),
     "Split": _row(shapes.split, "axis num_outputs"),
     "Squeeze": _row(shapes.squeeze),
-    "TopK": _row(shapes.top_k, "axis largest sorted", _fixed(8)),
+    "TopK": _row(shapes.top_k, "axis largest sorted", _fixed(8), work=work.sorted_out),
     "Transpose": _row(shapes.transpose, "perm"),
     "Unsqueeze": _row(shapes.unsqueeze),
     "Where": _row(shapes.broadcast, width=_as_second),

@@ -95,6 +95,8 @@ def flatten(call: Call) -> Shape:
 
 def squeeze(call: Call) -> Shape:
     shape, axes = call.shape(), call.integers(1)
+    if axes is None and any(map(_is_batch, shape)):
+        cannot_tell("it names no axes, and one image would lose the axis of the batch")
     gone = {place(axis, len(shape)) for axis in axes} if axes is not None else None
     return tuple(size for axis, size in enumerate(shape) if (size != 1 if gone is None else axis not in gone))
 
@@ -197,10 +199,27 @@ def _of_rank(call: Call, index: int, rank: int) -> Shape:
 
 
 def _broadcast(shapes: Iterable[Shape]) -> Shape:
-    """An engine refuses sizes that differ and are not 1; the larger is no less than what it could give."""
+    """An engine refuses sizes that differ and are not 1; the larger is no less than what it could give.
+
+    The batch is both: large, and 1 for one image, which an engine repeats for whatever it meets.
+    """
     listed = list(shapes)
     rank = max(map(len, listed), default=0)
-    return tuple(max(sizes) for sizes in zip(*(_with_ones(s, rank) for s in listed), strict=True))
+    met = list(zip(*(_with_ones(s, rank) for s in listed), strict=True))
+    for sizes in met:
+        others = sorted({size for size in sizes if size % BATCH and size != 1})
+        if others and any(map(_is_batch, sizes)):
+            cannot_tell(f"the batch meets an axis of {others[-1]}, which repeats one image as often")
+    return tuple(map(max, met))
+
+
+def _is_batch(size: int) -> bool:
+    """Whether a size is 1 for one image, and grows with the batch."""
+    while size > 1 and size % BATCH == 0:
+        size //= BATCH
+        if size == 1:
+            return True
+    return False
 
 
 def _reduced(shape: Shape, axes: Sequence[int], keep: bool) -> Shape:

@@ -165,7 +165,10 @@ def _slid(call: Call, sizes: Shape, kernel: Shape) -> list[int]:
     found = []
     moves = zip(sizes, kernel, _padding(call, axes), strides, dilations, strict=True)
     for size, width, more, pace, step in moves:
-        room = max(0, size + more - step * (width - 1) - 1)
+        room = size + more - step * (width - 1) - 1
+        require(
+            room >= 0, f"a window of {step * (width - 1) + 1} over {size + more} pixels, with its padding."
+        )
         found.append((-(-room // pace) if upwards else room // pace) + 1)
     return found
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from tests.runtime.networks import SIDE, constant, float_network, model_of
 
-__all__ = ["BOMBS", "HARMLESS", "HIDDEN", "as_first_step", "behind"]
+__all__ = ["BOMBS", "HARMLESS", "HIDDEN", "Bomb", "as_first_step", "behind", "floats", "integers"]
 
 Bomb: TypeAlias = Callable[[], onnx.ModelProto]
 MANY = 1 << 20
@@ -336,6 +336,9 @@ HIDDEN: dict[str, Callable[[], bytes]] = {
 HARMLESS: dict[str, Bomb] = {
     "Resize to sizes": resized(16),
     "Resize by scales": lambda: as_first_step("Resize", None, np.array([1, 1, 2, 2], np.float32)),
+    "Mul with an axis more": lambda: as_first_step("Mul", floats(1, 1, 3, 1, 1)),
+    "MatMul of every channel": lambda: as_first_step("MatMul", floats(1, 3, SIDE, 7)),
+    "MaxPool over the whole image": lambda: as_first_step("MaxPool", kernel_shape=[SIDE, SIDE]),
     "Pad": lambda: as_first_step("Pad", integers(0, 0, 1, 1, 0, 0, 1, 1)),
     "Pad by axes": lambda: as_first_step("Pad", integers(1, 1, 1, 1), None, integers(2, 3)),
     "ConvTranspose": lambda: as_first_step("ConvTranspose", floats(3, 4, 3, 3), strides=[2, 2]),

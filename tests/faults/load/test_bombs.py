@@ -1,4 +1,4 @@
-"""Models that ask for more memory than a machine has: refused in words, before an engine sees them."""
+"""Models that ask for more memory or time than a machine has: refused before an engine sees them."""
 
 import shutil
 import subprocess
@@ -17,12 +17,25 @@ from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
 from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step, behind
+from tests.faults.load.hidden_costs import DAYS, REPEATED
 from tests.runtime.networks import LABELS, constant, images
 
 
 @pytest.mark.parametrize("build", BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_is_refused_with_the_node_and_the_reason(build: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(ModelError, match=r"Export (it|the bundle) again|has \d+ bytes"):
+        refuse_unsafe(build().SerializeToString())
+
+
+@pytest.mark.parametrize("build", REPEATED.values(), ids=REPEATED.keys())
+def test_a_constant_that_repeats_one_image_is_refused(build: Callable[[], onnx.ModelProto]) -> None:
+    with pytest.raises(ModelError, match="cannot be told beforehand"):
+        refuse_unsafe(build().SerializeToString())
+
+
+@pytest.mark.parametrize("build", DAYS.values(), ids=DAYS.keys())
+def test_a_model_that_takes_days_is_refused(build: Callable[[], onnx.ModelProto]) -> None:
+    with pytest.raises(ModelError, match=r"operations with all before it|a window of \d+ over \d+ pixels"):
         refuse_unsafe(build().SerializeToString())
 
 
@@ -94,7 +107,7 @@ def test_in_two_gigabytes_every_hostile_bundle_is_a_model_error(
 ) -> None:
     folders = tmp_path / "hostile"
     folders.mkdir()
-    contents = [build().SerializeToString() for build in BOMBS.values()]
+    contents = [build().SerializeToString() for build in (BOMBS | REPEATED | DAYS).values()]
     contents += [build() for build in HIDDEN.values()]
     for place, content in enumerate(contents):
         replace_model(content)
