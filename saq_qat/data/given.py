@@ -1,7 +1,8 @@
 """Images that a program holds as tensors, the input of its network already: validation images of a proof."""
 
+import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ Labelled = tuple[Tensor, Tensor] | Iterable[Sequence[Tensor]]
 _CHANNELS = (1, 3)
 _IMAGE_DIMS = 3
 """Of one image; labels have fewer."""
+_MOST_BATCHES = 10_000
 _OVERSHOOT = 0.25
 """Of the range of pixels: what resizing in floats may leave it by."""
 
@@ -82,7 +84,7 @@ def example_batches(example: Any) -> list[Tensor]:
     whole = labelled or isinstance(example, Tensor | np.ndarray)
     if not whole and not _gives_batches(example):
         raise DataError(f"Images must be a tensor float32 (N, C, S, S), or batches; {_described(example)}.")
-    batches = [_inputs_of(batch) for batch in ([example] if whole else example)]
+    batches = [_inputs_of(batch) for batch in ([example] if whole else _ending(example))]
     if not batches:
         raise DataError("quantize needs at least one batch of images, which place the clip levels; got none.")
     for batch in batches:
@@ -109,6 +111,9 @@ def checked_inputs(images: Any) -> Tensor:
     if not isinstance(images, Tensor):
         raise DataError(f"Images must be a tensor float32 (N, C, S, S); {_described(images)}.")
     described = f"got {images.dtype} {tuple(images.shape)}".replace("torch.", "")
+    if images.is_meta or images.layout != torch.strided:
+        how = "on the device meta" if images.is_meta else f"of layout {images.layout}".replace("torch.", "")
+        raise DataError(f"Images must be a dense tensor that holds its numbers; {described} {how}. Fill it.")
     if not images.is_floating_point():
         raise DataError(
             f"Images must be float32 (N, C, S, S), normalised as the network wants them; {described}. "
@@ -124,7 +129,22 @@ def checked_inputs(images: Any) -> Tensor:
 
 
 def _batches(labelled: Any) -> Iterable[Any]:
-    return labelled if _gives_batches(labelled) and not _is_pair(labelled) else [labelled]
+    return _ending(labelled) if _gives_batches(labelled) and not _is_pair(labelled) else [labelled]
+
+
+def _ending(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches, unless they are more than can be kept: an iterator may never end."""
+    room, taken = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, 0
+    for count, batch in enumerate(batches):
+        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        taken += images.nbytes if isinstance(images, Tensor) else 0
+        if count >= _MOST_BATCHES or taken > room:
+            raise DataError(
+                f"Batches are kept in memory: {_MOST_BATCHES:,} of them at most, and {room / 1e9:.0f} GB, "
+                "half of what this machine has; these are more, or never end. Take some of them: "
+                "itertools.islice(batches, 8)."
+            )
+        yield batch
 
 
 def _gives_batches(value: Any) -> bool:

@@ -2,12 +2,15 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from itertools import chain
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from saq_qat.data.given import example_batches
+from saq_qat.door.arguments import as_list
 from saq_qat.errors import DataError, RecipeError
 from saq_qat.models.build import plain_network
 from saq_qat.quant import network as quantization
@@ -152,6 +155,13 @@ def _check_float(model: object) -> None:
     if not isinstance(model, nn.Module):
         made = " Make one of it: quantize(Network(), images)." if isinstance(model, type) else ""
         raise RecipeError(f"quantize takes a network, a torch.nn.Module; got {_named(model)}.{made}")
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    empty = next((name for name, tensor in tensors if is_lazy(tensor) or tensor.is_meta), None)
+    if empty is not None:
+        raise RecipeError(
+            f"quantize takes a network that holds its numbers; {empty} has none yet (a lazy module, or the "
+            "device meta). Load its weights first."
+        )
     if quant_layers(model):
         raise RecipeError(
             "A network is quantized once, and this one has quantizers already. Train it on, or quantize the "
@@ -182,7 +192,7 @@ def _quant(
         return _section(Quant, quant, "quant", "{'weight': {'bits': 3}, 'activation': {'bits': 4}}")
     bits = _BITS if weight_bits is None else weight_bits
     of_activation = bits if activation_bits is None else activation_bits
-    named = {"kind": kind or "saq"}
+    named = {"kind": "saq" if kind is None else kind}
     settings = {"weight": {**named, "bits": bits}, "activation": {**named, "bits": of_activation}}
     return parse_section(Quant, settings, "quantize")
 
@@ -193,8 +203,9 @@ def _deploy(deploy: Deploy | Mapping[str, Any] | None, targets: Target | Sequenc
         return _section(Deploy, deploy, "deploy", "{'targets': ['onnxruntime']}")
     if targets is None:
         return Deploy()
-    several = [targets] if isinstance(targets, str) else targets
-    listed = tuple(several) if isinstance(several, Iterable) else several
+    listed = (targets,) if isinstance(targets, str) else as_list(targets, len(get_args(Target)))
+    if listed == ():
+        raise RecipeError("quantize: targets must name at least one, got none. Leave it out for onnxruntime.")
     return parse_section(Deploy, {"targets": listed}, "quantize")
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import overload
 
 from saq_qat.data.given import Labelled
+from saq_qat.door.arguments import ExportSettings, Pictures, ProofSettings, as_list
 from saq_qat.door.network import QuantizedNetwork
 from saq_qat.door.place import path_of
 from saq_qat.door.source import OwnNetwork, own_network, preprocessing_of
 from saq_qat.errors import ArtifactError, GateError, RecipeError
 from saq_qat.quant.plan.plan import Finding
+from saq_qat.recipe.load import parse_section
 from saq_qat.train.choose import CheckpointName, checkpoint_with
 from saq_qat.train.folder import RESOLVED
 from saq_qat.train.progress import TrainingResult
@@ -32,6 +34,7 @@ _EXPORTED = (
     "export takes what train gave, a run's folder, or a quantized network; quantize a float one first: "
     "sq.quantize(model, images)"
 )
+_FOLDER = "export takes the folder to write the bundle to"
 
 
 @dataclass(frozen=True)
@@ -124,33 +127,29 @@ def export(
         ArtifactError: the run cannot be lowered, or ``folder`` holds something that is no bundle.
         DataError, RecipeError: the images, or a setting.
     """
-    settings = _Settings(tensorrt, size, allow_failed_gate, on_step)
+    shared = {"tensorrt": tensorrt, "size": size, "allow_failed_gate": allow_failed_gate, "on_step": on_step}
+    settings = parse_section(ExportSettings, {**shared, "checkpoint": checkpoint}, "export")
     if isinstance(source, QuantizedNetwork):
         if folder is None or images is None:
             raise RecipeError(
                 "A network of your own is exported with images to prove it on and a folder for the bundle: "
                 "export(net, (images, labels), folder='bundle')."
             )
-        preprocessing = preprocessing_of(source, mean, std, resize)
-        own = own_network(source, images, preprocessing, classes=classes, name=name)
-        return _export_own(own, Path(folder), settings)
+        place = path_of(folder, _FOLDER)
+        channels = source.image[0]
+        lists = {"mean": as_list(mean, channels), "std": as_list(std, channels)}
+        lists["classes"] = as_list(classes, source.classes)
+        pictures = parse_section(Pictures, {**lists, "resize": resize, "name": name}, "export")
+        preprocessing = preprocessing_of(source, pictures.mean, pictures.std, pictures.resize)
+        own = own_network(source, images, preprocessing, classes=pictures.classes, name=pictures.name)
+        return _export_own(own, place, settings)
     run = source.folder if isinstance(source, TrainingResult) else path_of(source, _EXPORTED)
     if images is not None:
         raise RecipeError(f"{run}: a run is proved on the images of its recipe; leave images out.")
-    return _export_run(run, run / "export" if folder is None else Path(folder), checkpoint, settings)
+    return _export_run(run, run / "export" if folder is None else path_of(folder, _FOLDER), settings)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Those that runs and networks of the caller's own share."""
-
-    tensorrt: bool
-    size: ProofSize | None
-    allow_failed_gate: bool
-    on_step: OnStep
-
-
-def _export_own(own: OwnNetwork, folder: Path, settings: _Settings) -> Bundle:
+def _export_own(own: OwnNetwork, folder: Path, settings: ExportSettings) -> Bundle:
     check_destination(folder)
     with own.restored() as restored:
         settings.on_step("lowering to integers and exporting to ONNX")
@@ -165,11 +164,11 @@ def _export_own(own: OwnNetwork, folder: Path, settings: _Settings) -> Bundle:
     return Bundle(folder, shipped.manifest, shipped.proof, shipped.findings, own)
 
 
-def _export_run(run: Path, folder: Path, checkpoint: CheckpointName | None, settings: _Settings) -> Bundle:
+def _export_run(run: Path, folder: Path, settings: ExportSettings) -> Bundle:
     exported = export_run(
         run,
         folder,
-        checkpoint=checkpoint,
+        checkpoint=settings.checkpoint,
         size=settings.size,
         tensorrt=settings.tensorrt,
         allow_failed_gate=settings.allow_failed_gate,
@@ -196,7 +195,8 @@ def verify(
         GateError: a hard comparison failed, or the files state other numbers than were trained.
         ArtifactError: there is no such folder; a file is damaged, or belongs to another network.
     """
-    size = size or ProofSize(16, None)
+    settings = parse_section(ProofSettings, {"size": size, "on_step": on_step}, "verify")
+    size = settings.size or ProofSize(16, None)
     wanted = "verify takes what export gave, or a bundle's folder"
     folder = bundle.folder if isinstance(bundle, Bundle) else path_of(bundle, wanted)
     if not folder.is_dir():
@@ -244,7 +244,7 @@ def _proved(folder: Path, checkpoint: Path, lower: Lower, size: ProofSize, on_st
 
 def _run_of(bundle: Path, run: Place | None) -> Path:
     """The run a bundle was exported from: the one named, or the one it lies in."""
-    found = bundle.absolute().parent if run is None else Path(run)
+    found = bundle.absolute().parent if run is None else path_of(run, "verify takes the folder of a run")
     if not (found / RESOLVED).is_file():
         raise ArtifactError(
             f"{bundle}: verify needs what the bundle was exported from, and {found} is no run (it has no "

@@ -1,9 +1,10 @@
 """A path that a caller gave, or a refusal that says what was wanted."""
 
-from os import PathLike
 from pathlib import Path
 
 from saq_qat.errors import RecipeError
+from saq_qat_runtime.checks import check_path
+from saq_qat_runtime.errors import InputError
 
 __all__ = ["path_of"]
 
@@ -17,6 +18,7 @@ def path_of(place: object, wanted: str) -> Path:
     Raises:
         RecipeError: it is no path.
     """
-    if not isinstance(place, str | PathLike):
-        raise RecipeError(f"{wanted}; got {type(place).__name__}.")
-    return Path(place)
+    try:
+        return check_path("it", place)
+    except InputError as error:
+        raise RecipeError(f"{wanted}: {error}") from error

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 
 from saq_qat.door.place import path_of
 from saq_qat.errors import LegalityError, RecipeError
@@ -39,13 +38,14 @@ def train(
         RecipeError, LegalityError, DataError: before anything is trained.
         DivergedError, TrainingStoppedError: while training; a checkpoint is kept.
     """
+    below = path_of(runs, "train takes the folder of runs")
     text, loaded = _loaded(recipe, overrides)
     network, images = beginning(loaded)
     if loaded.quant is not None and loaded.deploy.targets:
         errors = [f for f in check_deployable(network, loaded, images).findings if f.level == "error"]
         if errors:
             raise LegalityError("\n".join(map(str, errors)))
-    folder = create_run_folder(Path(runs), loaded.name, text, overrides)
+    folder = create_run_folder(below, loaded.name, text, overrides)
     return run_training(loaded, folder, on_progress=on_progress)
 
 

@@ -19,6 +19,8 @@ from saq_qat.quant.numerics.layers import quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.load import parse_section
 from saq_qat.recipe.schema import EfficientTraining, Saq
+from saq_qat.recipe.schema.base import Positive, Section
+from saq_qat.recipe.schema.train import Precision
 
 __all__ = ["SAQ", "LossClosure"]
 
@@ -29,6 +31,13 @@ _LISTED = 5
 _WRITE = "Write step(lambda: F.cross_entropy(net(images), labels)), without backward, item or detach."
 _USED_UP = "backward through the graph a second time"
 """In torch's message of a loss whose graph is gone."""
+
+
+class _StepSettings(Section):
+    """What a recipe says beside the method."""
+
+    max_norm: Positive | None
+    precision: Precision
 
 
 class SAQ:
@@ -66,17 +75,19 @@ class SAQ:
         max_norm: float | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
-        settings = {"rho": rho, "case": case, "objective": objective, "perturb": tuple(perturb)}
+        parts = tuple(perturb) if isinstance(perturb, Sequence) and not isinstance(perturb, str) else perturb
+        settings = {"rho": rho, "case": case, "objective": objective, "perturb": parts}
         method = parse_section(Saq, {"kind": "saq", **settings, "efficient": efficient}, "SAQ")
+        step = parse_section(_StepSettings, {"max_norm": max_norm, "precision": precision}, "SAQ")
         _check_quantized(network)
         _check_steps_alone(optimizer)
         named = _all_parameters(network, optimizer)
         steps = [m for m in network.modules() if isinstance(m, Quantizer) and m.kind.learns_step]
         update = Update(
-            optimizer, list(named.values()), max_norm=max_norm, names=list(named), quantizers=steps
+            optimizer, list(named.values()), max_norm=step.max_norm, names=list(named), quantizers=steps
         )
-        self._descent = SaqDescent(network, precision, named, update, ball_of(network, method), method)
-        self._precision = precision
+        self._descent = SaqDescent(network, step.precision, named, update, ball_of(network, method), method)
+        self._precision = step.precision
         self._warned = False
         self.result: StepResult | None = None
         """What the last step measured; None before the first."""
@@ -164,8 +175,13 @@ def _check_quantized(network: object) -> None:
         )
 
 
-def _check_steps_alone(optimizer: Optimizer) -> None:
+def _check_steps_alone(optimizer: object) -> None:
     """Its ``step()`` is called once gradients are set, with nothing that could compute them again."""
+    if not isinstance(optimizer, Optimizer):
+        raise RecipeError(
+            f"SAQ takes an optimizer of torch.optim, got {type(optimizer).__name__}. Make one: "
+            "torch.optim.SGD(net.parameters(), lr=0.01)."
+        )
     parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]  # after self
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]

@@ -26,6 +26,7 @@ __all__ = [
     "FloatStage",
     "LogCopyName",
     "Mixing",
+    "Precision",
     "QuantizedStage",
     "Stage",
     "StatisticsStage",

@@ -1,0 +1,53 @@
+"""What the arguments of the calls in Python must be: sections, checked by the rules of recipes."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Annotated, Any
+
+from pydantic import Field, InstanceOf
+
+from saq_qat.recipe.schema.base import Finite, Section, Side
+from saq_qat.train.choose import CheckpointName
+from saq_qat_export.proof.prove import ProofSize
+
+__all__ = ["ExportSettings", "Pictures", "ProofSettings", "as_list"]
+
+_Deviation = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+"""Of pixels from 0 to 1, whose steps are 1/255; float32 overflows when it divides by far smaller ones."""
+
+
+class ProofSettings(Section):
+    """How a proof is made; arguments as of ``saq_qat.verify``."""
+
+    size: InstanceOf[ProofSize] | None
+    on_step: Callable[[str], None]
+
+
+class ExportSettings(ProofSettings):
+    """What runs and networks of the caller's own share, and the checkpoint; as of ``saq_qat.export``."""
+
+    tensorrt: bool
+    allow_failed_gate: bool
+    checkpoint: CheckpointName | None
+
+
+class Pictures(Section):
+    """How pictures become the input, and what the answers are called; as of ``saq_qat.export``."""
+
+    classes: tuple[str, ...] | None
+    mean: tuple[Finite, ...] | None
+    std: tuple[_Deviation, ...] | None
+    resize: Side | None
+    name: str | None
+
+
+def as_list(value: Any, most: int) -> Any:
+    """A tuple of what any iterable gives, arrays and tensors included; anything else as it is.
+
+    Args:
+        most: items that are right; of an iterator, which may never end, one more is taken to be refused.
+    """
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, str | bytes) or not isinstance(plain, Iterable):
+        return plain
+    return tuple(item.item() if hasattr(item, "item") else item for item in islice(plain, most + 1))
