@@ -101,6 +101,7 @@ class OnnxRuntimeBackend:
         The model is loaded once more, at the default optimization level, and the optimized graph written to a
         temporary file that is read and removed. Raises ResultError if the disk has no room for it.
         """
+        unwritten: tuple[type[Exception], ...] = (ModelError, OSError, *_failures(self._onnxruntime))
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "optimized.onnx"
@@ -108,7 +109,7 @@ class OnnxRuntimeBackend:
                 options.optimized_model_filepath = str(path)
                 self._start(options)
                 return count_kernels(summarize(path.read_bytes()).operators)
-        except (ModelError, OSError, *_failures(self._onnxruntime)) as error:
+        except unwritten as error:
             # It was loaded before, so what fails is the writing, whatever the engine calls it.
             raise ResultError(_unwritten(len(self._content), error)) from error
 
