@@ -23,6 +23,7 @@ from saq_qat.train.trained_numbers import check_finite
 
 __all__ = ["check_log", "check_same_training", "checkpoint_to_resume"]
 
+_ACCURACIES = frozenset({"top1", "top5", "deploy_top1"})
 _NAMES = ("last", "last.previous", "best", "best.previous")
 
 
@@ -149,7 +150,7 @@ def _check_judged(checkpoint: Checkpoint, recipe: Recipe, where: Path) -> None:
     judged_here = at.epoch >= min(every, _epochs(stage))
     judged_now = at.epoch > 0 and (at.epoch % every == 0 or at.epoch == _epochs(stage))
     wrong = None
-    if bool(accuracy) != (judged_here or at.stage > 0):
+    if bool(accuracy) != (judged_here or at.stage > 0) or (accuracy and not {*accuracy} >= _ACCURACIES):
         wrong = f"accuracy is {accuracy}"
     elif judged_now and (accuracy["top1"] is None or accuracy["top5"] is None):
         wrong = f"accuracy of the epoch before is {accuracy}"

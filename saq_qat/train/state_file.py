@@ -16,7 +16,6 @@ _SINCE_FORMAT = {"data": 3, "recipe": 4}
 """Fields that older formats lack; they are read elsewhere."""
 
 
-_ACCURACIES = ("top1", "top5", "deploy_top1")
 _LARGEST_LOG = 1 << 40
 """Bytes of a log: a thousand lines of a thousand layers take a ten-thousandth."""
 _LARGEST_LOSS, _ROUNDING = 3.4028235e38, 1e-3
@@ -51,10 +50,6 @@ class _Progress:
         require(inside, f"log_bytes must lie in 0..{_LARGEST_LOG}, got {self.log_bytes}.")
         require(self.seconds >= 0 and self.waited >= 0, "seconds and waited must not be negative.")
         percents = {"best": self.best, **{n: v for n, v in self.accuracy.items() if n != "val_loss"}}
-        held = {*self.accuracy}
-        known = not held or {*_ACCURACIES} <= held <= {*_ACCURACIES, "val_loss"}
-        names = ", ".join(_ACCURACIES)
-        require(known, f"accuracy must be empty or hold {names}, and may hold val_loss; got {sorted(held)}.")
         val_loss = self.accuracy.get("val_loss")
         require(val_loss is None or val_loss >= 0, f"val_loss must not be negative, got {val_loss}.")
         for name, value in percents.items():
