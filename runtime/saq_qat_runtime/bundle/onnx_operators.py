@@ -127,16 +127,20 @@ _RECURRENT = "direction hidden_size layout activations activation_alpha activati
 _EVERY_NUMBER = {
     "Abs": "", "Acos": "", "Acosh": "", "Asin": "", "Asinh": "", "Atan": "", "Atanh": "",
     "BatchNormalization": "epsilon momentum training_mode", "BitwiseNot": "", "Ceil": "", "Celu": "alpha",
-    "Clip": "", "Cos": "", "Cosh": "", "CumSum": "exclusive reverse", "Dropout": "seed", "Elu": "alpha",
+    "Cos": "", "Cosh": "", "CumSum": "exclusive reverse", "Dropout": "seed", "Elu": "alpha",
     "Erf": "", "Exp": "", "Floor": "", "Gelu": "approximate",
     "GroupNormalization": "epsilon num_groups stash_type",
     "HardSigmoid": "alpha beta", "HardSwish": "", "Identity": "", "InstanceNormalization": "epsilon",
-    "LayerNormalization": "axis epsilon stash_type", "LeakyRelu": "alpha",
-    "Log": "", "LogSoftmax": "axis", "LpNormalization": "axis p", "Mish": "", "Neg": "", "PRelu": "",
-    "RMSNormalization": "axis epsilon stash_type", "Reciprocal": "", "Relu": "", "Round": "",
+    "LeakyRelu": "alpha",
+    "Log": "", "LogSoftmax": "axis", "LpNormalization": "axis p", "Mish": "", "Neg": "",
+    "Reciprocal": "", "Relu": "", "Round": "",
     "ScatterElements": "axis reduction", "ScatterND": "reduction", "Selu": "alpha gamma", "Sigmoid": "",
     "Sign": "", "Sin": "", "Sinh": "", "Softmax": "axis", "Softplus": "", "Softsign": "", "Sqrt": "",
     "Swish": "alpha", "Tan": "", "Tanh": "", "ThresholdedRelu": "alpha", "Trilu": "upper",
+}  # fmt: skip  # one value a line is a page
+_REPEATED = {
+    "Clip": "", "LayerNormalization": "axis epsilon stash_type", "PRelu": "",
+    "RMSNormalization": "axis epsilon stash_type",
 }  # fmt: skip  # one value a line is a page
 _PAIRS = {
     "Add": "", "BitShift": "direction", "BitwiseAnd": "", "BitwiseOr": "", "BitwiseXor": "", "Div": "",
@@ -151,6 +155,7 @@ _REDUCTIONS = (
 
 OPERATORS: dict[str, Operator] = {
     **{name: _row(shapes.same, attributes) for name, attributes in _EVERY_NUMBER.items()},
+    **{name: _row(shapes.broadcast_into, attributes) for name, attributes in _REPEATED.items()},
     **{name: _row(shapes.broadcast, attributes) for name, attributes in _PAIRS.items()},
     **{name: _row(shapes.broadcast, width=_fixed(1)) for name in _TESTS},
     **{name: _row(shapes.same, width=_fixed(1)) for name in ("IsNaN", "Not")},
@@ -174,7 +179,7 @@ OPERATORS: dict[str, Operator] = {
         work=work.transposed_convolution,
     ),
     "DepthToSpace": _row(windows.depth_to_space, "blocksize mode"),
-    "DequantizeLinear": _row(shapes.same, "axis block_size output_dtype", _as_second),
+    "DequantizeLinear": _row(shapes.scaled, "axis block_size output_dtype", _as_second),
     "Einsum": _row(contractions.einsum, "equation", beside=contractions.between, work=work.contraction),
     "Flatten": _row(shapes.flatten, "axis"),
     "GRU": _row(windows.recurrent, f"{_RECURRENT} linear_before_reset", beside=_gates, work=work.recurrent),
@@ -190,7 +195,9 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": _row(shapes.matmul, work=work.matmul),
     "MaxPool": _row(windows.pool, f"{_POOL} storage_order", _pool_width, work=work.pool),
     "Pad": _row(windows.pad, "mode"),
-    "QuantizeLinear": _row(shapes.same, "axis block_size output_dtype precision saturate", _quantized_width),
+    "QuantizeLinear": _row(
+        shapes.scaled, "axis block_size output_dtype precision saturate", _quantized_width
+    ),
     "RNN": _row(windows.recurrent, _RECURRENT, beside=_gates, work=work.recurrent),
     "Reshape": _row(shapes.reshape, "allowzero"),
     "Resize": _row(

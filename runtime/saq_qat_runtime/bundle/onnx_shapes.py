@@ -12,6 +12,7 @@ from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, cannot_tell, pl
 __all__ = [
     "arg_reduce",
     "broadcast",
+    "broadcast_into",
     "concat",
     "flatten",
     "gather",
@@ -22,6 +23,7 @@ __all__ = [
     "reduce",
     "reshape",
     "same",
+    "scaled",
     "shape_of",
     "slice_of",
     "split",
@@ -41,6 +43,35 @@ def broadcast(call: Call) -> Shape:
     return _broadcast(found.shape for found in call.inputs if found is not None)
 
 
+def broadcast_into(call: Call) -> Shape:
+    """As the first input: engines would make it larger for a further one with more axes or longer ones."""
+    shape = call.shape()
+    for found in call.inputs[1:]:
+        if found is not None:
+            _require_fit(found.shape, shape)
+    return shape
+
+
+def scaled(call: Call) -> Shape:
+    """As the first input, with scales for all of it, for the places of one axis, or for blocks."""
+    shape = call.shape()
+    for found in call.inputs[1:3]:
+        given = (
+            ()
+            if found is None or (prod(found.shape) == 1 and len(found.shape) <= len(shape))
+            else found.shape
+        )
+        if len(given) == 1:
+            given += (1,) * (len(shape) - 1 - call.axis(len(shape), 1))
+        if len(given) != len(shape) or not call.number("block_size", 0):
+            _require_fit(given, shape)
+        else:
+            fits = all(own <= size for own, size in zip(given, shape, strict=True) if own != 1)
+            batch = any(map(_is_batch, shape))
+            require(fits and not batch, f"scales of {given} do not fit blocks of {shape}.")
+    return shape
+
+
 def matmul(call: Call) -> Shape:
     left, right = call.shape(0), call.shape(1)
     require(len(left) > 0 and len(right) > 0, "it multiplies matrices, and one is a number.")
@@ -50,7 +81,10 @@ def matmul(call: Call) -> Shape:
 
 def gemm(call: Call) -> Shape:
     left, right = _of_rank(call, 0, 2), _of_rank(call, 1, 2)
-    return left[1 if call.number("transA", 0) else 0], right[0 if call.number("transB", 0) else 1]
+    shape = left[1 if call.number("transA", 0) else 0], right[0 if call.number("transB", 0) else 1]
+    if len(call.inputs) > 2 and call.inputs[2] is not None:
+        _require_fit(call.shape(2), shape)
+    return shape
 
 
 def reduce(call: Call) -> Shape:
@@ -211,6 +245,11 @@ def _broadcast(shapes: Iterable[Shape]) -> Shape:
         if others and any(map(_is_batch, sizes)):
             cannot_tell(f"the batch meets an axis of {others[-1]}, which repeats one image as often")
     return tuple(map(max, met))
+
+
+def _require_fit(given: Shape, shape: Shape) -> None:
+    fits = len(given) <= len(shape) or prod(given) == 1
+    require(fits and prod(_broadcast((given, shape))) == prod(shape), f"{given} does not fit into {shape}.")
 
 
 def _is_batch(size: int) -> bool:

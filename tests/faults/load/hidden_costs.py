@@ -8,7 +8,7 @@ from onnx import helper
 from tests.faults.load.bombs import Bomb, as_first_step, behind, floats, integers
 from tests.runtime.networks import SIDE, constant
 
-__all__ = ["DAYS", "REPEATED"]
+__all__ = ["DAYS", "LARGER", "REPEATED"]
 
 
 def repeated_images() -> onnx.ModelProto:
@@ -63,6 +63,16 @@ REPEATED: dict[str, Bomb] = {
     ),
     "one image for each, by Equal": lambda: as_first_step("Equal", floats(400, 1, 1, 1)),
     "one image without the batch": squeezed_images,
+}
+
+LARGER: dict[str, Bomb] = {
+    "PRelu": lambda: as_first_step("PRelu", floats(400, 1, 1, 1, 1)),
+    "PRelu of one image": lambda: as_first_step("PRelu", floats(400, 1, 1, 1)),
+    "Clip": lambda: as_first_step("Clip", floats(400, 1, 1, 1, 1)),
+    "RMSNormalization": lambda: as_first_step("RMSNormalization", floats(400, 1, 1, 1, SIDE)),
+    "QuantizeLinear": lambda: as_first_step("QuantizeLinear", floats(400, 1, 1, 1), axis=0),
+    "QuantizeLinear along the batch": lambda: as_first_step("QuantizeLinear", floats(400), axis=0),
+    "DequantizeLinear": lambda: as_first_step("DequantizeLinear", floats(400, 1, 1, 1, 1)),
 }
 
 DAYS: dict[str, Bomb] = {

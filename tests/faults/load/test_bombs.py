@@ -17,7 +17,7 @@ from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
 from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step, behind
-from tests.faults.load.hidden_costs import DAYS, REPEATED
+from tests.faults.load.hidden_costs import DAYS, LARGER, REPEATED
 from tests.runtime.networks import LABELS, constant, images
 
 
@@ -30,6 +30,14 @@ def test_a_bomb_is_refused_with_the_node_and_the_reason(build: Callable[[], onnx
 @pytest.mark.parametrize("build", REPEATED.values(), ids=REPEATED.keys())
 def test_a_constant_that_repeats_one_image_is_refused(build: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(ModelError, match="cannot be told beforehand"):
+        refuse_unsafe(build().SerializeToString())
+
+
+@pytest.mark.parametrize("build", LARGER.values(), ids=LARGER.keys())
+def test_a_parameter_that_engines_enlarge_an_image_for_is_refused(
+    build: Callable[[], onnx.ModelProto],
+) -> None:
+    with pytest.raises(ModelError, match=r"does not fit into|cannot be told beforehand"):
         refuse_unsafe(build().SerializeToString())
 
 
@@ -107,7 +115,7 @@ def test_in_two_gigabytes_every_hostile_bundle_is_a_model_error(
 ) -> None:
     folders = tmp_path / "hostile"
     folders.mkdir()
-    contents = [build().SerializeToString() for build in (BOMBS | REPEATED | DAYS).values()]
+    contents = [build().SerializeToString() for build in (BOMBS | REPEATED | LARGER | DAYS).values()]
     contents += [build() for build in HIDDEN.values()]
     for place, content in enumerate(contents):
         replace_model(content)
