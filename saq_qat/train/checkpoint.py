@@ -103,6 +103,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             f"{folder}: {wrong} holds numbers that are not finite, so no checkpoint was written; the one "
             "before is untouched. Lower the learning rate, or look for images of extreme values."
         )
+    if folder.is_symlink():
+        raise SaqError(
+            f"{folder}: is a link, and a checkpoint is replaced as a folder, so none was written. Put the "
+            "folder it leads to in its place and go on with --resume."
+        )
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
     try:
         shutil.rmtree(partial, ignore_errors=True)
