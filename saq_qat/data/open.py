@@ -89,11 +89,19 @@ def _check_fits(data: Data) -> None:
     needed = copies * count * 3 * data.image_size**2
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
+        key = _largest(data, count)
         raise RecipeError(
-            f"data.image_size: {count} images of {data.image_size}x{data.image_size} pixels are kept in "
+            f"data.{key}: {count} images of {data.image_size}x{data.image_size} pixels are kept in "
             f"memory and need {needed / 1e9:.0f} GB; this machine has {there / 1e9:.0f} GB. Lower "
-            "data.image_size, or keep the images as files (data.kind: imagefolder)."
+            f"data.{key}, or keep the images as files (data.kind: imagefolder)."
         )
+
+
+def _largest(data: Synthetic | Digits | Cifar, count: int) -> str:
+    """The key that the memory is most due to: the pixels of an image, or the number of images."""
+    if not isinstance(data, Synthetic) or data.image_size**2 >= count:
+        return "image_size"
+    return "train_size" if data.train_size >= data.val_size else "val_size"
 
 
 def _unread(data: Never) -> RecipeError:

@@ -42,10 +42,20 @@ def check_takes_images(network: nn.Module, image_size: int, classes: int, name: 
         if not isinstance(found, Tensor) or tuple(found.shape) != (2, classes):
             raise RecipeError(
                 f"A network gives one tensor of logits (N, classes); {name} gives {_described(found)} in "
-                f"{mode} for 2 images of {classes} classes. Switch other outputs off if the constructor can "
-                "(model.arguments, as aux_logits: false), or wrap the network in a module that returns the "
-                "logits alone."
+                f"{mode} for 2 images of {classes} classes. {_fix_of_output(found, classes)}"
             )
+
+
+def _fix_of_output(found: object, classes: int) -> str:
+    if isinstance(found, Tensor) and found.dim() == 2:
+        return (
+            f"Its head must have {classes} outputs, one for each class of the data: give the network such a "
+            "head, or the data its number of classes."
+        )
+    return (
+        "Switch other outputs off if the constructor can (model.arguments, as aux_logits: false), or wrap "
+        "the network in a module that returns the logits alone."
+    )
 
 
 class _RefusedError(Exception):

@@ -98,6 +98,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         SaqError: it cannot be written; the checkpoint before is untouched.
     """
     _require_finite(folder, checkpoint)
+    if folder.is_symlink():
+        raise SaqError(
+            f"{folder}: is a link, and a checkpoint is replaced as a folder, so none was written. Put the "
+            "folder it leads to in its place and go on with --resume."
+        )
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -18,7 +18,7 @@ from saq_qat.data import ImageData, open_data, val_batches
 from saq_qat.data.batches import train_batches
 from saq_qat.data.images import FileImages, MemoryImages
 from saq_qat.errors import DataError, RecipeError
-from saq_qat.recipe.schema import Data
+from saq_qat.recipe.schema import Data, Synthetic
 
 MakeFolder = Callable[..., Path]
 
@@ -86,6 +86,15 @@ def test_synthetic_images_are_the_same_everywhere_and_learnable() -> None:
         torch.autograd.backward(nn.functional.cross_entropy(network(train), targets))
         optimizer.step()
     assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("key", ["train_size", "val_size", "image_size"])
+def test_what_needs_more_memory_than_there_is_is_named(key: str) -> None:
+    size = 4096 if key == "image_size" else 10**12
+    others = {"train_size": 10**5} if key == "image_size" else {}
+    data = Synthetic(kind="synthetic", **{**others, key: size})  # type: ignore[arg-type]  # numbers all
+    with pytest.raises(RecipeError, match=rf"^data\.{key}: .*Lower data\.{key}"):
+        open_data(data, 0)
 
 
 def test_limits_are_stratified_and_only_training_follows_the_seed() -> None:

@@ -215,3 +215,11 @@ def test_files_honour_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {(tmp_path / "last" / name).stat().st_mode & 0o777 for name in FILES} == {0o640}
+
+
+def test_a_link_in_the_place_of_a_checkpoint_is_named_and_left(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "elsewhere", make(1))
+    (tmp_path / "last").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SaqError, match=r"last: is a link.*none was written\. Put the folder"):
+        write_checkpoint(tmp_path / "last", make(2))
+    assert (tmp_path / "last").is_symlink()

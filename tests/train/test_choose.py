@@ -174,10 +174,11 @@ def test_a_run_stopped_in_its_last_stage_and_gone_on_with_keeps_the_same_best(tm
 
 def test_a_log_holds_no_number_that_json_has_not(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "log.jsonl")
-    log.write("epoch", 1, {"loss": float("nan"), "top1": 10.0, "levels": {"a": float("inf"), "b": 1.0}})
+    values = {"loss": float("nan"), "top1": 10.0, "levels": {"a": float("inf"), "b": 1.0}}
+    log.write("epoch", 1, {"stage": "float", "epoch": 1, **values})
     assert "NaN" not in (tmp_path / "log.jsonl").read_text()
     with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"event": "epoch", "loss": NaN}\n')
+        file.write('{"event": "epoch", "step": 2, "stage": "float", "epoch": 2, "loss": NaN}\n')
     line, of_an_older_version = read_log(tmp_path / "log.jsonl")
     assert line["loss"] is None and line["levels"] == {"a": None, "b": 1.0}
     assert of_an_older_version["loss"] is None
