@@ -133,7 +133,7 @@ def open_undecoded(image: Any, *, reads: int | None = None) -> "Image":
         raise InputError(f"The image is too large: {error} Send a smaller one.") from error
     except pil.UnidentifiedImageError as error:  # its own message names a buffer by its address
         raise InputError(f"Not a readable image: it is no {', '.join(FORMATS)} file, or damaged.") from error
-    except _DECODING_ERRORS as error:
+    except (UserWarning, *_DECODING_ERRORS) as error:  # a warning where the process makes them errors
         raise InputError(f"Not a readable image ({', '.join(FORMATS)}): {error}. Copy it again.") from error
     _check_size(*opened.size)
     return opened

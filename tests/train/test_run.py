@@ -254,7 +254,11 @@ def test_images_that_make_the_loss_infinite_end_with_exit_code_5(tmp_path: Path)
 
 
 def test_weights_that_no_scale_can_hold_after_some_steps_have_diverged(tmp_path: Path) -> None:
-    hopeless = recipe("train.stages.0.lr=1e18", "train.stages.0.warmup_epochs=0")
+    """A rate beyond those of recipes stands for weights that grow for long."""
+    legal = recipe("train.stages.0.warmup_epochs=0")
+    first, *others = legal.train.stages
+    stages = (first.model_copy(update={"lr": 1e30}), *others)
+    hopeless = legal.model_copy(update={"train": legal.train.model_copy(update={"stages": stages})})
     told = r"Training diverged within 5 steps: A scale must be a finite float32"
     with pytest.raises(DivergedError, match=told):
         run_training(hopeless, tmp_path)
