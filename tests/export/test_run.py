@@ -1,5 +1,6 @@
 """From a run's folder to a bundle that the runtime loads: whole or not at all, and only if it is proved."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -107,8 +108,10 @@ def test_nothing_in_a_bundle_tells_where_it_was_made(run: Path, bundle: Path) ->
 def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
-    (folder / "manifest.json").write_text("old")
-    (folder / "model.openvino.onnx").write_text("of a target that the recipe names no more")
+    graph = {"name": "model.openvino.onnx", "sha256": "0" * 64, "bytes": 41}
+    older = {"schema_version": 1, "created_by": "saq-qat 0.0.1", "models": {"openvino": graph}}
+    (folder / "manifest.json").write_text(json.dumps({**older, "golden": {}, "gate": {}, "recipe": {}}))
+    (folder / graph["name"]).write_text("of a target that the recipe names no more")
     export_run(run, folder, size=SIZE)
     assert sorted(contents(folder)) == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

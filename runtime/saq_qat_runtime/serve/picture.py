@@ -2,10 +2,9 @@
 
 import base64
 import binascii
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
 from saq_qat_runtime.bounded_reads import HEADER_READS
@@ -13,6 +12,9 @@ from saq_qat_runtime.bundle.records import Preprocessing
 from saq_qat_runtime.errors import InputError
 from saq_qat_runtime.preprocess import open_undecoded, preprocess
 from saq_qat_runtime.serve.protocol import load_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["decode_picture", "picture_of_json"]
 
@@ -37,9 +39,11 @@ def decode_picture(content: bytes, settings: Preprocessing, pixels: int) -> NDAr
     return preprocess(opened, settings)
 
 
-def _check_decoder(opened: PIL.Image.Image, size: int) -> None:
+def _check_decoder(opened: "Image", size: int) -> None:
     """Raise InputError for a large picture that Pillow decodes in Python: it would take seconds."""
-    slow = any(tile[0] in PIL.Image.DECODERS for tile in getattr(opened, "tile", ()))
+    from PIL.Image import DECODERS
+
+    slow = any(tile[0] in DECODERS for tile in getattr(opened, "tile", ()))
     if slow and (size > _SLOW_BYTES or opened.width * opened.height > _SLOW_PIXELS):
         rule = f"{opened.format} as text, in runs, or of another depth than 8 bits"
         raise InputError(
