@@ -114,7 +114,7 @@ def small(row: Row, images: Path, folder: Path) -> list[str]:
     """The row's recipe on ten images at 32 pixels, narrow where the network can be, from files of weights."""
     recipe = row.recipe
     values = [*row.overrides, "data.kind=imagefolder", f"data.root={images}", f"data.image_size={SIDE}"]
-    values += ["data.resize=36", "data.workers=0", "train.batch_size=4"]
+    values += ["data.resize=36", "data.workers=0", "train.batch_size=4", "train.micro_batch_size=4"]
     if recipe.quant is not None:
         values.append("quant.calibration_batches=1")
     arguments = next((given for name, given in NARROW.items() if recipe.model.name.startswith(name)), {})

@@ -111,7 +111,7 @@ def test_a_new_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(run: Pa
     graph = {"name": "model.openvino.onnx", "sha256": "0" * 64, "bytes": 41}
     older = {"schema_version": 1, "created_by": "saq-qat 0.0.1", "models": {"openvino": graph}}
     (folder / "manifest.json").write_text(json.dumps({**older, "golden": {}, "gate": {}, "recipe": {}}))
-    (folder / graph["name"]).write_text("of a target that the recipe names no more")
+    (folder / "model.openvino.onnx").write_text("of a target that the recipe names no more")
     export_run(run, folder, size=SIZE)
     assert sorted(contents(folder)) == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
