@@ -39,17 +39,17 @@ def plan_lines(
         ("layer", "op", "weight", "codes", "input", "runs as"),
         [_layer(layer) for layer in plan.layers],
         left=range(6), fold=fold, width=width,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     tensors = block_table(
         ("tensor", "role", "quantizer", "codes", "read by"),
         [_tensor(tensor, _readers(tensor, plan)) for tensor in plan.tensors],
         left=range(5), fold=fold, width=width,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     products = block_table(
         ("product", "factors", "runs as"),
         list(_products(plan, integer_attention=integer_attention)),
         left=range(3), fold=fold, width=width,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     return [
         *_section("Weights", [*layers, *_normalised(plan)]),
         *_section("Activations", [*tensors, *_roles(plan)]),

@@ -75,7 +75,9 @@ def with_slow(rows: list[Row], quick: tuple[str, ...]) -> list[object]:
     """Quarters of a minute each: all rows but the quick ones are slow."""
     assert {row.name for row in rows} >= set(quick)
     return [
-        pytest.param(row, id=row.name, marks=() if row.name in quick else pytest.mark.slow) for row in rows
+        # Why some are slow stands above.
+        pytest.param(row, id=row.name, marks=() if row.name in quick else pytest.mark.slow)
+        for row in rows
     ]
 
 

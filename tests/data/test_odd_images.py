@@ -117,7 +117,7 @@ def _foreign(random: Generator) -> tuple[str, bytes]:
 MAKERS: tuple[Maker, ...] = (
     _deep, _deep_pgm, _deep_colour_ppm, _strip, _tiny, _transparent_palette, _clear_colour, _with_alpha,
     _turned, _broken_exif, _other_mode, _cut, _damaged, _deep_tiff, _several, _foreign,
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 REFUSED = {_deep, _deep_pgm, _deep_tiff, _foreign}
 ACCEPTED = {
     _deep_colour_ppm,

@@ -101,7 +101,7 @@ def test_another_column_may_hold_the_labels_or_the_images(tmp_path: Path) -> Non
     data = opened(
         kind="parquet", root=str(tmp_path), image_size=20, label_column="fine", image_column="photo",
         augmentation="resized_crop_flip",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     assert data.train.labels.tolist() == [4, 3, 2]
     assert np.array_equal(data.train.read(0), photo(7))
 

@@ -14,7 +14,7 @@ WIDTH = 16
 _ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh, lambda: nn.LeakyReLU(0.1),
     lambda: nn.Hardtanh(-1, 1), nn.Identity,
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 
 
 class _Conv(nn.Module):
@@ -28,7 +28,7 @@ class _Conv(nn.Module):
         conv = nn.Conv2d(
             WIDTH, WIDTH, size, 1, padding, dilation, groups, bias=draw.random() < 0.5,
             padding_mode=draw.choice(("zeros", "zeros", "zeros", "reflect")),
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         parts = [conv, nn.BatchNorm2d(WIDTH), draw.choice(_ACTIVATIONS)()]
         if draw.random() < 0.2:
             parts.reverse()

@@ -106,7 +106,7 @@ def test_the_manifest_says_it_in_words_and_numbers() -> None:
     everywhere = cpu_record("any", (), cast(Any, SimpleNamespace(comparisons=())))
     assert (everywhere.over_pair_bound, everywhere.elsewhere) == (
         (), "the same codes on every CPU, in any session",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 @pytest.mark.parametrize(

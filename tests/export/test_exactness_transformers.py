@@ -51,7 +51,7 @@ PARTLY_FLOAT = [
 
 # One network of each pair at once; the other with the slow ones.
 QUICK_PARTLY_FLOAT = [
-    case if index % 2 == 0 else pytest.param(case, marks=pytest.mark.slow)
+    case if index % 2 == 0 else pytest.param(case, marks=pytest.mark.slow)  # ten seconds each
     for index, case in enumerate(PARTLY_FLOAT)
 ]
 
@@ -78,7 +78,7 @@ def for_tensorrt(case: Case) -> bool:
     [
         case
         if (case.bits, case.kind) in ((4, "lsq"), (8, "saq"))
-        else pytest.param(case, marks=pytest.mark.slow)
+        else pytest.param(case, marks=pytest.mark.slow)  # as said above
         for case in TINY_CASES
     ],
     ids=str,
@@ -92,6 +92,7 @@ def test_no_integer_operation_of_a_tiny_network_differs(case: Case) -> None:
 @pytest.mark.parametrize(
     "case",
     [
+        # Slow: what the first shows, at other bits and of other kinds.
         case if (case.bits, case.kind) == (8, "saq") else pytest.param(case, marks=pytest.mark.slow)
         for case in TINY_CASES
         if for_tensorrt(case)

@@ -334,7 +334,7 @@ EXACT: tuple[Callable[[int], nn.Module], ...] = (
     BranchOnSizes, Coordinates, RepeatedParts, OfParametersAlone, GroupedTranspose, TiedWeights, ChannelsLast,
     Averages, half, compiled, SharedLevels, PositionsOfABatch, TwoOfAKind, PatchesOverlap, NothingToSee,
     PadsByInfinity, MaskedAttention, Maxima, NewZeros, SamplesAGrid, Recurrent,
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 
 
 # A rehearsal takes seconds; these are lowered to integers below, and rehearsed with the slow ones.
@@ -350,6 +350,7 @@ def recipe_of(network: Callable[[int], nn.Module]) -> Recipe:
 
 @pytest.mark.parametrize(
     "network",
+    # Slow: operations of others once more; all of them are lowered below.
     [one if one not in SLOW else pytest.param(one, marks=pytest.mark.slow) for one in EXACT],
 )
 def test_networks_as_people_write_them_are_exact(network: Callable[[int], nn.Module]) -> None:

@@ -169,6 +169,7 @@ SLOW = (Twice, Grouped, ViewBySize, MeanHead)
 @pytest.mark.parametrize(
     "kind",
     [
+        # Why some are slow stands above.
         pytest.param(kind, id=kind.__name__, marks=pytest.mark.slow if kind in SLOW else ())
         for kind in (*FLOAT_PARTS, Weighted, Chunks)
     ],

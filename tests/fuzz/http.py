@@ -154,10 +154,8 @@ def _sent(random: Random) -> bytes:
 
 def _answers(address: Address, content: bytes) -> bytes:
     """What comes back until the server closes: a last request asks for it, unless a body swallows it."""
-    with (
-        address.connect() as connection,
-        contextlib.suppress(ConnectionError),
-    ):  # it need not listen to the end
+    # The server need not listen to the end.
+    with address.connect() as connection, contextlib.suppress(ConnectionError):
         connection.sendall(content + _LAST)
         connection.settimeout(_PATIENCE)
         found = b""

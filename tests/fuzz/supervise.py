@@ -149,7 +149,7 @@ def _processor_time(process: int) -> float:
 
 
 def _ended(child: subprocess.Popen[bytes]) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the answer is whether it did
         child.wait(5)
     return child.returncode is not None
 

@@ -37,7 +37,7 @@ class Network(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False),
             nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8 * 16, 10),
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.body(x)

@@ -79,7 +79,7 @@ def is_wrong(cpu: Cpu, folder: Path) -> bool:
         [*cpu.python, str(_SCRIPT), str(folder)],
         capture_output=True, text=True, timeout=_SECONDS, check=False,
         env={**cpu.environment, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SystemExit(f"{cpu.name}: {' '.join(cpu.python)} ended with {done.returncode}: {last}")

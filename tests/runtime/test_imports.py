@@ -70,7 +70,7 @@ with Session.load({str(bundle)!r}, threads=1) as session:
     assert session.integer_count().integer == 3
     try:
         session.predict(b"file")
-    except Exception as error:
+    except Exception as error:  # its type is what is asked
         print(type(error).__name__, error)
 print(*(set(sys.modules) & set({FORBIDDEN!r})))
 """

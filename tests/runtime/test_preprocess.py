@@ -72,9 +72,8 @@ def test_halves_of_a_pixel_round_to_even() -> None:
 
 
 def test_agrees_with_torchvision() -> None:
-    transforms = pytest.importorskip(
-        "torchvision.transforms.functional"
-    )  # the reference; a runtime may lack it
+    # The reference; where only the runtime is installed, it lacks it.
+    transforms = pytest.importorskip("torchvision.transforms.functional")
     for height, width in ((33, 47), (47, 33), (20, 20), (16, 16), (100, 21), (5, 7)):
         image = Image.fromarray(photo(height, width))
         resized = transforms.resize(image, [20], transforms.InterpolationMode.BILINEAR)

@@ -31,13 +31,13 @@ CODE_MOVERS = frozenset(EFFECTS)
 ACTIVATIONS = frozenset({
     "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
     "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
-})  # fmt: skip
+})  # fmt: skip  # one value a line is a page
 
 # Operators of ONNX and ONNX Runtime that compute on integers themselves; the rest begin with "QLinear".
 INTEGER_OPERATORS = frozenset({
     "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger",
     "MatMulInteger16", "MatMulIntegerToFloat", "QAttention", "QEmbedLayerNormalization", "QGemm", "QMoE",
-})  # fmt: skip
+})  # fmt: skip  # one value a line is a page
 
 SUPPORTED = frozenset({
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention",
@@ -59,4 +59,4 @@ SUPPORTED = frozenset({
     "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split",
     "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tan", "Tanh", "TensorScatter", "ThresholdedRelu", "Tile",
     "TopK", "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where", "Xor",
-})  # fmt: skip
+})  # fmt: skip  # one value a line is a page

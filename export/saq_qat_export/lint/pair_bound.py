@@ -92,7 +92,7 @@ def pair_finding(product: IntegerProduct) -> Finding:
         "int16 and give other codes.",
         f"Keep the second factor within -{INT16_MAX // (2 * first)}..{INT16_MAX // (2 * first)}, store it as "
         "uint8, or export for CPUs with VNNI alone (deploy.onnxruntime.cpu: vnni).",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def _product(node: onnx.NodeProto, tensors: OnnxTensors) -> IntegerProduct | None:

@@ -25,7 +25,7 @@ _KEEPING = frozenset(
         "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze",
         "Tile", "Transpose", "Unsqueeze",
     }
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 _UNIT = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
 _NO_CONSTANT = frozenset({"Bernoulli", "If", "Loop", "RandomNormal", "RandomUniform", "Scan"})
 _QUANTIZED_TYPES = frozenset({TensorProto.UINT8, TensorProto.INT8})

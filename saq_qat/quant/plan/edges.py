@@ -65,4 +65,4 @@ def edge_finding(network: fx.GraphModule) -> list[Finding]:
             f"no other layer reads ({named[1]}).",
             "quant.overrides gives others their own bits.",
         )
-    ]  # fmt: skip
+    ]  # fmt: skip  # one value a line is a page

@@ -20,7 +20,7 @@ __all__ = ["findings"]
 _LAYERS: tuple[Callable[..., object], ...] = (
     F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d,
     F.conv_transpose3d, F.multi_head_attention_forward,
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 _CONVOLUTIONS, _GROUPS = (F.conv1d, F.conv2d, F.conv3d), 6
 _PRODUCTS: tuple[Callable[..., object], ...] = (F.scaled_dot_product_attention, torch.einsum, torch.baddbmm)
 _MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "addmm", "__matmul__")
@@ -109,7 +109,7 @@ def _finding(parts: list[_Float]) -> Finding:
             f"{first.kind}{times} multiplies activations in float: only products of two tensors get codes.",
             "Write it as torch.matmul of two tensors; F.scaled_dot_product_attention and torch.einsum are "
             "taken apart where they are attention without a causal mask, or one product of matrices.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     shapes = ", ".join(f"{name} {shape}" for name, shape in first.weights[:2]) or "computed ones"
     return Finding(
         "NET001", "warning", first.node,
@@ -117,7 +117,7 @@ def _finding(parts: list[_Float]) -> Finding:
         "layers that the network calls themselves.",
         "Write it with nn.Conv2d or nn.Linear in forward, or take a variant of the network that does; as it "
         "is, it runs and ships as floats.",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def _weights(

@@ -52,13 +52,13 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan], cpu: Cpu) 
             f"weight codes {layer.grid.describe()} do not fit int8 with either sign, and a BatchNorm of "
             "negative gain flips signs; rounding them would ship other integers.",
             "Set quant.grid: deploy, or train without deployment (deploy.targets: []).",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     if not layer.integer_on("onnxruntime"):
         yield Finding(
             "ORT004", "warning", layer.name,
             f"runs as a float kernel: {float_reason(layer)}.",
             "Set quant.placement: deploy and quant.quantize_image: true for integer kernels throughout.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         return
     yield from _pair_findings(layer, tensors[str(layer.input)], cpu)
 
@@ -75,13 +75,13 @@ def _pair_findings(layer: LayerPlan, source: TensorPlan, cpu: Cpu) -> Iterator[F
             "ORT005", "error", layer.name, f"{broken}.",
             "Set quant.grid: deploy, give this layer fewer weight bits by an override, or deploy on CPUs "
             "with VNNI alone (deploy.onnxruntime.cpu: vnni).",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     else:
         yield Finding(
             "ORT005", "warning", layer.name,
             f"{broken} in plain sessions; Session asks the engine for exact kernels, slower ones.",
             "Set deploy.onnxruntime.cpu: any for the same codes everywhere.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
 
 
 def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
@@ -98,4 +98,4 @@ def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
         yield Finding(
             "ORT007", "note", "network",
             f"{operations.total()} operations stay float between codes: {counts}. {WHY_FLOAT}",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page

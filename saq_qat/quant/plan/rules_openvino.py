@@ -39,7 +39,7 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
             "OV002", "error", tensor.name,
             f"codes {tensor.grid.describe()} do not fit 8 bits.",
             "Use fewer bits.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
 
 
 def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterator[Finding]:
@@ -49,13 +49,13 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
             f"weight codes {layer.grid.describe()} do not fit int8 with either sign, and a BatchNorm of "
             "negative gain flips signs.",
             "Set quant.grid: deploy, or train without deployment (deploy.targets: []).",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     if layer.input is None:
         yield Finding(
             "OV004", "warning", layer.name,
             f"runs as a float kernel: {float_reason(layer)}.",
             "Set quant.quantize_image: true for integer kernels throughout.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         return
     largest = tensors[layer.input].grid.largest_stored
     weight = max(-layer.grid.minimum, layer.grid.maximum)
@@ -65,7 +65,7 @@ def _layer_findings(layer: LayerPlan, tensors: dict[str, TensorPlan]) -> Iterato
             f"2 * {largest} * {weight} (largest stored input, largest weight code) exceeds {INT16_MAX}: on "
             "x86 CPUs without VNNI OpenVINO adds such products in saturating int16 and gives other codes.",
             "Set quant.grid: deploy, or give this layer fewer weight bits by an override.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
 
 
 def _sum_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
@@ -94,7 +94,7 @@ def _lost_quantizer(where: str, quantizers: list[str]) -> Finding:
         "the rounding in between, so that its codes are others than the trained ones.",
         "Deploy for OpenVINO and not for ONNX Runtime (deploy.targets), or quantize the inputs of layers "
         "alone (quant.placement: paper).",
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
 
 
 def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
@@ -105,4 +105,4 @@ def _network_findings(plan: Plan, network: fx.GraphModule) -> Iterator[Finding]:
             "OV007", "note", "network",
             f"{operations.total()} operations stay float between codes: {counts}. For OpenVINO "
             "integers are for convolutions and linear layers.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page

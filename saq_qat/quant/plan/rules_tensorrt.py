@@ -34,7 +34,7 @@ def _tensor_findings(tensor: TensorPlan) -> Iterator[Finding]:
             "TRT002", "error", tensor.name,
             f"codes {tensor.grid.describe()} do not fit int8 with zero point 0.",
             f"Use kind saq or at most 7 bits here and quant.grid: deploy, {_NO_DEPLOYMENT}",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
 
 
 def _layer_findings(layer: LayerPlan) -> Iterator[Finding]:
@@ -44,10 +44,10 @@ def _layer_findings(layer: LayerPlan) -> Iterator[Finding]:
             f"weight codes {layer.grid.describe()} do not fit int8 with either sign, and a BatchNorm of "
             "negative gain flips signs.",
             f"Set quant.grid: deploy, {_NO_DEPLOYMENT}",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
     if not layer.integer_on("tensorrt"):
         yield Finding(
             "TRT009", "warning", layer.name,
             f"runs in float: {float_reason(layer)}, so its weights are written as floats.",
             "Set quant.quantize_image: true, or accept a float layer.",
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page

@@ -32,4 +32,4 @@ def _agreed(layer: LayerPlan, uses: Sequence[LayerPlan]) -> LayerPlan:
     return replace(
         layer, kind=narrowest.kind, bits=narrowest.bits, grid=narrowest.grid,
         initialise=narrowest.initialise, normalize=normalize, rescale_std=rescale,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page

@@ -61,7 +61,7 @@ RESHAPING = Operations(
         "contiguous", "flatten", "movedim", "permute", "reshape", "squeeze", "swapaxes", "transpose",
         "unflatten", "unsqueeze", "view",
     ),
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 """Reorder values."""
 
 DROPOUT = Operations(
@@ -113,7 +113,7 @@ COPYING = Operations(
         torch.select, F.pad,
     ),
     ("chunk", "split", "unbind", "roll", "flip", "narrow", "select", "expand", "repeat"),
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 """Give some of the values they read, copies of them, or zeros beside them."""
 
 AVERAGING = Operations(

@@ -20,7 +20,7 @@ _KEEPS_RANK = (
     "hardtanh", "iadd", "imul", "leaky_relu", "matmul", "max_pool1d", "max_pool2d", "mish", "mul", "pad",
     "permute", "relu", "relu6", "roll", "sigmoid", "silu", "softmax", "sub", "swapaxes", "tanh", "transpose",
     "truediv", "upsample", "interpolate",
-)  # fmt: skip
+)  # fmt: skip  # one value a line is a page
 
 
 def rank_of(network: fx.GraphModule, node: fx.Node) -> int | None:

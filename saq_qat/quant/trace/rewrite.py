@@ -29,7 +29,7 @@ _SIGNATURES: Mapping[Callable[..., Any], tuple[str, ...]] = {
     F.scaled_dot_product_attention: (
         "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
     ),
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 _DROPOUTS: Mapping[Callable[..., Any], Callable[[float], nn.Module]] = {
     F.dropout: nn.Dropout,
     torch.dropout: nn.Dropout,

@@ -114,7 +114,7 @@ class ImageTracer(fx.Tracer):
             return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
-        except Exception:
+        except Exception:  # passed on; a forward may raise anything, and where is noted first
             if self.failed_in is None:
                 self.failed_in = self.path_of_module(m)
             raise

@@ -47,7 +47,7 @@ def test_grids_of_an_exported_network_are_those_of_its_deploy_view() -> None:
         record = records[name]
         assert (np.float32(grid.scale), grid.zero_point, grid.dtype) == (
             np.float32(record.scale), record.zero_point, record.dtype,
-        )  # fmt: skip
+        )  # fmt: skip  # one value a line is a page
         assert (grid.minimum, grid.maximum) == (record.code_min, record.code_max)
     assert {"stem.0.weight", "head.fc.weight"} <= grids.weight_scales.keys() | {"head.fc.weight"}
     assert grids.inputs == {"image": (0, 3, 16, 16)} or len(grids.inputs) == 1

@@ -50,6 +50,7 @@ QUICK = {
 @pytest.mark.parametrize(
     ("view", "side", "deploy", "target"),
     [
+        # Slow: seconds for each, and operations that the quick ones have too.
         pytest.param(
             *case, target, id=f"{name}-{target}", marks=() if (name, target) in QUICK else pytest.mark.slow
         )

@@ -56,14 +56,14 @@ class Net:
     def quantize(
         self, x: str, scale: Any = 0.1, zero: Any = 0, dtype: Any = np.int8, precision: Any = np.float32,
         **attributes: Any,
-    ) -> str:  # fmt: skip
+    ) -> str:  # fmt: skip  # one value a line is a page
         """``scale`` and ``zero``: number, array or name of a tensor; ``zero`` None for no zero point."""
         return self._linear("QuantizeLinear", x, scale, zero, dtype, precision, attributes)
 
     def dequantize(
         self, x: str, scale: Any = 0.1, zero: Any = 0, dtype: Any = np.int8, precision: Any = np.float32,
         **attributes: Any,
-    ) -> str:  # fmt: skip
+    ) -> str:  # fmt: skip  # one value a line is a page
         return self._linear("DequantizeLinear", x, scale, zero, dtype, precision, attributes)
 
     def _linear(

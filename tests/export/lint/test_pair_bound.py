@@ -63,6 +63,7 @@ def recipes_with_a_network_of_their_own() -> list[Any]:
             first.setdefault(f"{model!r} {recipe.quant!r} {recipe.deploy!r}", path)
     quick = ("configs/quickstart", "imagenette/mobilenetv2-w4a4-saq", "cifar10/vit-micro-w4a4-adamw")
     return [
+        # Slow: many seconds for each network.
         path if str(path.with_suffix("")).endswith(quick) else pytest.param(path, marks=pytest.mark.slow)
         for path in sorted(first.values())
     ]
@@ -93,7 +94,7 @@ def product_model(
     numbers = {
         "x_s": np.float32(0.1), "x_z": dtypes[first](0), "w_s": np.float32(0.1), "w_z": dtypes[second](0),
         "low": dtypes[first](0), "high": dtypes[first](largest),
-    }  # fmt: skip
+    }  # fmt: skip  # one value a line is a page
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])]
     if constant:
         numbers["w"] = np.full((4, 3), weight).astype(dtypes[second])

@@ -82,6 +82,7 @@ QUICKLY_GUARDED = [
 @pytest.mark.parametrize(
     ("name", "target"),
     # Each network once; in its other files, which are slow, the same numbers stand.
+    # Slow: seconds for each, all held by one comparison.
     [case if case in QUICKLY_GUARDED else pytest.param(*case, marks=pytest.mark.slow) for case in GUARDED],
 )
 def test_each_initializer_is_guarded(name: str, target: str) -> None:

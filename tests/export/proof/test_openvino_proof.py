@@ -55,6 +55,7 @@ def test_tiny_transformers_and_mobilenets_are_exact(network: Network) -> None:
 
 
 # The fewest and the most bits; those between take the same way, and are slow.
+# Slow: between the ends nothing else happens.
 @pytest.mark.parametrize("bits", [2, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (4, 6)), 8])
 def test_codes_that_a_convolution_and_a_sum_read_are_exact(bits: int) -> None:
     found = lowered_for_openvino(Shortcut(CLASSES), bits, SIDE)

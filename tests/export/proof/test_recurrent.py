@@ -29,7 +29,7 @@ def computed(kind: str, stored: dict[str, np.ndarray], x: np.ndarray, directions
         [node], "layer", [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["S", "D", "N", "H"])],
         [numpy_helper.from_array(stored[name], name) for name in names[1:]],
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

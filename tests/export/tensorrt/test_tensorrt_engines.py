@@ -39,6 +39,7 @@ def test_every_product_of_a_w4a4_network_is_an_int8_layer(name: str, tmp_path: P
 
 @pytest.mark.parametrize(
     "name",
+    # Slow: networks of full size.
     ["resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "mobilenet_v2"))],
 )
 def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(name: str) -> None:
@@ -55,8 +56,8 @@ def test_our_graphs_break_no_rule_but_that_float32_stands_between_the_layers(nam
     [
         ("float", 8, "float16"),
         ("int8", 10, "float32"),
-        pytest.param("float", 8, "float32", marks=pytest.mark.slow),
-        pytest.param("int8", 10, "float16", marks=pytest.mark.slow),
+        pytest.param("float", 8, "float32", marks=pytest.mark.slow),  # as said above
+        pytest.param("int8", 10, "float16", marks=pytest.mark.slow),  # as said above
     ],
 )
 def test_linear_layers_on_tokens_are_int8_and_attention_is_what_was_asked_for(

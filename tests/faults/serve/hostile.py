@@ -94,7 +94,7 @@ def _leave(target: Target, *parts: bytes, reset: bool = False, pause: float = 0.
     with target.address.connect() as connection:
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # the server may have had enough before
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause)
@@ -105,7 +105,7 @@ def _never_read(target: Target) -> tuple[int, ...]:
     """Ask for more than fits on the way, take nothing, and wait to be cut off."""
     with target.address.connect() as connection:
         connection.settimeout(_PATIENCE)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # being cut off is what is waited for
             while True:
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
     return ()
@@ -113,7 +113,7 @@ def _never_read(target: Target) -> tuple[int, ...]:
 
 def _infer(target: Target, body: bytes, encoding: str | None = None) -> tuple[int, ...]:
     headers = {"Connection": "close"} | ({} if encoding is None else {"Content-Encoding": encoding})
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # a refusal may close before the body is sent
         return (target.address.ask("POST", f"/v2/models/{target.model}/infer", body, headers).status,)
     return ()
 

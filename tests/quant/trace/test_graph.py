@@ -162,13 +162,13 @@ class Ranges(nn.Module):
             torch.cat([a, self.limited(x)], 1), a.chunk(2, 1)[0], self.pool(a), self.pad(a), F.pad(a, (1, 1)),
             a.mean(1), a.unsqueeze(1).squeeze(1), a + 1, a * 2, F.softplus(x), x.softmax(1),
             a.flip(1), torch.flip(a, [1]), a.narrow(1, 0, 1), a.select(1, 0),
-        ]  # fmt: skip
+        ]  # fmt: skip  # one value a line is a page
         any_sign = [
             self.shifted(x), x.clamp(max=1), a.clamp(min=-1) * x, torch.cat([a, x], 1), x.chunk(2, 1)[0],
             self.pool(x), F.pad(a, (1, 1), value=-1.0), x.mean(1), a + -1, a * -2, F.gelu(x), a - 1,
             torch.add(a, a, alpha=-1), F.elu(x), -a, x.flip(1), torch.mul(a, other=-1.0),
             torch.add(a, other=-1.0),
-        ]  # fmt: skip
+        ]  # fmt: skip  # one value a line is a page
         return nonnegative, any_sign
 
 

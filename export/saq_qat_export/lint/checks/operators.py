@@ -25,7 +25,7 @@ _PER_CHANNEL, _HALF, _BLOCKED = 13, 19, 21
 _IO_TYPES = frozenset({
     ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.INT8,
     ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.BOOL,
-})  # fmt: skip
+})  # fmt: skip  # one value a line is a page
 
 
 def opset(view: GraphView, _: LintSettings) -> Iterator[Violation]:

@@ -23,7 +23,7 @@ _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
 _KEEPS_SIGN = CARRIERS | {
     "AveragePool", "DepthToSpace", "DequantizeLinear", "Dropout", "Expand", "Gather", "GlobalAveragePool",
     "MaxPool", "ReduceMax", "ReduceMean", "Slice", "SpaceToDepth", "Split", "Tile", "Where",
-}  # fmt: skip
+}  # fmt: skip  # one value a line is a page
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def of_the_image(nodes: list[Any], result: str, wanted: list[Any], constants: li
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, wanted)], constants,
         value_info=[helper.make_tensor_value_info(result, TensorProto.FLOAT, wanted)],
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 

@@ -36,7 +36,7 @@ def network(op: str) -> onnx.ModelProto:
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 5, 5])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None, None, None])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 

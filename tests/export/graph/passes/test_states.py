@@ -38,7 +38,7 @@ def model(first: float, *, filled: bool) -> Any:
     graph = helper.make_graph(
         nodes, "states", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, "N", INPUT])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [5, 1, "N", HIDDEN])], constants,
-    )  # fmt: skip
+    )  # fmt: skip  # one value a line is a page
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
