@@ -168,7 +168,7 @@ def _check_bundle(lowered: Lowered, found: Rehearsal) -> None:
     """Manifest and golden samples, as ``export`` holds them against the graphs; of no accuracy at all."""
     proof = Proof(found.comparisons, Agreement(0, 0.0, 0.0, 0.0, 0, 0, ()), found.kernels)
     golden = golden_images(lowered.restored, 1)
-    bundle = make_bundle(lowered, proof, golden, allow_failed_gate=False, compress=False)
+    bundle = make_bundle(lowered, proof, golden, allow_failed_gate=False, kept=False)
     check_bundle(bundle, lowered, proof, golden, allow_failed_gate=False)
 
 

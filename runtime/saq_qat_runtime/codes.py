@@ -6,7 +6,7 @@ Each tensor is computed from recorded codes, so that a difference is counted whe
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class CodeComparison:
 
 
 class CodeEngine:
-    """A model on ONNX Runtime whose codes are given, and read back.
+    """A model on ONNX Runtime whose codes are given, and read back; a context, which releases its memory.
 
     content: the model's bytes. samples: for the shapes of codes, and names of the floats that are read.
     exact_pairs: as of `OnnxRuntimeBackend`. Raises ModelError for a model that is not to be loaded, or does
@@ -102,8 +102,10 @@ class CodeEngine:
             {name: found[name] for name in samples.answers.floats},
         )
 
-    def close(self) -> None:
-        """Release the engine's memory."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._engine.close()
 
 
@@ -125,11 +127,8 @@ def compare_codes(folder: Path, manifest: Manifest, threads: int | None = None) 
     content = read_verified(folder, model.name, model.sha256, model.bytes)
     check_scales(parse_graph(content), manifest.tensors)
     exact_pairs = bool(manifest.cpu.over_pair_bound)
-    engine = CodeEngine(content, samples[-1], exact_pairs=exact_pairs, threads=threads)
-    try:
+    with CodeEngine(content, samples[-1], exact_pairs=exact_pairs, threads=threads) as engine:
         pairs = [(given.answers, engine.run(image, given)) for given in samples]
-    finally:
-        engine.close()
     return compare_answers(manifest.tensors, pairs)
 
 

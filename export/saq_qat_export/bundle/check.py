@@ -100,9 +100,9 @@ def _check_probes(bundle: Bundle, lowered: Lowered) -> None:
         return
     with np.load(io.BytesIO(bundle.files[record.file.name])) as arrays:
         samples = from_arrays({name: arrays[name] for name in arrays.files})
-    engine = CodeEngine(lowered.graph.content, samples, exact_pairs=bool(lowered.graph.over_pair_bound))
-    found = engine.run(INPUT, samples)
-    engine.close()
+    exact_pairs = bool(lowered.graph.over_pair_bound)
+    with CodeEngine(lowered.graph.content, samples, exact_pairs=exact_pairs) as engine:
+        found = engine.run(INPUT, samples)
     failure = compare_answers(bundle.manifest.tensors, [(samples.answers, found)]).failure
     if failure:
         raise GateError(f"{record.file.name} is not what the proved graph computes, {_AGAIN} {failure}")

@@ -78,27 +78,26 @@ def make_bundle(
     golden_images: npt.NDArray[np.float32],
     *,
     allow_failed_gate: bool,
-    compress: bool = True,
+    kept: bool = True,
 ) -> Bundle:
     """Everything that ships of one checkpoint; the same bytes for the same checkpoint and package versions.
 
     Args:
         golden_images: float32 (N, C, H, W) whose codes and logits a server checks before it reports ready.
-        compress: samples, and design those that cover every weight; which need not be where the bundle is not
-            kept.
+        kept: whether it will be: then samples are compressed, and probes designed that cover every weight.
     """
     restored, view = lowered.restored, lowered.view
     codes, logits = golden_codes(view, lowered.graph, golden_images)
     files = {MODEL_FILES[target]: graph.content for target, graph in lowered.shipped.items()}
     golden = {"inputs": golden_images, "logits": logits, **{name: codes[name] for name in sorted(codes)}}
-    files[GOLDEN_FILE] = _arrays(golden, compress=compress)
+    files[GOLDEN_FILE] = _arrays(golden, compress=kept)
     probes = (
-        make_probes(view, lowered.graph, golden_images, codes, designed=compress)
+        make_probes(view, lowered.graph, golden_images, codes, designed=kept)
         if "onnxruntime" in lowered.shipped
         else None
     )
     if probes is not None:
-        files[PROBES_FILE] = _arrays(to_arrays(probes.samples), compress=compress)
+        files[PROBES_FILE] = _arrays(to_arrays(probes.samples), compress=kept)
     files[EXPECTED_FILE] = expected_answers(restored, proof.agreement).to_csv()
     records = {
         name: FileRecord(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()

@@ -81,8 +81,8 @@ def subject(found: Lowered, side: int) -> Subject:
 def failure(found: Subject, content: bytes) -> str:
     """What the self-test says of a file whose hash fits."""
     try:
-        engine = CodeEngine(content, found.probes.samples, threads=1)
-        pairs = [(s.answers, engine.run("image", s)) for s in (found.golden, found.probes.samples)]
+        with CodeEngine(content, found.probes.samples, threads=1) as engine:
+            pairs = [(s.answers, engine.run("image", s)) for s in (found.golden, found.probes.samples)]
     except SessionError as error:
         return str(error)
     return compare_answers(found.tensors, pairs).failure

@@ -55,7 +55,8 @@ def make_probes(
     Args:
         view: float32 deploy view. graph: of it, for ONNX Runtime.
         images: golden images, float32 (N, C, H, W). golden: their stored codes, by tensor.
-        designed: those for each channel too, and not only those that are drawn.
+        designed: those for each channel too, and what all cover; else those that are drawn alone, and no
+            weight is counted.
     """
     quantizers = {
         tensor_name(str(node.target)): module
@@ -63,11 +64,10 @@ def make_probes(
         if isinstance(module := trace.module_of(view, node), Quantize)
     }
     shapes = {name: (1, *golden[name].shape[1:]) for name in quantizers}
-    layers = tuple(summed_layers(view, shapes))
-    planned = layers if designed else ()
+    layers = tuple(summed_layers(view, shapes)) if designed else ()
     random = np.random.Generator(np.random.PCG64(0))
     groups = batch_groups(view)
-    counts, drawn = _drawn(planned, quantizers, shapes, groups, random)
+    counts, drawn = _drawn(layers, quantizers, shapes, groups, random)
     given = {
         name: (_filled(drawn[name], counts[name]) + module.zero_point)
         .reshape(-1, *shapes[name][1:])
@@ -143,9 +143,8 @@ def _answered(view: fx.GraphModule, graph: OnnxGraph, inputs: Float32, given: di
     values = {LOGITS: own.logits, **own.values}
     heads = {name: _head(values[name]) for name in float_results(view).values()}
     asked = Samples(inputs, dict(given), Answers(dict(own.codes), heads))
-    engine = CodeEngine(graph.content, asked, exact_pairs=bool(graph.over_pair_bound))
-    seen = engine.run(INPUT, asked)
-    engine.close()
+    with CodeEngine(graph.content, asked, exact_pairs=bool(graph.over_pair_bound)) as engine:
+        seen = engine.run(INPUT, asked)
     kinds = producers(view)
     codes = {
         name: seen.codes[name] if kinds[name] == "float" and _is_near(due, seen.codes[name]) else due

@@ -24,8 +24,8 @@ def test_a_network_of_full_size_is_covered_for_the_most_part_and_tests_itself_in
     started = time.process_time()
     probes = make_probes(found.view, found.graph, images, codes)
     made = time.process_time()
-    engine = CodeEngine(found.graph.content, probes.samples, threads=1)
-    seen = engine.run("image", probes.samples)
+    with CodeEngine(found.graph.content, probes.samples, threads=1) as engine:
+        seen = engine.run("image", probes.samples)
     compared = compare_answers(tensor_records(found.view), [(probes.samples.answers, seen)])
     tested = time.process_time()
     file = io.BytesIO()
