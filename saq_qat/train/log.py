@@ -21,6 +21,7 @@ from saq_qat.train.log_copies import LogCopy
 from saq_qat.train.log_lines import whole_lines, why_no_line
 from saq_qat.version import __version__
 from saq_qat_runtime.bundle.regular_file import open_regular, read_regular
+from saq_qat_runtime.processor import cpu_model
 
 __all__ = ["RunLog", "clip_levels", "environment", "log_tail", "read_log"]
 
@@ -173,7 +174,8 @@ def environment(device: torch.device, world_size: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "processor": platform.processor(),
+        "processor": cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

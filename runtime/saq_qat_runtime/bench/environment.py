@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from saq_qat_runtime.processor import cpu_model
+
 __all__ = ["Environment", "read_environment"]
 
 _PACKAGES = ("saq-qat-runtime", "numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
@@ -41,7 +43,7 @@ class Environment:
 def read_environment(packages: Sequence[str] = _PACKAGES) -> Environment:
     """Describe this machine as it is now."""
     return Environment(
-        cpu=_cpu_model(Path("/proc/cpuinfo")) or platform.processor() or "unknown",
+        cpu=cpu_model(),
         architecture=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -68,14 +70,6 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _cpu_model(cpuinfo: Path) -> str | None:
-    for line in (_text(cpuinfo) or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return None
 
 
 def _quota(root: Path, membership: Path) -> float | None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from saq_qat.analysis.study.machines import Machine
+
 __all__ = [
     "QUANTITIES",
     "Answers",
@@ -127,12 +129,14 @@ class RunResult:
 
     Attributes:
         run: its folder, relative to the study's; None if it diverged before it had one.
+        machine: where it was trained; None if the run does not say.
         measured: None where training diverged.
     """
 
     arm: str
     seed: int
     run: str | None
+    machine: Machine | None
     measured: Measured | None
 
 

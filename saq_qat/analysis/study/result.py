@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saq_qat.analysis.study.arms import Kind, ResolvedArm, comparison_kind, image_passes
 from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
+from saq_qat.analysis.study.machines import read_machine
 from saq_qat.analysis.study.measure import read_measured
 from saq_qat.analysis.study.quantities import QUANTITIES, RunResult, value_of
 from saq_qat.analysis.study.schema import Study
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 RESULT_FILE = "study.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _FIX = "Run 'saq-qat study' again with the study's file."
 _KEYS = tuple(quantity.key for quantity in QUANTITIES)
 
@@ -119,10 +120,8 @@ def _run_result(job: Job, folder: Path) -> RunResult:
     run = find_run(job)
     if run is None:
         raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
-    place = str(run.relative_to(folder))
-    if (run / DIVERGED_FILE).is_file():
-        return RunResult(job.arm.name, job.seed, place, None)
-    return RunResult(job.arm.name, job.seed, place, read_measured(run))
+    measured = None if (run / DIVERGED_FILE).is_file() else read_measured(run)
+    return RunResult(job.arm.name, job.seed, str(run.relative_to(folder)), read_machine(run), measured)
 
 
 def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:

@@ -18,6 +18,7 @@ from saq_qat.analysis.study.result import (
     write_study_result,
 )
 from saq_qat.analysis.study.runner import Failure, OnStates, run_jobs
+from saq_qat.analysis.study.runs_csv import runs_csv
 from saq_qat.analysis.study.schema import Study, load_study
 from saq_qat.analysis.study.text import text_of
 from saq_qat.errors import SaqError
@@ -26,7 +27,7 @@ from saq_qat.train.stop import stop_on_signals
 
 __all__ = ["Prepared", "StudyFailedError", "prepare_study", "report_study", "run_study"]
 
-TABLE_FILE, PAGE_FILE, PICTURES = "table.txt", "study.html", "pictures"
+TABLE_FILE, RUNS_FILE, PAGE_FILE, PICTURES = "table.txt", "runs.csv", "study.html", "pictures"
 
 
 class StudyFailedError(SaqError):
@@ -87,7 +88,7 @@ def run_study(
     on_states: OnStates,
     on_begin: Callable[[int], None] = lambda _: None,
 ) -> StudyResult:
-    """Do what is left to do, then write study.json, table.txt and pictures.
+    """Do what is left to do, then write study.json, table.txt, runs.csv and pictures.
 
     An older study.json is removed before the first run begins: it stands there for complete studies only.
 
@@ -120,7 +121,7 @@ def run_study(
 
 
 def report_study(folder: Path) -> StudyResult:
-    """Read a study that is complete, and write its page, table and pictures.
+    """Read a study that is complete, and write its page, tables and pictures.
 
     Raises:
         ArtifactError: it is not complete, a run holds another checkpoint than the one that was measured, or
@@ -137,6 +138,7 @@ def report_study(folder: Path) -> StudyResult:
 def _write(result: StudyResult, folder: Path) -> None:
     write_study_result(result, folder)
     write_whole(folder / TABLE_FILE, text_of(result).encode())
+    write_whole(folder / RUNS_FILE, runs_csv(result).encode())
     write_pictures(result, folder / PICTURES)
 
 

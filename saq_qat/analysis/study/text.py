@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from saq_qat.analysis.study.machines import machine_notes
 from saq_qat.analysis.study.quantities import QUANTITIES, Measured, Quantity, value_of
 from saq_qat.analysis.study.result import ComparisonResult, StudyResult
 from saq_qat.analysis.study.statistics import Interval, PairedDifference, Spread
@@ -47,6 +48,7 @@ def notes(result: StudyResult) -> Iterator[str]:
     for arm in result.arms:
         if arm.diverged:
             yield f"{arm.name}: diverged with {_seeds(arm.diverged)}, which have no numbers."
+    yield from machine_notes((f"{run.arm}-seed{run.seed}", run.machine) for run in result.runs)
     key = headline(result).key
     for comparison in result.comparisons:
         name, pair = _title(comparison), comparison.quantities.get(key)

@@ -1,6 +1,7 @@
 """Results of studies that nothing was trained for."""
 
 from saq_qat.analysis.study.arms import Kind
+from saq_qat.analysis.study.machines import Machine
 from saq_qat.analysis.study.quantities import (
     Answers,
     Curvature,
@@ -47,10 +48,11 @@ def study_result(
     top1: dict[str, dict[int, float | None]],
     pairs: list[tuple[str, str, Kind]],
     name: str = "small",
+    machine: Machine | None = None,
 ) -> StudyResult:
     """Of arms' top-1 by seed, None where it diverged."""
     runs = tuple(
-        RunResult(arm, seed, f"runs/{arm}-seed{seed}/x", None if value is None else measured(value))
+        RunResult(arm, seed, f"runs/{arm}-seed{seed}/x", machine, None if value is None else measured(value))
         for arm, seeds in top1.items()
         for seed, value in seeds.items()
     )
@@ -83,5 +85,5 @@ def study_result(
         for a, b, kind in pairs
     )
     return StudyResult(
-        2, "2026-01-01T00:00:00+00:00", "saq-qat 0", name, "as computed here", "last", arms, runs, comparisons
+        3, "2026-01-01T00:00:00+00:00", "saq-qat 0", name, "as computed here", "last", arms, runs, comparisons
     )

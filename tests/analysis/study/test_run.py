@@ -33,7 +33,7 @@ def test_a_complete_study_has_every_number_with_the_digest_of_its_checkpoint(stu
     result = study(stub)
     folder = stub.prepared.folder
     written = json.loads((folder / "study.json").read_text())
-    assert written["schema_version"] == 2
+    assert written["schema_version"] == 3
     assert read_study_result(folder) == result
     runs = {(run["arm"], run["seed"]): run for run in written["runs"]}
     assert sorted(runs) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
