@@ -41,6 +41,20 @@ def test_a_shipped_study_is_valid_and_documented_and_its_arms_differ_in_what_the
     assert f"saq-qat study configs/studies/{path.name}" in text
 
 
+@pytest.mark.parametrize(
+    "path",
+    # That of the quickstart shows how a study is written, and is evidence of nothing.
+    [path for path in STUDIES if path.stem != "quickstart"],
+    ids=lambda path: path.name,
+)
+def test_a_shipped_study_says_whether_it_was_run_and_trains_what_it_judges(path: Path) -> None:
+    """A search is judged by its fake-quant networks; all others by integers, which a deploy stage trains."""
+    header = path.read_text(encoding="utf-8").partition("\nversion:")[0]
+    assert ("measured" in header.lower()) != ("Not run" in header)
+    for arm in resolve_arms(load_study(path), path.parent).values():
+        assert arm.recipe.train.stages[-1].kind == "deploy" or "-search-" in path.stem
+
+
 def test_names_of_studies_are_those_of_their_files() -> None:
     assert [load_study(path).name for path in STUDIES] == [path.stem for path in STUDIES]
 
