@@ -18,7 +18,14 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *(
         ROOT / name
-        for name in ("README.md", "BENCHMARKS.md", "runtime/README.md", "runtime/SERVING.md", "SECURITY.md")
+        for name in (
+            "README.md",
+            "BENCHMARKS.md",
+            "configs/README.md",
+            "runtime/README.md",
+            "runtime/SERVING.md",
+            "SECURITY.md",
+        )
     ),
 ]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
