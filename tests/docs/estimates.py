@@ -83,7 +83,7 @@ def estimate(recipe: Recipe, images: int, gpus: int, networks: dict[str, Network
         taught = _teaching(recipe, share, networks)
         seconds[0] += steps * (low + taught)
         seconds[1] += steps * (max(high, launched) + taught)
-    return Estimate((seconds[0] / 3600, seconds[1] / 3600), _gigabytes(recipe, share, network, measured))
+    return Estimate((seconds[0] / 3600, seconds[1] / 3600), _gigabytes(recipe, gpus, networks))
 
 
 def _extra() -> float:
@@ -115,10 +115,19 @@ def _teaching(recipe: Recipe, share: float, networks: dict[str, Network]) -> flo
     return float(share * ratio * _COST["full_precision"]["seconds"] / 3)
 
 
-def _gigabytes(recipe: Recipe, share: float, network: Network, measured: Network) -> float:
-    """Activations as those of ResNet-18, whose step's parameters are taken off; then the network's own."""
+def _gigabytes(recipe: Recipe, gpus: int, networks: dict[str, Network]) -> float:
+    """Activations as those of ResNet-18, whose step's parameters are taken off; then the network's own.
+
+    A teacher adds its parameters alone: it has answered before the passes begin, and keeps no activations.
+    """
+    network, measured = networks[recipe.model.name], networks["resnet18"]
+    train = recipe.train
     cost = _COST["efficient" if recipe.quant is not None else "full_precision"]
-    copies = 6 if recipe.train.optimizer.kind == "sgd" else 7
+    copies = 6 if train.optimizer.kind == "sgd" else 7
     activations = cost["peak_bytes"] - 6 * _BYTES * measured.parameters
-    ratio = share * network.inputs / measured.inputs
-    return float(activations * ratio + copies * _BYTES * network.parameters) / 1e9
+    at_a_time = min(train.batch_size / gpus, train.micro_batch_size or train.batch_size)
+    ratio = at_a_time / _IMAGES * network.inputs / measured.inputs
+    parameters = copies * network.parameters
+    if train.teacher is not None and train.teacher.model is not None:
+        parameters += networks[train.teacher.model.name].parameters
+    return float(activations * ratio + _BYTES * parameters) / 1e9

@@ -1,11 +1,22 @@
 """Tables of the documents that lie beside the paper's recipes, and what the paper says, typed from it."""
 
 import re
+import shlex
 from pathlib import Path
 
 from tests.docs.estimates import Network
 
-__all__ = ["CONFIGS", "IMAGENET", "TRAINING_IMAGES", "TRANSFER", "code_blocks", "networks", "rows"]
+__all__ = [
+    "CONFIGS",
+    "IMAGENET",
+    "TRAINING_IMAGES",
+    "TRANSFER",
+    "code_blocks",
+    "commands",
+    "networks",
+    "rows",
+    "stand_in",
+]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 IMAGENET = CONFIGS / "imagenet" / "README.md"
@@ -39,3 +50,16 @@ def networks() -> dict[str, Network]:
 def code_blocks(document: Path) -> list[str]:
     """Its blocks of Python."""
     return re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """Words behind `saq-qat` of the commands that stand in lines of their own, continued lines joined."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = (line for line in text.splitlines() if line.startswith("    "))
+    return [shlex.split(line.partition("saq-qat ")[2]) for line in lines if "saq-qat " in line]
+
+
+def stand_in() -> list[str]:
+    """What the document says to set so that a recipe is checked on ten images: the line of `check`."""
+    (check,) = (words for words in commands(IMAGENET) if words[0] == "check")
+    return [word for word in check[2:] if word not in ("data.root=PATH", "model.pretrained=WEIGHTS")]
