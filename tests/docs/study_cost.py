@@ -32,7 +32,6 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--images", type=int, nargs=2, default=(2, 6), help="of the two batches")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     network = _random(recipe)
     peaks = [_measured(network, _batch(recipe, images)) for images in arguments.images]

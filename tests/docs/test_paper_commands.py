@@ -1,5 +1,7 @@
 """Commands and claims of the documents beside the paper's recipes."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from typer.main import get_command
 
 from saq_qat.analysis.study.schema import load_study
 from saq_qat.cli.main import app
+from tests.docs import study_cost
 from tests.docs.paper_tables import CONFIGS, IMAGENET, TRANSFER, commands, rows
 
 COMMANDS = [words for document in (IMAGENET, TRANSFER) for words in commands(document)]
@@ -51,3 +54,19 @@ def test_only_4_bits_tell_whether_a_table_had_efficient_training() -> None:
         of_5 = arms[f"imagenet-resnet18-{bits}-objectives", "sum"]
         assert of_5 == arms[f"imagenet-resnet18-{bits}-sam", "saq"]
         assert (of_5 == main[f"resnet18-{bits}-saq"]) == same
+
+
+def test_what_a_study_costs_is_measured_by_the_line_that_stands_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.search(r"`python -m tests\.docs\.study_cost (\S+)`", IMAGENET.read_text(encoding="utf-8"))
+    assert found is not None and (CONFIGS.parent / found[1]).is_file()
+    recipe = str(CONFIGS / "imagenet" / "resnet18-w4a4-saq.yaml")
+    small = ["data.image_size=32", "--images", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["study_cost", recipe, *small])
+    study_cost.main()
+    lines = capsys.readouterr().out.splitlines()
+    kinds = ["fake-quant pass", "product of the Hessian"]
+    expected = [f"{kind}, batch of {images}" for images in (1, 2) for kind in kinds]
+    assert [line.partition(":")[0] for line in lines[:-1]] == expected
+    assert "memory" in lines[-1]
