@@ -172,7 +172,8 @@ def test_all_that_check_does_before_exports_rehearsal_passes(
         pytest.importorskip("timm", reason="needs the extra vit")
     monkeypatch.setattr("saq_qat.cli.check.deployable", lambda *_: ())
     assert saq_qat("check", str(row.path), *small(row, ten_images, weights), "--json") == 0
-    lines = json.loads(capsys.readouterr().out)["planned_integers"]
+    document = json.loads(capsys.readouterr().out)
+    lines = document["planned_integers"]
     targets = row.recipe.deploy.targets if row.recipe.quant is not None else ()
     assert len(lines) == len(targets)
     for line, target in zip(lines, targets, strict=True):
@@ -181,6 +182,10 @@ def test_all_that_check_does_before_exports_rehearsal_passes(
         assert target in line and int(of) - int(planned) == (
             2 if "vit" in row.name and target == "tensorrt" else 0
         )
+    # What the paper does not quantize starts at the least squared error, whatever the inputs of layers do.
+    tensors = document["plan"]["tensors"] if row.recipe.quant is not None else ()
+    beyond = {tensor["initialise"] for tensor in tensors if tensor["role"] not in ("input", "operand")}
+    assert beyond <= {"mse"}
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ARMS])
