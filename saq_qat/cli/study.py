@@ -64,7 +64,7 @@ def study(
     with board(prepared.jobs) as on_states:
         result = run_study(prepared, COMMAND, on_states, say_what_is_left)
     _print(result)
-    typer.echo(f"\nwrote {prepared.folder}/study.json, table.txt and pictures/")
+    typer.echo(f"\nwrote {prepared.folder}/study.json, table.txt, runs.csv and pictures/")
     typer.echo(f"next: saq-qat study --report {prepared.folder}")
 
 

@@ -121,6 +121,13 @@ def test_a_run_keeps_its_recipe(recipe: Path) -> None:
         train(recipe, ["seed=1"], resume=True)
 
 
+def test_a_teacher_that_is_not_there_is_refused_by_check_and_leaves_no_run(recipe: Path) -> None:
+    for refuse in (check, train):
+        with pytest.raises(ArtifactError, match=r"train\.teacher: .*runs/teacher"):
+            refuse(recipe, ["train.teacher={run: runs/teacher}"])
+    assert not Path("runs").exists()
+
+
 def test_every_stage_is_named_and_the_next_command(recipe: Path, capsys: CaptureFixture[str]) -> None:
     deploy = "{kind: deploy, epochs: 1, lr: 0.001}"
     stages = f"[{{kind: quantized, epochs: 1, lr: 0.1}}, {{kind: statistics, batches: 3}}, {deploy}]"

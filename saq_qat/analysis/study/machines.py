@@ -9,12 +9,12 @@ from saq_qat.errors import ArtifactError
 
 __all__ = ["Machine", "machine_notes", "read_machine"]
 
-_FILE = "env.json"
+_FILE, _UNKNOWN = "env.json", "unknown"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides the last bits of float32 beside a recipe, as training noted it; empty where it did not.
+    """What decides the last bits of float32 beside a recipe; "unknown" where training did not note it.
 
     A run that went on elsewhere has that of the machine on which it ended.
 
@@ -30,8 +30,7 @@ class Machine:
     torch: str
 
     def __str__(self) -> str:
-        known = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return ", ".join(f"{name} {value}" for name, value in known if value)
+        return ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
 
 
 def read_machine(run: Path) -> Machine | None:
@@ -45,7 +44,7 @@ def read_machine(run: Path) -> Machine | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return Machine(**{field.name: str(facts.get(field.name, "")) for field in fields(Machine)})
+        return Machine(**{field.name: str(facts.get(field.name) or _UNKNOWN) for field in fields(Machine)})
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is damaged: {error}. It says where the run was trained; delete it, and the study goes "
@@ -60,7 +59,7 @@ def machine_notes(trained: Iterable[tuple[str, Machine | None]]) -> Iterator[str
         if machine is not None:
             where.setdefault(machine, []).append(run)
     if len(where) == 1:
-        yield f"Trained on one kind of machine: {next(iter(where))}."
+        yield f"Trained on one kind of machine, as far as runs say: {next(iter(where))}."
     elif where:
         yield (
             f"Trained on {len(where)} kinds of machine, which make other networks of one seed: part of the "

@@ -27,10 +27,10 @@ def test_what_training_notes_of_its_machine_is_read_back(tmp_path: Path) -> None
     assert (machine.device, machine.torch) == ("cpu", torch.__version__)
 
 
-def test_a_note_that_lacks_facts_has_them_empty_and_a_missing_one_is_none(tmp_path: Path) -> None:
+def test_a_note_that_lacks_facts_has_them_unknown_and_a_missing_one_is_none(tmp_path: Path) -> None:
     assert read_machine(tmp_path) is None
-    (tmp_path / "env.json").write_text('{"torch": "2.15", "device": "cpu"}')
-    assert read_machine(tmp_path) == Machine("", "", "cpu", "", "2.15")
+    (tmp_path / "env.json").write_text('{"torch": "2.15", "device": "cpu", "processor": ""}')
+    assert read_machine(tmp_path) == Machine("unknown", "unknown", "cpu", "unknown", "2.15")
 
 
 @pytest.mark.parametrize("content", ["[", "[]", "\x00"])
@@ -49,5 +49,8 @@ def test_machines_of_two_kinds_are_told_with_the_runs_of_each() -> None:
 
 def test_the_notes_of_a_study_name_its_machine() -> None:
     result = study_result({"a": {0: 90.0}}, [], machine=ONE)
-    assert "Trained on one kind of machine: processor EPYC, instructions AVX512" in "\n".join(notes(result))
+    assert (
+        "Trained on one kind of machine, as far as runs say: processor EPYC, instructions AVX512"
+        in "\n".join(notes(result))
+    )
     assert "machine" not in "\n".join(notes(study_result({"a": {0: 90.0}}, [])))
