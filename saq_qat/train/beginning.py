@@ -1,4 +1,4 @@
-"""What a training begins with, tried before there is a run: images, and a network and a teacher that take them."""
+"""What a training begins with, tried before there is a run: images, network and teacher, which take them."""
 
 import torch
 from torch import nn
