@@ -8,7 +8,7 @@ from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_tensor import Attribute
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["BATCH", "Call", "Rule", "Shape", "TensorFacts", "cannot_tell", "place"]
+__all__ = ["BATCH", "Call", "Rule", "Shape", "TensorFacts", "cannot_tell", "has_room", "place"]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -86,6 +86,12 @@ Rule: TypeAlias = Callable[[Call], Shape | list[Shape]]
 def cannot_tell(why: str) -> NoReturn:
     """Raise ModelError: the size of a result is not known beforehand."""
     raise ModelError(f"the size of its result cannot be told beforehand: {why}.")
+
+
+def has_room(number: float, width: int = 8) -> bool:
+    """Whether a signed integer of `width` bytes holds a number; what grows with the batch, for one image."""
+    own = number // BATCH if isinstance(number, int) and number % BATCH == 0 else number
+    return not isinstance(own, int) or -(1 << (8 * width - 1)) <= own < 1 << (8 * width - 1)
 
 
 def place(axis: int, rank: int) -> int:

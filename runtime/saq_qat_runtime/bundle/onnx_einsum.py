@@ -14,7 +14,10 @@ from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape
 
 __all__ = ["between", "einsum", "products"]
 
-_TERM = re.compile(r"([A-Za-z]*)(\.\.\.)?([A-Za-z]*)")
+_TERM = re.compile(r"([A-Za-z]*+)(?:(\.\.\.)([A-Za-z]*+))?")
+
+_LARGEST_COUNT = 16
+"""Tensors that one node may multiply: networks multiply two or three."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def _together(sizes: list[int]) -> int:
 
 
 def _read(call: Call) -> _Equation:
+    count = len(call.inputs)
+    require(count <= _LARGEST_COUNT, f"it multiplies {count:,} tensors; {_LARGEST_COUNT} are allowed.")
     left, arrow, right = call.text("equation").replace(" ", "").partition("->")
     texts = left.split(",")
     require(
@@ -94,7 +99,7 @@ def _read(call: Call) -> _Equation:
 def _axes(text: str, rank: int) -> tuple[str, ...]:
     found = _TERM.fullmatch(text)
     require(found is not None, "its equation is no list of letters and dots.")
-    before, dots, after = found.groups() if found else ("", None, "")
+    before, dots, after = found.groups("") if found else ("", "", "")
     hidden = rank - len(before) - len(after)
     require(hidden >= 0 if dots else hidden == 0, f"its equation has other axes than a tensor of {rank}.")
     return (*before, *(f".{place}" for place in range(hidden, 0, -1)), *after)

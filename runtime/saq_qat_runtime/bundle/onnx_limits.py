@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from math import prod
 
 from saq_qat_runtime.bundle.decode import require
-from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts
+from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts, has_room
 from saq_qat_runtime.bundle.onnx_file import OnnxNode, ParsedGraph, parse_graph, summarize
 from saq_qat_runtime.bundle.onnx_numbers import numbers_of
 from saq_qat_runtime.bundle.onnx_operators import OPERATORS, checked_shape, element_width
+from saq_qat_runtime.bundle.onnx_tensor import LARGEST_RANK
 from saq_qat_runtime.bundle.onnx_work import elements
 from saq_qat_runtime.errors import ModelError
 
@@ -36,6 +37,7 @@ _WIDENING = 48
 """Bytes that constants computed from the file may take, and from each byte of it: two codes of four bits, in
 float32, and what is computed on the way there."""
 
+_LONGEST_REASON = 400
 
 _FIX = (
     "Export the bundle again; for a graph of your own, use the engine itself, or the backend with "
@@ -111,16 +113,22 @@ def _check_memory(graph: ParsedGraph, allowed_constants: int) -> dict[str, Tenso
         try:
             _compute(walk, node)
         except ModelError as error:
-            raise ModelError(f"The model's {_named(node)} is refused: {error} {_FIX}") from None
+            raise ModelError(f"The model's {_named(node)} is refused: {_brief(error)} {_FIX}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             # An operator that is given too little, or of other shapes than it has: a Slice without an end.
-            rule = "its inputs or attributes are none that it can have"
-            raise ModelError(f"The model's {_named(node)} is refused: {rule} ({error}). {_FIX}") from error
+            rule = f"its inputs or attributes are none that it can have ({_brief(error)})."
+            raise ModelError(f"The model's {_named(node)} is refused: {rule} {_FIX}") from error
         for name in {*node.inputs, *node.outputs}:
             known = walk.facts.get(name)
             if known is not None and not known.constant and last_read.get(name, place) <= place:
                 walk.memory.take(_size(known))
     return walk.facts
+
+
+def _brief(error: Exception) -> str:
+    """An attribute of the file may be thousands of numbers, and stand in what is said of it."""
+    told = str(error)
+    return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]}..."
 
 
 def _named(node: OnnxNode) -> str:
@@ -144,6 +152,11 @@ def _declared(name: str, sizes: tuple[int | None, ...] | None) -> Shape:
     fixed = sizes is not None and all(size is not None and size > 0 for size in sizes[1:])
     require(
         fixed, f"The model's input {name!r} has no fixed shape but for the batch. Export the bundle again."
+    )
+    rank = len(sizes or ())
+    require(
+        rank <= LARGEST_RANK,
+        f"The model's input {name!r} has {rank:,} axes; {LARGEST_RANK} are allowed. Export the bundle again.",
     )
     first, *others = sizes or (1,)
     return (BATCH if first is None or first <= 0 else first, *(int(size or 0) for size in others))
@@ -170,7 +183,10 @@ def _compute(walk: _Walk, node: OnnxNode) -> None:
     found = operator.shape(call)
     results = found if isinstance(found, list) else [found] * len(node.outputs)
     constant = all(facts is None or facts.constant for facts in call.inputs)
-    numbers, width = numbers_of(node.op_type, call), operator.width(call)
+    for shape in results:
+        _require_plain(shape)
+    width = operator.width(call)
+    numbers = numbers_of(node.op_type, call, width)
     beside = operator.beside(call)
     walk.memory.add(beside)
     walk.work.add(operator.work(call))
@@ -182,6 +198,15 @@ def _compute(walk: _Walk, node: OnnxNode) -> None:
             _occupy(walk, walk.facts[name])
     _check(walk)
     walk.memory.take(beside)
+
+
+def _require_plain(shape: Shape) -> None:
+    """Raise ModelError for a shape that no tensor can have, before anything is added up by it."""
+    rank = len(shape)
+    require(rank <= LARGEST_RANK, f"its result has {rank:,} axes; {LARGEST_RANK} are allowed.")
+    for axis, size in enumerate(shape):
+        require(size >= 0, f"axis {axis} of its result is {size:,} long; sizes are 0 or more.")
+        require(has_room(size), f"axis {axis} of its result is longer than 64 bits can tell.")
 
 
 def _occupy(walk: _Walk, facts: TensorFacts) -> None:

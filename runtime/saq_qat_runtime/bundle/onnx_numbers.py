@@ -1,13 +1,14 @@
 """Elements of small tensors of integers, computed beforehand: by them a graph says what shape it wants.
 
 Only operations whose result grows with the batch if anything are followed where it has a part in them, so
-that what holds for `BATCH` holds for every batch.
+that what holds for `BATCH` holds for every batch. Numbers that an engine has no room for are not known: it
+would go on with others.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from saq_qat_runtime.bundle.onnx_call import BATCH, Call
+from saq_qat_runtime.bundle.onnx_call import BATCH, Call, has_room
 from saq_qat_runtime.bundle.onnx_tensor import INT32, INT64, StoredTensor
 
 __all__ = ["numbers_of"]
@@ -16,8 +17,14 @@ Numbers: TypeAlias = tuple[float, ...]
 _FEW = 64
 
 
-def numbers_of(op_type: str, call: Call) -> Numbers | None:
-    """Elements of the first result, None where they are not known."""
+def numbers_of(op_type: str, call: Call, width: int) -> Numbers | None:
+    """Elements of the first result, None where they are not known. width: bytes of each."""
+    found = _found(op_type, call)
+    fits = found is not None and all(has_room(number, width) for number in found)
+    return found if fits else None
+
+
+def _found(op_type: str, call: Call) -> Numbers | None:
     if op_type == "Shape":
         end = call.attributes.get("end")
         return call.shape()[call.number("start", 0) : end if isinstance(end, int) else None]

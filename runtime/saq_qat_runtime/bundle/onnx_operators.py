@@ -16,7 +16,7 @@ from saq_qat_runtime.bundle import onnx_windows as windows
 from saq_qat_runtime.bundle import onnx_work as work
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_call import Call, Rule, Shape
-from saq_qat_runtime.bundle.onnx_tensor import StoredTensor
+from saq_qat_runtime.bundle.onnx_tensor import LARGEST_RANK, StoredTensor
 
 __all__ = ["OPERATORS", "Operator", "checked_shape", "element_width"]
 
@@ -103,7 +103,9 @@ def _constant(call: Call) -> Shape:
 
 
 def checked_shape(tensor: StoredTensor) -> Shape:
-    """Of a tensor of the file; raises ModelError if the file has no room for so many numbers."""
+    """Of a tensor of the file; raises ModelError for too many axes, or more numbers than the file holds."""
+    rank = len(tensor.shape)
+    require(rank <= LARGEST_RANK, f"tensor {tensor.name!r} has {rank:,} axes; {LARGEST_RANK} are allowed.")
     count = prod(tensor.shape)
     fits = min(tensor.shape, default=0) >= 0 and count <= _PACKED * tensor.size
     require(fits, f"tensor {tensor.name!r} says that it is {tensor.shape}, and has {tensor.size} bytes.")

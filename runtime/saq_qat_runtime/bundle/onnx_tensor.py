@@ -5,6 +5,7 @@ Numbers of fields are those of onnx/onnx.proto3.
 
 import struct
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 from saq_qat_runtime.bundle.decode import require
@@ -15,6 +16,7 @@ __all__ = [
     "INT8",
     "INT32",
     "INT64",
+    "LARGEST_RANK",
     "UINT8",
     "UNDEFINED",
     "Attribute",
@@ -34,6 +36,9 @@ _DIMS, _DATA_TYPE, _FLOATS, _INT32, _INT64 = 1, 2, 4, 5, 7
 _NAME, _RAW, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14
 UNDEFINED, FLOAT, UINT8, INT8, INT32, INT64 = 0, 1, 2, 3, 6, 7
 """Element types of ONNX tensors (``TensorProto.DataType``)."""
+
+LARGEST_RANK = 16
+"""Axes of a tensor: those of windows in images have six, and TensorRT takes eight."""
 
 _FORMATS = {FLOAT: "f", INT32: "i", INT64: "q"}
 _FEW = 64
@@ -105,9 +110,7 @@ def is_external(tensor: memoryview) -> bool:
 
 
 def _numbers(message: memoryview, kind: int, shape: tuple[int, ...]) -> tuple[float, ...] | None:
-    count = 1
-    for size in shape:
-        count *= size
+    count = prod(shape) if len(shape) <= LARGEST_RANK else -1
     if kind not in _FORMATS or not 0 <= count <= _FEW:
         return None
     raw = b"".join(bytes(value) for number, value in messages(message) if number == _RAW)
@@ -120,4 +123,5 @@ def _numbers(message: memoryview, kind: int, shape: tuple[int, ...]) -> tuple[fl
         joined = b"".join(floats)
         return struct.unpack(f"<{count}f", joined) if len(joined) == 4 * count else None
     listed = integers(message, _INT64 if kind == INT64 else _INT32)
-    return listed if len(listed) == count else None
+    fits = kind == INT64 or all(-(1 << 31) <= number < 1 << 31 for number in listed)
+    return listed if len(listed) == count and fits else None  # engines cut larger numbers to 32 bits

@@ -70,6 +70,7 @@ def pool(call: Call) -> list[Shape]:
     x, kernel = _image(call), call.numbers("kernel_shape")
     if kernel is None:
         cannot_tell("it has no kernel_shape")
+    require(min(kernel, default=1) > 0, f"its kernel_shape is {kernel}; a window has a pixel or more.")
     return [(*x[:2], *_slid(call, x[2:], kernel))] * call.results
 
 
