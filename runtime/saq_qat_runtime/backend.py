@@ -69,8 +69,9 @@ def declared_by_model(name: str, dtype: str, shape: tuple[int | Literal["N"], ..
     try:
         return TensorSpec(name, dtype, shape)
     except ModelError as error:
-        fix = "Only the batch may be open; export the bundle again."
-        raise ModelError(f"The model declares {name!r} as {list(shape)}: {error} {fix}") from error
+        told = ["open" if place and size == "N" else size for place, size in enumerate(shape)]
+        rule = "only the batch, which comes first, may be open, and all other sizes must be positive"
+        raise ModelError(f"The model has {name!r} as {told}; {rule}. Export the bundle again.") from error
 
 
 def check_count(name: str, value: object, *, most: int | None = None, fix: str) -> None:

@@ -5,10 +5,20 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
 from saq_qat_runtime.bundle.decode import require
-from saq_qat_runtime.bundle.onnx_tensor import Attribute
+from saq_qat_runtime.bundle.onnx_tensor import LARGEST_RANK, Attribute
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["BATCH", "Call", "Rule", "Shape", "TensorFacts", "cannot_tell", "has_room", "place"]
+__all__ = [
+    "BATCH",
+    "Call",
+    "Rule",
+    "Shape",
+    "TensorFacts",
+    "cannot_tell",
+    "has_room",
+    "place",
+    "require_possible",
+]
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -92,6 +102,15 @@ def has_room(number: float, width: int = 8) -> bool:
     """Whether a signed integer of `width` bytes holds a number; what grows with the batch, for one image."""
     own = number // BATCH if isinstance(number, int) and number % BATCH == 0 else number
     return not isinstance(own, int) or -(1 << (8 * width - 1)) <= own < 1 << (8 * width - 1)
+
+
+def require_possible(shape: Shape) -> None:
+    """Raise ModelError for a shape that no tensor can have, before anything is added up by it."""
+    rank = len(shape)
+    require(rank <= LARGEST_RANK, f"its result has {rank:,} axes; {LARGEST_RANK} are allowed.")
+    for axis, size in enumerate(shape):
+        require(size >= 0, f"axis {axis} of its result is {size:,} long; sizes are 0 or more.")
+        require(has_room(size), f"axis {axis} of its result is longer than 64 bits can tell.")
 
 
 def place(axis: int, rank: int) -> int:

@@ -6,6 +6,7 @@ Numbers of fields are those of onnx/onnx.proto3. Tensor data is skipped.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from saq_qat_runtime.bundle.decode import require
 from saq_qat_runtime.bundle.onnx_tensor import (
@@ -44,6 +45,8 @@ _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TYPE_ELEMENT, _TYPE_SHAPE = 1, 2, 1, 1, 2
 _SHAPE_DIM, _DIM_VALUE = 1, 1
 
+Declared: TypeAlias = tuple[int, tuple[int | None, ...] | None]
+
 
 @dataclass(frozen=True)
 class OnnxSummary:
@@ -77,16 +80,16 @@ class OnnxNode:
 class ParsedGraph:
     """The nodes of a model's graph in order, and the element type of every constant by name.
 
-    inputs: element type and shape by name; a size that the file leaves open is None, and so is a shape that
-    is not given at all. opset: of the standard operators, 0 if none is named. sparse: some constants are
-    stored without their zeros.
+    inputs, outputs: element type and shape by name; a size that the file leaves open is None, and so is a
+    shape that is not given at all. opset: of the standard operators, 0 if none is named. sparse: some
+    constants are stored without their zeros.
     """
 
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, int]
     initializers: tuple[StoredTensor, ...]
-    inputs: dict[str, tuple[int, tuple[int | None, ...] | None]]
-    outputs: tuple[str, ...]
+    inputs: dict[str, Declared]
+    outputs: dict[str, Declared]
     opset: int
     sparse: bool
 
@@ -110,7 +113,7 @@ def parse_graph(content: bytes) -> ParsedGraph:
         constants,
         tuple(stored),
         {text_of(value, _VALUE_NAME): _declared(value) for value in parts.get(_GRAPH_INPUT, ())},
-        tuple(text_of(value, _VALUE_NAME) for value in parts.get(_GRAPH_OUTPUT, ())),
+        {text_of(value, _VALUE_NAME): _declared(value) for value in parts.get(_GRAPH_OUTPUT, ())},
         _opset(content),
         _GRAPH_SPARSE in parts,
     )
@@ -182,8 +185,8 @@ def _node(message: memoryview) -> OnnxNode:
     )
 
 
-def _declared(value: memoryview) -> tuple[int, tuple[int | None, ...] | None]:
-    """Element type and shape of a graph's input."""
+def _declared(value: memoryview) -> Declared:
+    """Element type and shape of a graph's input or output."""
     kind = message_of(value, _VALUE_TYPE)
     tensor = None if kind is None else message_of(kind, _TYPE_TENSOR)
     if tensor is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from saq_qat_runtime.bundle.decode import require
-from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts, has_room
+from saq_qat_runtime.bundle.onnx_call import BATCH, Call, Shape, TensorFacts, require_possible
 from saq_qat_runtime.bundle.onnx_file import OnnxNode, ParsedGraph, parse_graph, summarize
 from saq_qat_runtime.bundle.onnx_numbers import numbers_of
 from saq_qat_runtime.bundle.onnx_operators import OPERATORS, checked_shape, element_width
@@ -122,7 +122,24 @@ def _check_memory(graph: ParsedGraph, allowed_constants: int) -> dict[str, Tenso
             known = walk.facts.get(name)
             if known is not None and not known.constant and last_read.get(name, place) <= place:
                 walk.memory.take(_size(known))
+    _check_outputs(walk)
     return walk.facts
+
+
+def _check_outputs(walk: _Walk) -> None:
+    """Raise ModelError for an output that is declared larger than its nodes can make it, or otherwise."""
+    for name, (_, declared) in walk.graph.outputs.items():
+        made = walk.facts[name].shape if name in walk.facts else None
+        if made is None or declared is None:
+            continue
+        told = [size if size % BATCH else "N" for size in made]
+        rule, got = f"The model declares its output {name!r}", f"its nodes make {told}. {_FIX}"
+        require(len(declared) == len(made), f"{rule} with {len(declared)} axes; {got}")
+        fits = all(
+            most % BATCH == 0 or size is None or 0 < size <= most
+            for size, most in zip(declared, made, strict=True)
+        )
+        require(fits, f"{rule} as {['N' if size is None else size for size in declared]}; {got}")
 
 
 def _brief(error: Exception) -> str:
@@ -184,7 +201,7 @@ def _compute(walk: _Walk, node: OnnxNode) -> None:
     results = found if isinstance(found, list) else [found] * len(node.outputs)
     constant = all(facts is None or facts.constant for facts in call.inputs)
     for shape in results:
-        _require_plain(shape)
+        require_possible(shape)
     width = operator.width(call)
     numbers = numbers_of(node.op_type, call, width)
     beside = operator.beside(call)
@@ -198,15 +215,6 @@ def _compute(walk: _Walk, node: OnnxNode) -> None:
             _occupy(walk, walk.facts[name])
     _check(walk)
     walk.memory.take(beside)
-
-
-def _require_plain(shape: Shape) -> None:
-    """Raise ModelError for a shape that no tensor can have, before anything is added up by it."""
-    rank = len(shape)
-    require(rank <= LARGEST_RANK, f"its result has {rank:,} axes; {LARGEST_RANK} are allowed.")
-    for axis, size in enumerate(shape):
-        require(size >= 0, f"axis {axis} of its result is {size:,} long; sizes are 0 or more.")
-        require(has_room(size), f"axis {axis} of its result is longer than 64 bits can tell.")
 
 
 def _occupy(walk: _Walk, facts: TensorFacts) -> None:

@@ -1,6 +1,7 @@
 """Small models whose cost a look at single sizes misses: by one image that is repeated, and by time alone."""
 
 from itertools import pairwise
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -8,7 +9,7 @@ from onnx import helper
 from tests.faults.load.bombs import Bomb, as_first_step, behind, floats, integers
 from tests.runtime.networks import SIDE, constant
 
-__all__ = ["DAYS", "LARGER", "REPEATED"]
+__all__ = ["DAYS", "LARGER", "REPEATED", "SUBTRACTED"]
 
 
 def repeated_images() -> onnx.ModelProto:
@@ -35,6 +36,20 @@ def enlarged(side: int, *nodes: onnx.NodeProto) -> Bomb:
     def build() -> onnx.ModelProto:
         pads = constant("pads", integers(0, 0, 0, 0, 0, 0, side - SIDE, side - SIDE))
         return behind([helper.make_node("Pad", ["image", "pads"], ["large"]), *nodes], [pads])
+
+    return build
+
+
+def subtracted(op_type: str, *inputs: Any) -> Bomb:
+    """Constants that double 34 times, behind one whose size below zero makes room for them in a sum."""
+
+    def build() -> onnx.ModelProto:
+        names = ["small", *(f"twice_{index}" for index in range(33)), "made"]
+        given = [f"given_{index}" if value is not None else "" for index, value in enumerate(inputs)]
+        nodes = [helper.make_node(op_type, ["small", *given], ["below"])]
+        nodes += [helper.make_node("Concat", [a, a], [b], axis=0) for a, b in pairwise(names)]
+        stored = [constant(name, value) for name, value in zip(given, inputs, strict=True) if name]
+        return behind(nodes, [constant("small", floats(1, 1, SIDE, SIDE)), *stored])
 
     return build
 
@@ -73,6 +88,11 @@ LARGER: dict[str, Bomb] = {
     "QuantizeLinear": lambda: as_first_step("QuantizeLinear", floats(400, 1, 1, 1), axis=0),
     "QuantizeLinear along the batch": lambda: as_first_step("QuantizeLinear", floats(400), axis=0),
     "DequantizeLinear": lambda: as_first_step("DequantizeLinear", floats(400, 1, 1, 1, 1)),
+}
+
+SUBTRACTED: dict[str, Bomb] = {
+    "TopK below zero": subtracted("TopK", integers(-(1 << 60))),
+    "Resize below zero": subtracted("Resize", None, None, integers(1, 1, -(1 << 60), SIDE)),
 }
 
 DAYS: dict[str, Bomb] = {

@@ -17,7 +17,7 @@ from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from saq_qat_runtime.openvino import OpenVinoBackend
 from tests.faults.load.bombs import BOMBS, HARMLESS, HIDDEN, as_first_step, behind
-from tests.faults.load.hidden_costs import DAYS, LARGER, REPEATED
+from tests.faults.load.hidden_costs import DAYS, LARGER, REPEATED, SUBTRACTED
 from tests.runtime.networks import LABELS, constant, images
 
 
@@ -44,6 +44,12 @@ def test_a_parameter_that_engines_enlarge_an_image_for_is_refused(
 @pytest.mark.parametrize("build", DAYS.values(), ids=DAYS.keys())
 def test_a_model_that_takes_days_is_refused(build: Callable[[], onnx.ModelProto]) -> None:
     with pytest.raises(ModelError, match=r"operations with all before it|a window of \d+ over \d+ pixels"):
+        refuse_unsafe(build().SerializeToString())
+
+
+@pytest.mark.parametrize("build", SUBTRACTED.values(), ids=SUBTRACTED.keys())
+def test_a_size_below_zero_makes_no_room_for_others(build: Callable[[], onnx.ModelProto]) -> None:
+    with pytest.raises(ModelError, match="sizes are 0 or more"):
         refuse_unsafe(build().SerializeToString())
 
 
@@ -115,7 +121,9 @@ def test_in_two_gigabytes_every_hostile_bundle_is_a_model_error(
 ) -> None:
     folders = tmp_path / "hostile"
     folders.mkdir()
-    contents = [build().SerializeToString() for build in (BOMBS | REPEATED | LARGER | DAYS).values()]
+    contents = [
+        build().SerializeToString() for build in (BOMBS | REPEATED | LARGER | DAYS | SUBTRACTED).values()
+    ]
     contents += [build() for build in HIDDEN.values()]
     for place, content in enumerate(contents):
         replace_model(content)

@@ -16,7 +16,7 @@ from saq_qat_runtime.bundle.onnx_numbers import numbers_of
 from saq_qat_runtime.bundle.onnx_tensor import LARGEST_RANK, read_tensor
 from saq_qat_runtime.errors import ModelError
 from tests.faults.load.bombs import as_first_step, behind, floats, integers
-from tests.runtime.networks import constant
+from tests.runtime.networks import LABELS, constant, float_network
 
 LARGEST = (1 << 63) - 1
 
@@ -145,3 +145,28 @@ def test_a_refusal_stays_short_whatever_it_quotes() -> None:
     with pytest.raises(ModelError, match=r"perm \(0, 0, .*\.\.\. Export the bundle again") as refused:
         refuse_unsafe(model.SerializeToString())
     assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        (["N", 10**9], r"as \['N', 1000000000\]; its nodes make \['N', 5\]"),
+        (["N", 0], r"as \['N', 0\]; its nodes make"),
+        (["N", -5], r"as \['N', -5\]; its nodes make"),
+        ([], r"with 0 axes; its nodes make \['N', 5\]"),
+    ],
+)
+def test_an_output_is_as_its_nodes_make_it(declared: list[str | int], told: str) -> None:
+    model = float_network()
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, declared)
+    model.graph.output[0].CopyFrom(output)
+    with pytest.raises(ModelError, match=rf"The model declares its output 'logits' {told}"):
+        refuse_unsafe(model.SerializeToString())
+
+
+@pytest.mark.parametrize("declared", [["N", LABELS], ["N", "labels"], [-1, LABELS], [3, LABELS], None])
+def test_an_output_may_leave_its_sizes_open(declared: list[str | int] | None) -> None:
+    model = float_network()
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, declared)
+    model.graph.output[0].CopyFrom(output)
+    refuse_unsafe(model.SerializeToString())
