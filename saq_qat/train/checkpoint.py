@@ -21,7 +21,7 @@ from saq_qat.quant.plan.records import NetworkRecords, records_from_json, record
 from saq_qat.train.files import sync_folder, write_synced
 from saq_qat.train.state_file import Form, Position, check_state, progress_at_start
 from saq_qat.train.trained_numbers import not_finite, unwritable_record
-from saq_qat_runtime.bundle.decode import parse_json
+from saq_qat_runtime.bundle.decode import parse_json, shown
 from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.errors import ModelError
 
@@ -249,13 +249,13 @@ def check_format(folder: Path) -> None:
         return
     if found > FORMAT:
         raise FormatError(
-            f"{folder}: a checkpoint of format {found}; this saq-qat reads formats up to {FORMAT}. "
+            f"{folder}: a checkpoint of format {shown(found)}; this saq-qat reads formats up to {FORMAT}. "
             "Use the version that wrote it."
         )
     if found < _ALL_OF_QUANTIZED and state.get("form") != "float":
         raise FormatError(
-            f"{folder}: a quantized network in a checkpoint of format {found}, which does not record all "
-            "that was trained (quantizers, classes, preprocessing), so no export of it could be proved. "
+            f"{folder}: a quantized network in a checkpoint of format {shown(found)}, which does not record "
+            "all that was trained (quantizers, classes, preprocessing), so no export of it could be proved. "
             "Train again, or export with the version that wrote it."
         )
 

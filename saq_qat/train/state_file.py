@@ -86,14 +86,14 @@ def check_state(state: Mapping[str, Any], where: str) -> None:
     """
     own = {key: value for key, value in state.items() if key not in _SINCE_FORMAT}
     try:
-        decode(_State, own, where)
+        found = decode(_State, own, where)
         for key, since in _SINCE_FORMAT.items():
             require(key in state or state["format"] < since, f"{where}: missing field {key!r}.")
             kind = type(state.get(key))
             require(kind in (dict, type(None)), f"{where}.{key}: expected an object, got {kind.__name__}.")
         for item in fields(Position):
             require(item.name in state["position"], f"{where}.position: missing field {item.name!r}.")
-        batch, loss_sum = state["position"]["batch"], state["progress"]["loss_sum"]
+        batch, loss_sum = found.position.batch, found.progress.loss_sum
         require(
             -_ROUNDING * batch <= loss_sum <= _LARGEST_LOSS * batch,
             f"{where}.progress: loss_sum must be that of {batch} losses from 0 on, got {loss_sum}.",

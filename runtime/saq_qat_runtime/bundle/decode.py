@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from saq_qat_runtime.errors import ModelError
 
-__all__ = ["decode", "parse_json", "require"]
+__all__ = ["decode", "parse_json", "require", "shown"]
 
 Record = TypeVar("Record")
 
@@ -21,12 +21,21 @@ _JSON_NAMES = {
     int: "an integer",
     float: "a number",
 }
+_LONGEST_SHOWN = 60  # characters
+_NAMES_SHOWN = 8
+_SMALLEST_INTEGER, _LARGEST_INTEGER = -(1 << 63), (1 << 63) - 1
 
 
 def require(condition: bool, rule: str) -> None:
     """Raise ModelError with `rule` unless `condition` holds."""
     if not condition:
         raise ModelError(rule)
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: as Python writes it, and cut where that is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def parse_json(text: str, where: str, fix: str = "Export the bundle again.") -> object:
@@ -55,9 +64,7 @@ def decode(kind: type[Record], value: object, where: str) -> Record:
     known = [field.name for field in own]
     unknown = sorted(value.keys() - set(known))
     missing = [field.name for field in own if field.name not in value and field.default is MISSING]
-    require(
-        not unknown, f"{where}: unknown field {', '.join(map(repr, unknown))}. Known: {', '.join(known)}."
-    )
+    require(not unknown, f"{where}: unknown field {_listed(unknown)}. Known: {', '.join(known)}.")
     require(not missing, f"{where}: missing field {', '.join(map(repr, missing))}.")
     hints = get_type_hints(kind)
     values = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in known if name in value}
@@ -103,26 +110,41 @@ def _decode_union(options: Sequence[Any], value: object, where: str) -> object:
 
 def _decode_scalar(kind: Any, value: object, where: str) -> object:
     if kind is float and type(value) in (int, float):
-        number = float(value)  # type: ignore[arg-type]  # a number, as just seen
-        require(math.isfinite(number), f"{where}: must be finite, got {value}.")
-        return number
+        return _finite(value, where)  # type: ignore[arg-type]  # a number, as just seen
     if type(value) is not kind:
         raise _mismatch(_JSON_NAMES[kind], value, where)
+    if kind is int and not _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:  # type: ignore[operator]  # an integer
+        raise _mismatch("an integer of 64 bits", value, where)
     return value
 
 
+def _finite(value: float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    require(math.isfinite(number), f"{where}: must be a finite float, got {shown(value)}.")
+    return number
+
+
 def _mismatch(expected: str, value: object, where: str) -> ModelError:
-    shown = repr(value)
-    return ModelError(
-        f"{where}: expected {expected}, got {shown if len(shown) <= 60 else shown[:60] + '...'}."
-    )
+    return ModelError(f"{where}: expected {expected}, got {shown(value)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    first = ", ".join(map(shown, names[:_NAMES_SHOWN]))
+    return f"{first} and {more:,} more" if more > 0 else first
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"duplicate key {shown(name)}")
+            seen.add(name)
     return result
 
 

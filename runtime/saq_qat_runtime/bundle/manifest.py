@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from saq_qat_runtime.bundle.decode import decode, parse_json, require
+from saq_qat_runtime.bundle.decode import decode, parse_json, require, shown
 from saq_qat_runtime.bundle.deploy import DeployRecord, TensorRtRecord, ThresholdsRecord
 from saq_qat_runtime.bundle.files import check_digest, file_sha256, is_sha256, locate, require_bundle
 from saq_qat_runtime.bundle.gate import ComparisonRecord, Gate
@@ -169,6 +169,6 @@ def _is_text(label: str) -> bool:
 
 def _other_version(where: str, version: object) -> str:
     return (
-        f"{where} has schema_version {version}; this runtime reads {SCHEMA_VERSION}. "
+        f"{where} has schema_version {shown(version)}; this runtime reads {SCHEMA_VERSION}. "
         "Use the saq-qat version that wrote it, or export the bundle again."
     )

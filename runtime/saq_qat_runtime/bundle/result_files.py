@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saq_qat_runtime.bundle.decode import decode, parse_json
+from saq_qat_runtime.bundle.decode import decode, parse_json, shown
 from saq_qat_runtime.errors import ModelError, ResultError, VersionError
 
 __all__ = [
@@ -110,7 +110,7 @@ def read_result(path: Path, version: int, fix: str) -> dict[str, Any]:
         raise ModelError(f"{path} must hold a JSON object. {fix}")
     found = value.get("schema_version")
     if found != version or type(found) is not int:
-        written = "no schema_version" if found is None else f"schema_version {found}"
+        written = "no schema_version" if found is None else f"schema_version {shown(found)}"
         raise VersionError(f"{path} has {written}; this package reads {version}. {fix}")
     return value
 

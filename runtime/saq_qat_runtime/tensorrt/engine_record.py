@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from saq_qat_runtime.bundle.decode import decode, parse_json, require
+from saq_qat_runtime.bundle.decode import decode, parse_json, require, shown
 from saq_qat_runtime.bundle.files import is_sha256, read
 from saq_qat_runtime.bundle.records import FileRecord, TensorSpec
 from saq_qat_runtime.errors import ModelError
@@ -162,7 +162,8 @@ class EngineRecord:
         version = value.get("schema_version") if isinstance(value, dict) else None
         require(
             version == ENGINE_SCHEMA_VERSION,
-            f"{where} has schema_version {version}; this runtime reads {ENGINE_SCHEMA_VERSION}. {_FIX}",
+            f"{where} has schema_version {shown(version)}; this runtime reads {ENGINE_SCHEMA_VERSION}. "
+            f"{_FIX}",
         )
         try:
             return decode(cls, value, where)

@@ -15,8 +15,8 @@ from saq_qat.train.run import run_training
 from tests.faults.training.conftest import QUANTIZED
 from tests.faults.training.recipes import copied, everything_in, faulty_recipe, with_state, with_tensors
 
-MAY_BE_MISSING = ("progress.teacher", "progress.images")
-"""Checkpoints of older versions have neither."""
+MAY_BE_MISSING = ("progress.teacher", "progress.images", "progress.seconds")
+"""Checkpoints of older versions lack them."""
 
 WRONG: dict[str, tuple[Any, ...]] = {
     "format": (None, "4", 4.0, True, 0, -1, [], {}),
@@ -28,10 +28,11 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "position.batch": (-1, 1, 3, 5, 10**9, None, "2"),
     "position.step": (-1, 0, 5, 7, 10**20, "6", 6.0),
     "progress": (None, [], {}, 3),
-    "progress.loss_sum": (None, "1", [], True, -1e300, -1, 1e300),
+    "progress.loss_sum": (None, "1", [], True, -1e300, -1, 1e300, 10**400),
     "progress.best": ("99", -1, 101, [], True, None),
     "progress.accuracy": (None, [], 3, {"top1": "99"}, {"top1": 1000}, {}, {"top1": 1}),
     "progress.log_bytes": (-1, 1, 10, None, "5", 7.5, 10**15),
+    "progress.seconds": (None, "1", -1, 10**400),
     "progress.teacher": (3, []),
     "progress.images": (3, "0" * 64),
     "data": ([], 3, {}, {"classes": 3}),
@@ -74,6 +75,7 @@ def test_a_value_that_is_wrong_is_a_sentence(stopped: Path, tmp_path: Path, path
         said = refused(run)
         assert path.rpartition(".")[2] in said or "state.json" in said or "process" in said, (value, said)
         assert said.count(". ") >= 1, "no remedy"
+        assert len(said) < 1000, "the whole of a long number"
 
 
 @pytest.mark.parametrize("path", [path for path in WRONG if path not in MAY_BE_MISSING])
