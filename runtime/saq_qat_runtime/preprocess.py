@@ -217,8 +217,7 @@ def normalise(pixels: Pixels, settings: Preprocessing) -> NDArray[np.float32]:
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
     planes /= np.float32(255)
     planes -= np.array(settings.mean, np.float32).reshape(-1, 1, 1)
-    with np.errstate(over="ignore"):  # of an absurd deviation: training names the numbers it leads to
-        planes /= np.array(settings.std, np.float32).reshape(-1, 1, 1)
+    planes /= np.array(settings.std, np.float32).reshape(-1, 1, 1)
     return planes
 
 

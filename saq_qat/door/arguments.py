@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, InstanceOf
+from pydantic import InstanceOf
 
-from saq_qat.recipe.schema.base import Finite, Section, Side
+from saq_qat.recipe.schema.base import Deviation, Finite, Section, Side
 from saq_qat.train.choose import CheckpointName
 from saq_qat_export.proof.prove import ProofSize
 
 __all__ = ["ExportSettings", "Pictures", "ProofSettings", "as_list"]
-
-_Deviation = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
-"""Of pixels from 0 to 1, whose steps are 1/255; float32 overflows when it divides by far smaller ones."""
 
 
 class ProofSettings(Section):
@@ -36,7 +33,7 @@ class Pictures(Section):
 
     classes: tuple[str, ...] | None
     mean: tuple[Finite, ...] | None
-    std: tuple[_Deviation, ...] | None
+    std: tuple[Deviation, ...] | None
     resize: Side | None
     name: str | None
 

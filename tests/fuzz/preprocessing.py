@@ -28,7 +28,7 @@ def _settings(random: Random) -> Any:
         "resize": random.choice((None, side, side + 1, 3 * side)),
         "channels": channels,
         "mean": [random.uniform(-1, 2) for _ in range(channels)],
-        "std": [random.choice((0.25, 1e-3, 1e-40, 1e40)) for _ in range(channels)],
+        "std": [random.choice((0.25, 1e-3, 1e-6, 1e6, 1e-40)) for _ in range(channels)],
     }
     return damaged_tree(random, plain) if random.random() < 0.5 else plain
 

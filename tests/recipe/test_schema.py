@@ -1,5 +1,6 @@
 """Rules between fields that are each right by themselves, with the place of the field to mend."""
 
+import math
 import re
 
 import pytest
@@ -8,6 +9,8 @@ from pydantic import ValidationError
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import dump_recipe, parse_recipe
 from saq_qat.recipe.schema import CalibrationStage, DeployStage, Plain, Recipe, Sgd
+from saq_qat_runtime.bundle.records import DEVIATIONS, LARGEST_MEAN, Preprocessing
+from saq_qat_runtime.errors import ModelError
 
 FLOAT = "{kind: float, epochs: 1, lr: 1}"
 QUANTIZED = "{kind: quantized, epochs: 1, lr: 1}"
@@ -76,7 +79,7 @@ CALIBRATION = "{kind: calibration}"
         (["train.stages.1.method.perturb=[]"], "train.stages.1.method.perturb: must have at least 1 item(s)"),
         (["train.optimizer.momentum=0", "train.optimizer.nesterov=true"], "train.optimizer.nesterov: "),
         (["data.mean=[0.5]", "data.std=[1, 1, 1]"], "data.std: mean and std must have one number"),
-        (["data.std=[0]"], "data.std.0: must be greater than 0 (got 0)"),
+        (["data.std=[0]"], "data.std.0: must be at least 1e-06 (got 0)"),
         (
             ["data={kind: imagefolder, root: x, image_size: 224, resize: 200}"],
             "data.resize: the centre crop of image_size 224 needs a short side of at least 224 (got 200)",
@@ -98,6 +101,28 @@ def test_a_broken_rule_names_its_field(text: str, overrides: list[str], message:
     lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "key, limit, beyond",
+    [
+        ("mean", LARGEST_MEAN, math.inf),
+        ("mean", -LARGEST_MEAN, -math.inf),
+        ("std", DEVIATIONS[0], 0.0),
+        ("std", DEVIATIONS[1], math.inf),
+    ],
+)
+def test_mean_and_std_have_the_limits_of_a_bundle(text: str, key: str, limit: float, beyond: float) -> None:
+    given: dict[str, tuple[float, ...]] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, key: (limit,) * 3}
+    data = parse_recipe(text, "r", [f"data.{key}={list(given[key])}"]).data
+    assert Preprocessing(8, None, 3, **given) == Preprocessing(
+        8, None, 3, **given | {key: getattr(data, key)}
+    )
+    outside = (math.nextafter(limit, beyond),) * 3
+    with pytest.raises(RecipeError, match=rf"data\.{key}\.0: must be at"):
+        parse_recipe(text, "r", [f"data.{key}={list(outside)}"])
+    with pytest.raises(ModelError, match=f"^{key} must lie in"):
+        Preprocessing(8, None, 3, **given | {key: outside})
 
 
 def test_broken_rules_of_different_sections_come_together(text: str) -> None:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from saq_qat_runtime.bundle.decode import require
+from saq_qat_runtime.bundle.decode import require, shown
 from saq_qat_runtime.bundle.files import is_plain_name, is_sha256, sha256
 
 __all__ = [
+    "DEVIATIONS",
+    "LARGEST_MEAN",
     "MANIFEST_FILE",
     "CpuRecord",
     "FileRecord",
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 MANIFEST_FILE = "manifest.json"
+LARGEST_MEAN, DEVIATIONS = 1e18, (1e-6, 1e6)
+"""Of pixels from 0 to 1, whose steps are 1/255: nothing within overflows float32. Recipes have the same."""
 _LARGEST_SIDE = 7_000  # fifty million pixels, as of an image that is given
 _LARGEST_TOLERANCE = 1e6  # of logits; more would let any answer pass
 _BITS = range(2, 9)
@@ -66,7 +70,13 @@ class Preprocessing:
             len(self.mean) == len(self.std) == self.channels,
             f"mean and std need {self.channels} numbers each.",
         )
-        require(all(deviation > 0 for deviation in self.std), "std must be positive.")
+        for mean in self.mean:
+            rule = f"mean must lie in {-LARGEST_MEAN:g}..{LARGEST_MEAN:g}"
+            require(-LARGEST_MEAN <= mean <= LARGEST_MEAN, f"{rule}, got {shown(mean)}.")
+        smallest, largest = DEVIATIONS
+        for deviation in self.std:
+            rule = f"std must lie in {smallest:g}..{largest:g}"
+            require(smallest <= deviation <= largest, f"{rule}, got {shown(deviation)}.")
 
 
 @dataclass(frozen=True)

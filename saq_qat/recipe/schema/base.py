@@ -13,6 +13,7 @@ __all__ = [
     "Classes",
     "Concentration",
     "Count",
+    "Deviation",
     "Finite",
     "Fraction",
     "NonNegative",
@@ -28,6 +29,8 @@ LARGEST = 1e18
 """Of numbers with a fraction: their products in pairs are still numbers of float32."""
 Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+"""Of pixels from 0 to 1, whose steps are 1/255; float32 overflows when it divides by far smaller ones."""
 NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Concentration = Annotated[float, Field(ge=0.05, le=LARGEST, allow_inf_nan=False)]
 """Of a beta distribution; float32 draws of a smaller one are a half instead of almost nothing or all."""

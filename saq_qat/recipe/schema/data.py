@@ -9,8 +9,8 @@ from saq_qat.recipe.schema.base import (
     BrokenRule,
     Classes,
     Count,
+    Deviation,
     Finite,
-    Positive,
     Probability,
     Section,
     Side,
@@ -61,7 +61,7 @@ class _Images(Section):
     mean: tuple[Finite, ...] | None = Field(
         default=None, description="Mean of each channel, of pixels in 0..1; that of the data set if null."
     )
-    std: tuple[Positive, ...] | None = Field(
+    std: tuple[Deviation, ...] | None = Field(
         default=None, description="Standard deviation of each channel; that of the data set if null."
     )
     workers: int = Field(
