@@ -3,7 +3,7 @@
 from saq_qat.recipe.load import parse_recipe
 from saq_qat.recipe.schema import Recipe
 
-__all__ = ["SMALL_RECIPE", "small_recipe"]
+__all__ = ["INFINITE", "SMALL_RECIPE", "small_recipe"]
 
 SMALL_RECIPE = """
 version: 1
@@ -16,6 +16,14 @@ train:
   optimizer: {kind: sgd}
   stages: [{kind: quantized, epochs: 1, lr: 0.1}]
 """
+
+INFINITE = (
+    "model.name=tests.train.small_network:SquaringNetwork",
+    "data.mean=[1.0e+18,1.0e+18,1.0e+18]",
+    "data.std=[1.0e-6,1.0e-6,1.0e-6]",
+    "quant=null",
+)
+"""Makes the loss of every batch infinite, by numbers that recipes allow."""
 
 
 def small_recipe(*overrides: str) -> Recipe:

@@ -10,7 +10,7 @@ from saq_qat.train.log import read_log
 from saq_qat.train.progress import Progress
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
-from tests.train.small_recipe import small_recipe
+from tests.train.small_recipe import INFINITE, small_recipe
 from tests.train.stopping import sigterm_at
 
 
@@ -46,7 +46,7 @@ def test_time_goes_on_where_the_run_was_left(tmp_path: Path) -> None:
 
 def test_a_loss_that_diverges_is_logged_with_its_place(tmp_path: Path) -> None:
     stages = "train.stages=[{kind: float, epochs: 10, lr: 0.1}]"
-    broken = small_recipe("data.std=[1.0e-40,1.0e-40,1.0e-40]", "quant=null", stages)
+    broken = small_recipe(*INFINITE, stages)
     with pytest.raises(DivergedError) as diverged:
         run_training(broken, tmp_path)
     line = last_line(tmp_path)

@@ -25,6 +25,7 @@ from saq_qat.train.progress import Progress
 from saq_qat.train.restore import restore
 from saq_qat.train.run import run_training
 from saq_qat.train.stop import TrainingStoppedError
+from tests.train.small_recipe import INFINITE
 from tests.train.stopping import sigterm_at
 
 RECIPE = """
@@ -245,7 +246,7 @@ def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_images_that_make_the_loss_infinite_end_with_exit_code_5(tmp_path: Path) -> None:
-    broken = recipe("data.std=[1.0e-40,1.0e-40,1.0e-40]", "train.stages.0.epochs=3")
+    broken = recipe(*INFINITE, "train.stages=[{kind: float, epochs: 3, lr: 0.05}]")
     with pytest.raises(DivergedError) as diverged:
         run_training(broken, tmp_path)
     assert diverged.value.exit_code == 5
