@@ -60,8 +60,9 @@ class Gate:
         hard = [comparison for comparison in self.comparisons if comparison.hard]
         failed = [comparison.name for comparison in hard if not comparison.passed]
         require(not (self.passed and failed), f"a gate cannot pass with failed hard comparisons {failed}.")
-        proved = any(comparison.compared > 0 for comparison in hard)
-        require(proved or not self.passed, "a gate cannot pass without a hard comparison.")
+        proved = any(comparison.compared > 0 and not comparison.may_differ for comparison in hard)
+        rule = "a gate cannot pass without a hard comparison in which nothing may differ."
+        require(proved or not self.passed, rule)
         both = self.passed and self.allowed_failed
         require(not both, "a gate that passed cannot be one that was allowed to fail.")
 

@@ -99,6 +99,10 @@ class Manifest:
             require(_is_text(label), f"label {label!r} must be text, and not empty.")
         require(len(self.models) > 0, "a bundle needs a model.")
         require(len(self.layers) > 0, "a bundle needs a layer.")
+        reads_codes = any(layer.integer and layer.input_bits is not None for layer in self.layers)
+        require(
+            len(self.tensors) > 0 or not reads_codes, "integer layers need tensors that hold their codes."
+        )
         require(is_sha256(self.checkpoint_sha256), "checkpoint_sha256 must be 64 hexadecimal digits.")
         targets, tolerated = sorted(self.models), sorted(self.golden.logits_tolerance)
         require(targets == tolerated, f"golden has a logits_tolerance for {tolerated}, models are {targets}.")

@@ -38,6 +38,16 @@ def comparison(manifest: dict[str, Any], **values: object) -> None:
     manifest["gate"]["comparisons"][0].update(values)
 
 
+def another(manifest: dict[str, Any], **values: object) -> None:
+    comparisons = manifest["gate"]["comparisons"]
+    comparisons.append({**comparisons[0], **values})
+
+
+def passed_with_any_answers(manifest: dict[str, Any]) -> None:
+    comparison(manifest, name="top-1 of codes", mismatches=1000)
+    manifest["deploy"]["thresholds"].update(max_flip_rate=1)
+
+
 def test_survives_its_own_json_and_is_the_same_text_every_time() -> None:
     text = MANIFEST.to_json()
     assert Manifest.from_json(text) == MANIFEST
@@ -96,6 +106,15 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
         (lambda m: m["gate"].update(comparisons=[]), r"cannot pass without a hard comparison"),
         (lambda m: comparison(m, hard=False), r"cannot pass without a hard comparison"),
         (
+            lambda m: comparison(m, name=CONSTANT_COMPARISON, compared=1, mismatches=1),
+            r"gate: a gate cannot pass without a hard comparison in which nothing may differ",
+        ),
+        (
+            passed_with_any_answers,
+            r"gate: a gate cannot pass without a hard comparison in which nothing may differ",
+        ),
+        (lambda m: m.update(tensors=[]), r"integer layers need tensors that hold their codes"),
+        (
             lambda m: comparison(m, mismatches=5),
             r"hard comparison .* cannot pass .* got 5 mismatches of 1000",
         ),
@@ -107,7 +126,7 @@ def test_a_float32_scale_comes_back_bit_for_bit(scale: float) -> None:
             r"more mismatches than values",
         ),
         (
-            lambda m: comparison(m, name="top-1 of x", mismatches=51),
+            lambda m: another(m, name="top-1 of x", mismatches=51),
             r"51 of 1000 answers .*max_flip_rate is 0.05",
         ),
         (lambda m: m["gate"].update(allowed_failed=True), r"cannot be one that was allowed to fail"),

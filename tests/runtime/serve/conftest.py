@@ -34,7 +34,9 @@ def write_bundle(folder: Path, content: bytes | None = None) -> Path:
     np.savez(folder / "golden.npz", inputs=images(4), logits=logits, **codes)  # type: ignore[arg-type]  # no array is called allow_pickle
     model, golden = (file_record(folder / name) for name in ("model.onnx", "golden.npz"))
     manifest = build_manifest(model, golden, write_expected(folder, logits))
-    manifest = dataclasses.replace(manifest, tensors=() if content else manifest.tensors)
+    if content:  # whose layers the manifest does not describe
+        layers = tuple(dataclasses.replace(layer, integer=False) for layer in manifest.layers)
+        manifest = dataclasses.replace(manifest, layers=layers, tensors=())
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 
