@@ -22,6 +22,7 @@ from saq_qat_runtime.bundle.records import (
     Sizes,
     TensorRecord,
     TensorSpec,
+    is_text,
 )
 from saq_qat_runtime.errors import ModelError, VersionError
 
@@ -96,7 +97,7 @@ class Manifest:
         require(shape == image, f"input shape {list(shape)} contradicts preprocessing, which gives {image}.")
         require(logits[-1:] == (len(self.labels),), f"{len(self.labels)} labels for outputs {list(logits)}.")
         for label in self.labels:
-            require(_is_text(label), f"label {label!r} must be text, and not empty.")
+            require(is_text(label), f"label {label!r} must be text, and not empty.")
         require(len(self.models) > 0, "a bundle needs a model.")
         require(len(self.layers) > 0, "a bundle needs a layer.")
         reads_codes = any(layer.integer and layer.input_bits is not None for layer in self.layers)
@@ -164,11 +165,6 @@ def bundle_sha256(folder: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error}. {_FIX}") from error
-
-
-def _is_text(label: str) -> bool:
-    """Whether a label can be shown and sent: JSON can spell halves of characters, which UTF-8 cannot."""
-    return bool(label) and not any("\ud800" <= character <= "\udfff" for character in label)
 
 
 def _other_version(where: str, version: object) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Sizes",
     "TensorRecord",
     "TensorSpec",
+    "is_text",
 ]
 
 MANIFEST_FILE = "manifest.json"
@@ -29,6 +30,11 @@ _LARGEST_SIDE = 7_000  # fifty million pixels, as of an image that is given
 _LARGEST_TOLERANCE = 1e6  # of logits; more would let any answer pass
 _BITS = range(2, 9)
 _CODE_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be shown and sent: JSON can spell halves of characters, which UTF-8 cannot."""
+    return bool(name) and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ class LayerRecord:
     constant_channels: int = 0
 
     def __post_init__(self) -> None:
+        require(is_text(self.name), f"name {shown(self.name)} of a layer must be text, and not empty.")
         for bits in (self.weight_bits, self.input_bits):
             require(bits is None or bits in _BITS, f"bits of layer {self.name} must be 2 to 8, got {bits}.")
         rule = f"constant_channels of layer {self.name} must not be negative, got {self.constant_channels}."
@@ -171,6 +178,7 @@ class TensorRecord:
     ties: bool = False
 
     def __post_init__(self) -> None:
+        require(is_text(self.name), f"name {shown(self.name)} of a tensor must be text, and not empty.")
         lowest, highest = _CODE_LIMITS[self.dtype]
         legal = lowest <= self.code_min < self.code_max <= highest and lowest <= self.zero_point <= highest
         require(legal, f"codes {self.code_min}..{self.code_max} of {self.name} do not fit {self.dtype}.")
