@@ -84,12 +84,14 @@ def _settings(manifest: "Manifest", overrides: list[str]) -> "TensorRt":
 def print_engine(folder: Path, built: "BuiltEngine") -> None:
     """What was built, with what, how much of it is int8, and where it lies."""
     from saq_qat_runtime.report.engine_text import engine_text
+    from saq_qat_runtime.report.text import printable
 
-    typer.echo("\n".join(engine_text(folder, built)))
+    typer.echo(printable("\n".join(engine_text(folder, built))))
 
 
 def print_build(built: "BuiltEngine") -> None:
     """With what an engine was built, and how much of it is int8."""
     from saq_qat_runtime.report.engine_text import build_text
+    from saq_qat_runtime.report.text import printable
 
-    typer.echo("\n".join(build_text(built)))
+    typer.echo(printable("\n".join(build_text(built))))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from saq_qat.cli.console import print_json
-from saq_qat.cli.findings import count_errors, count_levels, print_findings, refuse
+from saq_qat.cli.findings import count_errors, count_levels, one_line, print_findings, refuse
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +74,7 @@ def _print_judgement(judgement: _Judgement) -> None:
         print_build(judgement.built)
     print_findings(judgement.findings)
     for note in judgement.notes:
-        typer.echo(note)
+        typer.echo(one_line(note))
 
 
 def _print_graph_json(file: Path, judgements: dict[str, _Judgement]) -> None:

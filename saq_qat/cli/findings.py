@@ -8,11 +8,12 @@ import typer
 
 from saq_qat.errors import LegalityError
 from saq_qat_runtime.report.narrow import fitted
+from saq_qat_runtime.report.text import printable
 
 if TYPE_CHECKING:
     from saq_qat.quant.plan.plan import Finding
 
-__all__ = ["count_errors", "count_levels", "listed", "print_findings", "refuse"]
+__all__ = ["count_errors", "count_levels", "listed", "one_line", "print_findings", "refuse"]
 
 _LEVELS = ("error", "warning", "note")
 _PLACES_SHOWN = 6
@@ -26,8 +27,13 @@ def print_findings(findings: "Sequence[Finding]") -> None:
             if finding.level == level:
                 alike.setdefault((finding.rule, finding.message, finding.fix), []).append(finding.where)
         for (rule, message, fix), places in alike.items():
-            line = f"{level} {rule} {listed(places)}: {message} {fix}".rstrip()
+            line = one_line(f"{level} {rule} {listed(places)}: {message} {fix}".rstrip())
             typer.echo("\n".join(fitted([line])))
+
+
+def one_line(sentence: str) -> str:
+    """A sentence that may hold names from outside: on one line, without characters that a terminal obeys."""
+    return printable(" ".join(sentence.split("\n")))
 
 
 def listed(places: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ from saq_qat.errors import SaqError
 from saq_qat.version import __version__
 from saq_qat_runtime.cli.json_output import json_output
 from saq_qat_runtime.errors import SessionError
+from saq_qat_runtime.report.text import printable
 
 __all__ = ["app", "main"]
 
@@ -109,7 +110,7 @@ def main() -> None:
             code = 128 + interrupt.number if interrupt.number else _exit_code(error)
             output.fail(type(error).__name__, message, code)
             if interrupt.number != signal.SIGTERM:
-                typer.echo(message, err=True)
+                typer.echo(printable(message), err=True)
             sys.exit(code)
 
 
@@ -129,7 +130,7 @@ def _warnings_as_sentences() -> Iterator[None]:
         ) -> None:
             own = category is UserWarning and Path(filename).is_relative_to(_SOURCE)
             if own and file is None:
-                typer.echo(f"warning: {message}", err=True)
+                typer.echo(printable(f"warning: {message}"), err=True)
             else:
                 shown(message, category, filename, lineno, file, line)
 
