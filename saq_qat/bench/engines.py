@@ -47,9 +47,7 @@ def float_network(restored: Restored) -> FloatNetwork:
         ArtifactError: the run is in full precision.
     """
     if not isinstance(restored.network, fx.GraphModule):
-        raise ArtifactError(
-            f"{restored.run}: trained in full precision, so there is no quantized network to measure."
-        )
+        raise ArtifactError(f"There is no quantized network to measure. {restored.why_float}")
     settings, recipe = restored.images.preprocessing, restored.recipe
     batches = train_batches(restored.images, batch_size=recipe.train.batch_size, seed=recipe.seed, epoch=0)
     calibration = [images for images, _ in islice(batches, _CALIBRATION_BATCHES)]

@@ -49,4 +49,4 @@ def adopt(
     load_weights(network, written.model, str(place))
     if written.records is not None:
         take_up_statistics(network, written.records)
-    return Restored(folder, recipe, network, plan, images, form, 0, written.sha256, place)
+    return Restored(folder, recipe, network, plan, images, form, 0, 0, written.sha256, place)

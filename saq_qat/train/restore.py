@@ -28,6 +28,7 @@ class Restored:
     Attributes:
         plan: of its quantizers; None for a float network.
         form: float, quantized, or deploy (with BatchNorm folded).
+        stage: of the recipe, from 0, that the checkpoint was written in.
         step: optimizer steps it was trained for.
         checkpoint_sha256: of the model.safetensors its weights came from.
         checkpoint: the folder it was read from.
@@ -39,9 +40,25 @@ class Restored:
     plan: Plan | None
     images: ImageData
     form: Form
+    stage: int
     step: int
     checkpoint_sha256: str
     checkpoint: Path
+
+    @property
+    def why_float(self) -> str:
+        """Of a network without quantizers: why it has none, and what gives it some."""
+        if self.recipe.quant is None:
+            return (
+                f"{self.run}: this run was trained in full precision. Add a quant section and a quantized "
+                "stage to the recipe; model.pretrained may name this run's weights."
+            )
+        stages = self.recipe.train.stages
+        return (
+            f"{self.checkpoint}: this checkpoint stopped in stage {self.stage + 1} of {len(stages)} "
+            f"({stages[self.stage].kind}), before a stage that quantizes. Go on with: saq-qat train --resume "
+            f"{self.run} (if it diverged: train again with a lower learning rate in that stage)."
+        )
 
 
 def restore(run: Path, which: Literal["last", "best"] = "last", images: ImageData | None = None) -> Restored:
@@ -87,6 +104,7 @@ def restore(run: Path, which: Literal["last", "best"] = "last", images: ImageDat
         plan,
         images,
         checkpoint.form,
+        checkpoint.position.stage,
         checkpoint.position.step,
         checkpoint.sha256,
         checkpoint.folder or folder,

@@ -13,6 +13,7 @@ import pytest
 from saq_qat.errors import ArtifactError, GateError, SaqError
 from saq_qat.recipe.schema import Thresholds
 from saq_qat.train.run import run_training
+from saq_qat.train.stop import TrainingStoppedError
 from saq_qat_export import run as run_module
 from saq_qat_export.bundle import write as bundle_module
 from saq_qat_export.proof.lowered import Lowered, lower_run
@@ -25,6 +26,7 @@ from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.session import Session
 from tests.export.networks import SIDE, smooth_images
 from tests.train.small_recipe import small_recipe
+from tests.train.stopping import sigterm_at
 
 RECIPE = small_recipe(
     "model.name=tests.export.networks:Small",
@@ -236,6 +238,18 @@ def test_a_full_precision_run_is_refused_with_the_fix(tmp_path: Path) -> None:
     run_training(small_recipe("quant=null", "train.stages.0.kind=float"), tmp_path / "run")
     with pytest.raises(ArtifactError, match=r"full precision.*Add a quant section"):
         lower_run(tmp_path / "run", "last")
+
+
+def test_a_run_that_stopped_in_its_float_stage_is_refused_with_that_stage(tmp_path: Path) -> None:
+    two = "train.stages=[{kind: float, epochs: 3, lr: 0.01}, {kind: quantized, epochs: 1, lr: 0.01}]"
+    training = tmp_path / "run"
+    with pytest.raises(TrainingStoppedError):
+        run_training(small_recipe(two), training, on_progress=sigterm_at(1))
+    with pytest.raises(ArtifactError) as refused:
+        lower_run(training, "last")
+    message = str(refused.value)
+    assert "stage 1 of 2 (float)" in message and f"saq-qat train --resume {training}" in message
+    assert "full precision" not in message and "quant section" not in message
 
 
 def test_missing_parents_are_made(run: Path, tmp_path: Path) -> None:

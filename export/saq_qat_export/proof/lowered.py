@@ -78,11 +78,7 @@ def lower_run(
 def lower_restored(restored: Restored, *, tensorrt: bool = False) -> Lowered:
     """Lower a restored network for its targets; arguments and errors as of ``lower_run``."""
     if restored.plan is None or not isinstance(restored.network, fx.GraphModule):
-        raise ArtifactError(
-            f"{restored.run}: export needs a quantized network, and this run was trained in full precision. "
-            "Add a quant section and a quantized stage to the recipe; model.pretrained may name this run's "
-            "weights."
-        )
+        raise ArtifactError(f"Export needs a quantized network. {restored.why_float}")
     deploy, settings = restored.recipe.deploy, restored.images.preprocessing
     targets: tuple[str, ...] = deploy.targets or ("onnxruntime",)
     if tensorrt and "tensorrt" not in targets:
