@@ -68,7 +68,8 @@ class DepartureError(SessionError):
 
 
 class ResultError(SessionError):
-    """A measurement cannot become a file: a number in it is not finite, or the disk refuses it."""
+    """What was found or built cannot become a file: a number in it is not finite, the disk refuses it, or a
+    file of the user's lies in its place."""
 
 
 class BackendUnavailable(SessionError):  # noqa: N818  "unavailable" already says that it is an error

@@ -1,8 +1,6 @@
 """Where a bundle goes: which folders may become one, and what stays of an older one's."""
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from saq_qat_export.graph.targets import GRAPH_TARGETS
 from saq_qat_runtime.bundle.expected import EXPECTED_FILE
 from saq_qat_runtime.bundle.files import is_plain_name
 from saq_qat_runtime.bundle.manifest import MANIFEST_FILE, FileRecord, Manifest
-from saq_qat_runtime.bundle.regular_file import read_regular
+from saq_qat_runtime.bundle.origin import written_by_us
 from saq_qat_runtime.errors import ModelError
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord, record_name
 
@@ -22,9 +20,7 @@ MODEL_FILES = {target: row.file for target, row in GRAPH_TARGETS.items()}
 GOLDEN_FILE, PROBES_FILE = "golden.npz", "probes.npz"
 _WRITTEN = frozenset({*MODEL_FILES.values(), GOLDEN_FILE, PROBES_FILE, EXPECTED_FILE, MANIFEST_FILE})
 """What export writes, whatever the targets."""
-_CREATED_BY = re.compile(r"saq-qat(-runtime)? ")
 _FIELDS_OF_A_MANIFEST = frozenset({"models", "golden", "gate", "recipe"})
-_LARGEST_JSON = 64 * 1024 * 1024
 
 
 def check_destination(folder: Path) -> Path:
@@ -104,20 +100,9 @@ def _why_none(folder: Path) -> str:
     return f"it has no {MANIFEST_FILE}"
 
 
-def _written_by_us(file: Path) -> dict[str, object] | None:
-    """A JSON object, of any schema version, that states that this project wrote it; None for all else."""
-    try:
-        value = json.loads(read_regular(file, _LARGEST_JSON))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or type(value.get("schema_version")) is not int:
-        return None
-    return value if _CREATED_BY.match(str(value.get("created_by"))) else None
-
-
 def _listed(folder: Path) -> frozenset[str] | None:
     """Names of the files of the bundle in ``folder``, its manifest among them; None if it is no bundle."""
-    manifest = _written_by_us(folder / MANIFEST_FILE)
+    manifest = written_by_us(folder / MANIFEST_FILE)
     if manifest is None or not manifest.keys() >= _FIELDS_OF_A_MANIFEST:
         return None
     return frozenset({MANIFEST_FILE, *_names_of_files(list(manifest.values()))})
@@ -149,7 +134,7 @@ def _stale_engines(folder: Path, source: FileRecord | None) -> Iterator[str]:
     An engine without a record of ours beside it may be the user's own.
     """
     for engine in ENGINE_FILES.values():
-        if _written_by_us(folder / record_name(engine)) is None:
+        if written_by_us(folder / record_name(engine)) is None:
             continue
         try:
             built_from = EngineRecord.load(folder, engine).source.sha256

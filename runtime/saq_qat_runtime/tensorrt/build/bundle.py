@@ -7,9 +7,14 @@ from pathlib import Path
 from saq_qat_runtime.bundle.deploy import TensorRtRecord
 from saq_qat_runtime.bundle.manifest import Manifest
 from saq_qat_runtime.errors import EngineError, InputError, ModelError
-from saq_qat_runtime.tensorrt.build.engine import BuiltEngine, build_engine, write_engine
+from saq_qat_runtime.tensorrt.build.engine import (
+    BuiltEngine,
+    build_engine,
+    check_engine_place,
+    write_engine,
+)
 from saq_qat_runtime.tensorrt.build.options import BuildOptions, WantedFlavour
-from saq_qat_runtime.tensorrt.engine_record import Audit
+from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, Audit
 
 __all__ = ["add_engine", "bundle_options", "options_of"]
 
@@ -61,6 +66,7 @@ def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool 
         BackendUnavailable: no TensorRT library can build here.
         EngineError: the library refused the graph, crashed, or took too long; or a layer with quantized
             inputs did not become int8, and `allow_failed_audit` is false.
+        ResultError: where the engine belongs lies a file of the user's.
         OSError: the folder cannot be written.
     """
     manifest = Manifest.load(folder)
@@ -70,6 +76,8 @@ def add_engine(folder: Path, options: BuildOptions, *, allow_failed_audit: bool 
             f"{folder}: an engine is built from the bundle's graph for TensorRT, and this bundle is for "
             f"{', '.join(manifest.models)} only. Where it was trained: saq-qat export RUN --trt."
         )
+    if options.flavour != "auto":  # which library builds is known, and a build takes minutes
+        check_engine_place(folder, ENGINE_FILES[options.flavour])
     built = build_engine(folder / model.name, options)
     if built.record.audit.missed and not allow_failed_audit:
         raise EngineError(_failure(built.record.audit))

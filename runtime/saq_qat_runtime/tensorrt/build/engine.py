@@ -1,14 +1,16 @@
 """An ONNX graph of the target `tensorrt` built into an engine, audited, with its record."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from saq_qat_runtime import __version__
 from saq_qat_runtime.bundle.files import file_sha256, is_plain_name, sha256
 from saq_qat_runtime.bundle.onnx_file import parse_graph
+from saq_qat_runtime.bundle.origin import written_by_us
 from saq_qat_runtime.bundle.records import FileRecord
 from saq_qat_runtime.bundle.result_files import write_whole
-from saq_qat_runtime.errors import EngineError, ModelError
+from saq_qat_runtime.errors import EngineError, ModelError, ResultError
 from saq_qat_runtime.tensorrt.build.audit import audit_layers
 from saq_qat_runtime.tensorrt.build.child import Finished, build_in_child
 from saq_qat_runtime.tensorrt.build.exchange import Answer, Request
@@ -25,7 +27,7 @@ from saq_qat_runtime.tensorrt.engine_record import (
     record_name,
 )
 
-__all__ = ["BuiltEngine", "build_engine", "write_engine"]
+__all__ = ["BuiltEngine", "build_engine", "check_engine_place", "write_engine"]
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,31 @@ def _own_capability(options: BuildOptions, driver: DriverStatus) -> tuple[str, .
     return (driver.compute_capability,)
 
 
+def check_engine_place(folder: Path, engine: str) -> None:
+    """Raise ResultError where an engine, or the file of its record, is there and no record of ours is.
+
+    An engine has no room for a word on who wrote it: without a record beside it, it may be the user's own.
+    """
+    names = (engine, record_name(engine))
+    taken = next((name for name in names if os.path.lexists(folder / name)), None)
+    if taken is not None and written_by_us(folder / record_name(engine)) is None:
+        raise ResultError(
+            f"{folder / taken}: the engine needs this name, and no record of saq-qat beside it "
+            f"({record_name(engine)}) says that it is an earlier engine, so the file is yours. Move it "
+            "elsewhere, and build again."
+        )
+
+
 def write_engine(folder: Path, built: BuiltEngine) -> Path:
     """Write engine and record into a bundle's folder, each whole or not at all; returns the engine's path.
 
     The record comes last and holds the engine's hash: one that belongs to another engine is noticed.
 
     Raises:
+        ResultError: a file of this name is there that is the user's.
         OSError: the folder cannot be written.
     """
+    check_engine_place(folder, built.record.file.name)
     path = folder / built.record.file.name
     write_whole(path, built.content)
     write_whole(folder / record_name(path.name), built.record.to_json().encode())

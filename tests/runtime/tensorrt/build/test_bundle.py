@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from saq_qat_runtime.bundle.manifest import Manifest
-from saq_qat_runtime.errors import EngineError, InputError
+from saq_qat_runtime.errors import EngineError, InputError, ResultError
 from saq_qat_runtime.report.engine_text import engine_text
 from saq_qat_runtime.tensorrt.build import bundle as module
 from saq_qat_runtime.tensorrt.build.bundle import add_engine, bundle_options
 from saq_qat_runtime.tensorrt.build.engine import BuiltEngine
-from saq_qat_runtime.tensorrt.build.options import BuildOptions
-from saq_qat_runtime.tensorrt.engine_record import Audit, LayerVerdict
+from saq_qat_runtime.tensorrt.build.options import BuildOptions, WantedFlavour
+from saq_qat_runtime.tensorrt.engine_record import Audit, EngineRecord, LayerVerdict
 from tests.runtime.bundles import file_record
 from tests.runtime.fake_tensorrt import PLAN, record_of
 from tests.runtime.workshop import TENSORRT_MODEL, Workshop
@@ -72,3 +72,29 @@ def test_an_engine_with_a_float_layer_is_kept_only_on_purpose(
     lines = engine_text(workshop.folder, built)
     assert "float: conv2: its engine layer is float" in lines
     assert "float, because not quantized: head" in lines
+
+
+@pytest.mark.parametrize("name", ["model.plan", "model.plan.json"])
+@pytest.mark.parametrize("flavour", ["auto", "tensorrt"])
+def test_a_file_of_the_users_is_not_replaced_by_an_engine(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str, flavour: WantedFlavour
+) -> None:
+    asked = builder(monkeypatch, INT8)
+    (workshop.folder / name).write_text("mine")
+    with pytest.raises(ResultError, match=rf"{name}: .*so the file is yours\. Move it"):
+        add_engine(workshop.folder, BuildOptions(flavour=flavour))
+    assert (workshop.folder / name).read_text() == "mine"
+    assert len(asked) == (flavour == "auto")
+
+
+def test_an_earlier_engine_is_replaced_even_if_its_record_is_of_another_version(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder(monkeypatch, INT8)
+    (workshop.folder / "model.plan").write_text("an earlier engine")
+    record = workshop.folder / "model.plan.json"
+    record.write_text('{"schema_version": 99, "created_by": "saq-qat-runtime 9.0"}')
+    add_engine(workshop.folder, BuildOptions())
+    assert (workshop.folder / "model.plan").read_bytes() == PLAN and EngineRecord.load(
+        workshop.folder, "model.plan"
+    )
