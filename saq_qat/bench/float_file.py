@@ -1,22 +1,26 @@
 """The float32 network of a run as one ONNX file, compared with PyTorch before it is written."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from google.protobuf.message import DecodeError
 from torch import nn
 
 from saq_qat.bench.baselines import float_onnx
 from saq_qat.bench.engines import float_network
 from saq_qat.data.batches import val_batches
 from saq_qat.data.sample import sample_validation
-from saq_qat.errors import GateError
+from saq_qat.errors import ArtifactError, GateError
 from saq_qat.quant.trace.tracer import trace
 from saq_qat.train.choose import CheckpointName, Choice, choose_checkpoint
 from saq_qat.train.files import write_whole
 from saq_qat.train.restore import Restored, restore
-from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, PRODUCER
+from saq_qat_runtime.bundle.regular_file import read_regular
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 
 __all__ = ["FloatFile", "export_float"]
@@ -61,9 +65,10 @@ def export_float(
         images: of validation, that are classified; all if None.
 
     Raises:
-        ArtifactError: the run cannot be restored.
+        ArtifactError: the run cannot be restored, or a file of the user's lies at ``path``.
         GateError: ONNX Runtime computes other logits than PyTorch; nothing is written.
     """
+    _check_place(path)
     choice = choose_checkpoint(run, checkpoint)
     restored = restore(run, choice.taken.name)
     network, content, described = _float_network(restored)
@@ -85,6 +90,24 @@ def export_float(
         )
     write_whole(path, content)
     return FloatFile(choice, path, len(content), described, seen, 100.0 * right / seen, difference)
+
+
+def _check_place(path: Path) -> None:
+    """Only an earlier float32 graph of this project is replaced; its producer and its operators tell."""
+    if os.path.lexists(path) and not _is_float_graph_of_ours(path):
+        raise ArtifactError(
+            f"{path}: the float32 graph replaces the file it is written to, and this is no float32 graph "
+            "that saq-qat wrote, so it is yours. Move it elsewhere, or name another file with --output."
+        )
+
+
+def _is_float_graph_of_ours(path: Path) -> bool:
+    try:
+        model = onnx.load_model_from_string(read_regular(path), format="protobuf")
+    except (OSError, DecodeError):
+        return False
+    quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    return model.producer_name == PRODUCER and not quantized
 
 
 def _float_network(restored: Restored) -> tuple[nn.Module, bytes, str]:

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 
 from saq_qat.bench.engines import FloatNetwork, float_network
 from saq_qat.bench.float_file import export_float
 from saq_qat.cli.export import export
 from saq_qat.data.batches import val_batches
-from saq_qat.errors import GateError, RecipeError
+from saq_qat.errors import ArtifactError, GateError, RecipeError
 from saq_qat.train.restore import Restored, restore
 from saq_qat.train.run import run_training
-from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
+from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT, PRODUCER
 from saq_qat_runtime.onnxruntime import OnnxRuntimeBackend
 from tests.train.small_recipe import small_recipe
 
@@ -61,6 +63,36 @@ def test_a_file_that_computes_otherwise_is_not_written(
     with pytest.raises(GateError, match="must give the same logits"):
         export_float(quantized, tmp_path / "float.onnx")
     assert not (tmp_path / "float.onnx").exists()
+
+
+@pytest.mark.parametrize("of_others", [b"mine", b"", None])
+def test_a_file_of_the_users_is_not_replaced(
+    quantized: Path, tmp_path: Path, of_others: bytes | None
+) -> None:
+    path = tmp_path / "float.onnx"
+    if of_others is None:  # a graph, by another producer
+        onnx.save(helper.make_model(helper.make_graph([], "g", [], []), producer_name="pytorch"), path)
+    else:
+        path.write_bytes(of_others)
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match=r"float\.onnx.*so it is yours\. Move it"):
+        export_float(quantized, path)
+    assert path.read_bytes() == before
+
+
+def test_a_graph_of_integers_is_not_replaced_and_an_earlier_float_graph_is(
+    quantized: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "float.onnx"
+    integers = helper.make_node("DequantizeLinear", ["codes", "scale"], ["values"])
+    ours = helper.make_graph([integers], "saq_qat", [], [])
+    onnx.save(helper.make_model(ours, producer_name=PRODUCER), path)
+    with pytest.raises(ArtifactError, match="yours"):
+        export_float(quantized, path)
+    path.unlink()
+    first = export_float(quantized, path)
+    content = path.read_bytes()
+    assert export_float(quantized, path) == first and path.read_bytes() == content
 
 
 def test_an_engine_of_integers_is_no_float_file(quantized: Path) -> None:

@@ -22,6 +22,7 @@ from saq_qat_export.reference.qdq_graph import QdqGraph
 __all__ = [
     "INPUT",
     "OUTPUT",
+    "PRODUCER",
     "OnnxGraph",
     "export_graph",
     "export_onnx",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 INPUT, OUTPUT = "image", LOGITS
+PRODUCER = "saq-qat"
+"""What every graph of this project names as its producer."""
 _DEFAULT = TensorRt()
 
 
@@ -132,5 +135,5 @@ def _stamp(model: ir.Model) -> None:
     written = (value for node in model.graph for value in node.outputs)
     for value in (*model.graph.inputs, *model.graph.initializers.values(), *written):
         value.metadata_props.clear()
-    model.producer_name, model.producer_version = "saq-qat", ""
+    model.producer_name, model.producer_version = PRODUCER, ""
     model.graph.name = "saq_qat"
