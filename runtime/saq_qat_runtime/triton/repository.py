@@ -22,6 +22,7 @@ from saq_qat_runtime.promises import check_gate, read_golden
 from saq_qat_runtime.tensorrt.checks import check_source
 from saq_qat_runtime.tensorrt.engine_record import ENGINE_FILES, EngineRecord
 from saq_qat_runtime.triton.config import LARGEST_BATCH, Placement, TritonModel, config_text
+from saq_qat_runtime.triton.own_files import OWN_FILES, check_replaceable, own_files
 from saq_qat_runtime.triton.preprocessing import client_steps
 
 __all__ = ["triton_models", "write_triton"]
@@ -41,14 +42,18 @@ def write_triton(
     appears whole and after its configuration, so that a server that watches the folder never loads a half.
     name: of the model; the manifest's if None, with "-tensorrt" behind it for the engine.
     Raises ModelError for a bundle that is damaged, unproved, or has nothing that Triton runs; InputError for
-    a name that is none; ResultError where the repository cannot be written.
+    a name that is none; ResultError where the repository cannot be written, or a file of the user's, such as
+    a configuration that was changed by hand, lies in the place of one.
     """
     manifest = Manifest.load(bundle)
     check_gate(bundle, manifest, allow_failed_gate)
     models = triton_models(bundle, manifest, name)
     image = read_golden(bundle, manifest)[0][0]
     try:
-        return tuple(_write(repository / model.name, model, manifest, image) for model in models)
+        files = {model.name: _files(model, manifest, image) for model in models}
+        for name, contents in files.items():
+            check_replaceable(repository / name, contents)
+        return tuple(_write(repository / model.name, model, files[model.name]) for model in models)
     except OSError as error:
         raise ResultError(
             f"{repository} cannot be written: {error}. Free some space or name another folder."
@@ -116,17 +121,24 @@ def _engine(bundle: Path, manifest: Manifest, name: str) -> Iterator[TritonModel
     )
 
 
-def _write(folder: Path, model: TritonModel, manifest: Manifest, image: NDArray[np.float32]) -> Path:
-    """One model's folder: everything but the version first, for the server looks when a version appears."""
-    files = {spec.name: _IMAGE for spec in model.inputs}
-    config = config_text(model, Placement(_LABELS, files))
-    (folder / _WARM_UP).mkdir(parents=True, exist_ok=True)
+def _files(model: TritonModel, manifest: Manifest, image: NDArray[np.float32]) -> dict[str, bytes]:
+    """What stands in a model's folder beside its versions."""
+    values = {spec.name: _IMAGE for spec in model.inputs}
     fixed = 1 if model.largest_batch is not None else int(model.inputs[0].shape[0])
-    write_whole(folder / _WARM_UP / _IMAGE, np.repeat(image[np.newaxis], fixed, 0).astype("<f4").tobytes())
-    write_whole(folder / _LABELS, _label_lines(manifest.labels))
     steps = client_steps(manifest.preprocessing, model.inputs[0])
-    write_whole(folder / _PREPROCESSING, (json.dumps(steps, indent=2) + "\n").encode())
-    write_whole(folder / _CONFIG, config.encode())
+    return {
+        f"{_WARM_UP}/{_IMAGE}": np.repeat(image[np.newaxis], fixed, 0).astype("<f4").tobytes(),
+        _LABELS: _label_lines(manifest.labels),
+        _PREPROCESSING: (json.dumps(steps, indent=2) + "\n").encode(),
+        _CONFIG: config_text(model, Placement(_LABELS, values)).encode(),
+    }
+
+
+def _write(folder: Path, model: TritonModel, files: dict[str, bytes]) -> Path:
+    """One model's folder: everything but the version first, for the server looks when a version appears."""
+    (folder / _WARM_UP).mkdir(parents=True, exist_ok=True)
+    for name, content in (*files.items(), (OWN_FILES, own_files(files))):
+        write_whole(folder / name, content)
     return _add_version(folder, model)
 
 

@@ -201,3 +201,30 @@ def test_a_repository_that_cannot_be_written_is_a_sentence(bundle: Path, tmp_pat
     (tmp_path / "models").write_text("a file stands where the folder should be")
     with pytest.raises(ResultError, match="cannot be written"):
         write_triton(bundle, tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "preprocessing.json", "labels.txt", "saq-qat.json"])
+def test_a_file_of_the_users_is_not_replaced(bundle: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / name).write_text("mine")
+    with pytest.raises(ResultError, match=rf"{name}: .*so it is yours\. Move it"):
+        write_triton(bundle, tmp_path)
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == [name]
+    assert (tmp_path / "tiny" / name).read_text() == "mine"
+
+
+def test_a_configuration_is_replaced_as_it_was_written_and_kept_once_changed(
+    bundle: Path, tmp_path: Path, replace_model: Callable[[bytes], None], change_manifest: Callable[..., None]
+) -> None:
+    config, labels = tmp_path / "tiny" / "config.pbtxt", tmp_path / "tiny" / "labels.txt"
+    write_triton(bundle, tmp_path)
+    change_manifest(
+        labels=("a", "b", "c", "d", "e"), cpu=CpuRecord("vnni", ("conv1",), "half of them differ")
+    )
+    write_triton(bundle, tmp_path)
+    assert labels.read_text() == "a\nb\nc\nd\ne\n" and "VNNI" in config.read_text()
+    config.write_text(config.read_text().replace("count: 1", "count: 4"))
+    replace_model(b"another graph")
+    with pytest.raises(ResultError, match=r"config\.pbtxt"):
+        write_triton(bundle, tmp_path)
+    assert "count: 4" in config.read_text() and not (tmp_path / "tiny" / "2").exists()
