@@ -169,7 +169,15 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
             f"pairs, as a DataLoader gives; {_described(batch)}."
         )
     images, labels = batch
-    if labels.dim() != 1 or labels.is_floating_point() or labels.shape != images.shape[:1]:
+    if labels.is_meta or labels.layout != torch.strided:
+        where = "on the device meta" if labels.is_meta else f"of layout {labels.layout}".replace("torch.", "")
+        raise DataError(f"Labels must be a dense tensor that holds its numbers; got one {where}. Fill it.")
+    if (
+        labels.dim() != 1
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.shape != images.shape[:1]
+    ):
         raise DataError(
             f"Labels must be whole numbers, one for each image; got {tuple(labels.shape)} of {labels.dtype} "
             f"for images {tuple(images.shape)}."

@@ -4,13 +4,23 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
+import torch
 from pydantic import InstanceOf
+from torch import Tensor
 
 from saq_qat.recipe.schema.base import Deviation, Finite, Section, Side
 from saq_qat.train.choose import CheckpointName
+from saq_qat.train.progress import Progress
 from saq_qat_export.proof.prove import ProofSize
 
-__all__ = ["ExportSettings", "Pictures", "ProofSettings", "as_list"]
+__all__ = ["ExportSettings", "Pictures", "ProofSettings", "TrainSettings", "as_list"]
+
+
+class TrainSettings(Section):
+    """Arguments as of ``saq_qat.train``."""
+
+    overrides: tuple[str, ...]
+    on_progress: Callable[[Progress], None]
 
 
 class ProofSettings(Section):
@@ -44,6 +54,8 @@ def as_list(value: Any, most: int) -> Any:
     Args:
         most: items that are right; of an iterator, which may never end, one more is taken to be refused.
     """
+    if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
+        return value  # it holds no list of numbers
     plain = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(plain, str | bytes) or not isinstance(plain, Iterable):
         return plain

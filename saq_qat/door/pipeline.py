@@ -1,5 +1,6 @@
 """From a run, or a network of the caller's own, to a bundle that is proved, and proved again."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -199,7 +200,7 @@ def verify(
     size = settings.size or ProofSize(16, None)
     wanted = "verify takes what export gave, or a bundle's folder"
     folder = bundle.folder if isinstance(bundle, Bundle) else path_of(bundle, wanted)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  pathlib raises for a name that no disk can hold
         raise ArtifactError(f"{folder}: there is no such folder. Name that of a bundle, as export wrote it.")
     source = bundle.source if isinstance(bundle, Bundle) else run
     if isinstance(source, OwnNetwork):
@@ -245,7 +246,7 @@ def _proved(folder: Path, checkpoint: Path, lower: Lower, size: ProofSize, on_st
 def _run_of(bundle: Path, run: Place | None) -> Path:
     """The run a bundle was exported from: the one named, or the one it lies in."""
     found = bundle.absolute().parent if run is None else path_of(run, "verify takes the folder of a run")
-    if not (found / RESOLVED).is_file():
+    if not os.path.isfile(found / RESOLVED):  # noqa: PTH113  as above, of folders
         raise ArtifactError(
             f"{bundle}: verify needs what the bundle was exported from, and {found} is no run (it has no "
             f"{RESOLVED}). Name it, as verify(bundle, run='runs/...'); a bundle of your own network is "

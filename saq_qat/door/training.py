@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from os import PathLike
 
+from saq_qat.door.arguments import TrainSettings
 from saq_qat.door.place import path_of
 from saq_qat.errors import LegalityError, RecipeError
-from saq_qat.recipe.load import dump_recipe, load_recipe
+from saq_qat.recipe.load import dump_recipe, load_recipe, parse_section
 from saq_qat.recipe.schema import Recipe
 from saq_qat.train.beginning import beginning
 from saq_qat.train.folder import create_run_folder
@@ -39,6 +40,7 @@ def train(
         DivergedError, TrainingStoppedError: while training; a checkpoint is kept.
     """
     below = path_of(runs, "train takes the folder of runs")
+    parse_section(TrainSettings, {"overrides": overrides, "on_progress": on_progress}, "train")
     text, loaded = _loaded(recipe, overrides)
     network, images = beginning(loaded)
     if loaded.quant is not None and loaded.deploy.targets:

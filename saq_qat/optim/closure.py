@@ -3,9 +3,10 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -36,7 +37,8 @@ _USED_UP = "backward through the graph a second time"
 class _StepSettings(Section):
     """What a recipe says beside the method."""
 
-    max_norm: Positive | None
+    max_norm: Annotated[Positive, Field(ge=1e-30)] | None
+    """Far shorter ones are 0 in float32, and nothing would be trained."""
     precision: Precision
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import saq_qat as sq
 from saq_qat.door.arguments import as_list
-from saq_qat.errors import DataError, RecipeError
+from saq_qat.errors import ArtifactError, DataError, RecipeError
+from saq_qat_export.proof.prove import ProofSize
 from tests.train.small_network import SmallNetwork
 
 SIDE = 8
@@ -28,6 +29,8 @@ EXPORT: tuple[tuple[str, Any, str], ...] = (
     ("classes", [None] * CLASSES, "must be text"),
     ("classes", 5, "must be a list"),
     ("mean", 0.5, "must be a list"),
+    ("mean", torch.zeros(3, device="meta"), "must be a list"),
+    ("mean", torch.zeros(3).to_sparse(), "must be a list"),
     ("mean", ["a"] * 3, "must be a number"),
     ("mean", [float("nan")] * 3, "must be a finite number"),
     ("mean", [1e39] * 3, "must be at most"),
@@ -73,6 +76,58 @@ def test_arguments_of_verify_obey_the_same_rules(tmp_path: Path) -> None:
         sq.verify(tmp_path, on_step=None)  # type: ignore[arg-type]  # wrong on purpose
 
 
+@pytest.mark.parametrize(
+    ("counts", "named"),
+    [
+        ((0, 0), "code_images=0, top1_images=0"),
+        (("a", None), "code_images='a'"),
+        ((1.5, None), r"code_images=1\.5"),
+        ((5, -1), "top1_images=-1"),
+        ((True, None), "code_images=True"),
+        ((None, None), "code_images=None"),
+    ],
+)
+def test_a_proof_is_of_whole_numbers_of_images(counts: tuple[Any, Any], named: str) -> None:
+    with pytest.raises(RecipeError, match=f"^ProofSize: .* got {named}"):
+        ProofSize(*counts)
+
+
+@pytest.mark.parametrize("override", [5, None, b"x"])
+def test_overrides_are_text(tmp_path: Path, override: Any) -> None:
+    with pytest.raises(RecipeError, match=r"^train: overrides\.0: must be text"):
+        sq.train(tmp_path / "recipe.yaml", override)
+
+
+@pytest.mark.parametrize("on_progress", [1, None])
+def test_progress_is_told_to_a_function(tmp_path: Path, on_progress: Any) -> None:
+    with pytest.raises(RecipeError, match=r"^train: on_progress: .*callable"):
+        sq.train(tmp_path / "recipe.yaml", runs=tmp_path / "runs", on_progress=on_progress)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_no_disk_can_hold_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is no such folder"):
+        sq.verify("x" * 300)
+    with pytest.raises(ArtifactError, match="is no run"):
+        sq.verify(tmp_path, run="x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule"),
+    [
+        (torch.zeros(4, dtype=torch.long, device="meta"), "Labels must be a dense tensor"),
+        (torch.arange(4).to_sparse(), "Labels must be a dense tensor"),
+        (torch.zeros(4, dtype=torch.complex64), "Labels must be whole numbers"),
+    ],
+    ids=["meta", "sparse", "complex"],
+)
+def test_labels_must_hold_their_numbers(
+    net: sq.QuantizedNetwork, tmp_path: Path, labels: Tensor, rule: str
+) -> None:
+    with pytest.raises(DataError, match=rule):
+        sq.export(net, (IMAGES, labels), folder=tmp_path / "bundle")
+
+
 def test_arrays_and_tensors_are_lists_of_numbers() -> None:
     assert as_list(torch.zeros(3), 3) == as_list(torch.zeros(3).numpy(), 3) == (0.0,) * 3
     assert as_list(itertools.repeat(1.0), 3) == (1.0,) * 4
@@ -107,6 +162,7 @@ def test_an_empty_setting_is_none_that_is_left_out(settings: dict[str, Any]) -> 
         ("max_norm", float("nan")),
         ("max_norm", -1.0),
         ("max_norm", 0.0),
+        ("max_norm", 1e-320),
         ("max_norm", "a"),
         ("precision", "x"),
         ("precision", torch.bfloat16),

@@ -10,7 +10,7 @@ from torch import Tensor
 from saq_qat.data.batches import val_batches
 from saq_qat.data.open import ImageData
 from saq_qat.data.sample import sample_validation
-from saq_qat.errors import GateError
+from saq_qat.errors import GateError, RecipeError
 from saq_qat.quant.plan.plan import Plan
 from saq_qat.quant.plan.targets import TARGETS
 from saq_qat_export.graph.onnx_graph import INPUT, OUTPUT
@@ -49,10 +49,28 @@ _ADVERSARIAL_IMAGES = 2
 
 @dataclass(frozen=True)
 class ProofSize:
-    """How many validation images to compare codes on, and how many to classify; None takes all."""
+    """How many validation images to compare codes on, and how many to classify; None takes all.
+
+    Raises:
+        RecipeError: one of them is no whole number of at least 1.
+    """
 
     code_images: int = 8
     top1_images: int | None = 1000
+
+    def __post_init__(self) -> None:
+        wrong = [] if _is_count(self.code_images) else [f"code_images={self.code_images!r}"]
+        if self.top1_images is not None and not _is_count(self.top1_images):
+            wrong.append(f"top1_images={self.top1_images!r}")
+        if wrong:
+            raise RecipeError(
+                "ProofSize: numbers of images must be whole and at least 1, or top1_images=None for all; got "
+                f"{', '.join(wrong)}."
+            )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 @dataclass(frozen=True)
