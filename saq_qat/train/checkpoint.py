@@ -98,12 +98,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         SaqError: it cannot be written; the checkpoint before is untouched.
     """
     _require_finite(folder, checkpoint)
-    if folder.is_symlink():
-        raise SaqError(
-            f"{folder}: is a link, and a checkpoint is replaced as a folder, so none was written. Put the "
-            "folder it leads to in its place and go on with --resume."
-        )
     partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    _require_no_links(folder, partial, previous)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -119,6 +115,21 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             f"{folder}: the checkpoint cannot be written: {error.strerror or error}. "
             "The one before it is untouched; free some space and go on with --resume."
         ) from error
+
+
+def _require_no_links(folder: Path, partial: Path, previous: Path) -> None:
+    if folder.is_symlink():
+        raise SaqError(
+            f"{folder}: is a link, and a checkpoint is replaced as a folder, so none was written. Put the "
+            "folder it leads to in its place and go on with --resume."
+        )
+    for place in (partial, previous):
+        if place.is_symlink() or place.is_file():
+            raise SaqError(
+                f"{place}: is a {'link' if place.is_symlink() else 'file'}, and a checkpoint needs this name "
+                "for a folder while it is replaced, so none was written; the one before is untouched. Move "
+                "it elsewhere and go on with --resume."
+            )
 
 
 def _require_finite(folder: Path, checkpoint: Checkpoint) -> None:

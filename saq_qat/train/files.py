@@ -69,7 +69,7 @@ def _lock_file(folder: Path) -> IO[bytes]:
 
 
 def _require_lock_file(path: Path) -> None:
-    if path.exists() and not path.is_file():
+    if (path.exists() or path.is_symlink()) and not path.is_file():
         raise SaqError(
             f"{path}: must be a regular file, by which only one process at a time works in this folder, and "
             "something else stands in its place. Remove it; nothing is kept in it."

@@ -223,3 +223,22 @@ def test_a_link_in_the_place_of_a_checkpoint_is_named_and_left(tmp_path: Path) -
     with pytest.raises(SaqError, match=r"last: is a link.*none was written\. Put the folder"):
         write_checkpoint(tmp_path / "last", make(2))
     assert (tmp_path / "last").is_symlink()
+
+
+@pytest.mark.parametrize("beside", ["last.previous", "last.partial"])
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_stands_where_a_checkpoint_is_put_meanwhile_is_named_and_left(
+    tmp_path: Path, beside: str, kind: str
+) -> None:
+    write_checkpoint(tmp_path / "last", make(1))
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / beside).symlink_to(tmp_path / "elsewhere")
+    else:
+        (tmp_path / beside).write_text("mine")
+    before = read_checkpoint(tmp_path / "last").sha256
+    with pytest.raises(SaqError, match=rf"{beside}: is a {kind}, .*Move it elsewhere") as refused:
+        write_checkpoint(tmp_path / "last", make(2))
+    assert "space" not in str(refused.value)
+    assert (tmp_path / beside).is_symlink() == (kind == "link")
+    assert read_checkpoint(tmp_path / "last").sha256 == before

@@ -35,7 +35,11 @@ def test_a_run_that_is_trained_stays(run: Path) -> None:
     assert (run / "checkpoints" / "last" / "state.json").is_file() and not is_locked(run)
 
 
-@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, link_to_itself], ids=["pipe", "folder", "link"])
 def test_a_lock_that_is_no_file_is_named_and_never_waited_for(
     run: Path, put: Callable[[Path], object]
 ) -> None:
