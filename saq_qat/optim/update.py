@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from saq_qat.errors import DivergedError
 from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.recipe.schema.base import LARGEST
 
 __all__ = ["SKIPPED", "StepResult", "TrainingStep", "Update"]
 
@@ -148,9 +149,24 @@ class Update:
             named = f", first in {self._names[wrong[0]]}" if wrong and self._names else ""
             raise DivergedError(
                 f"{self._limit} steps in a row had a loss or gradient that is not finite (last loss {loss}"
-                f"{named}); none was applied. Lower the learning rate (train.stages.*.lr), lengthen the "
-                "warm-up, set train.optimizer.max_norm, or look for broken images."
+                f"{named}); none was applied. {self._fix()}"
             )
+
+    def _fix(self) -> str:
+        """By the likely cause: weights that were spoilt before these steps, or the steps themselves."""
+        for index, parameter in enumerate(self._parameters):
+            largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
+            if largest > LARGEST:
+                name = self._names[index] if self._names else f"parameter {index}"
+                return (
+                    f"Before them {name} held {largest:.3g}, too large to go on from: the network was spoilt "
+                    "earlier. Put an earlier checkpoint back, or train anew, with a lower learning rate "
+                    "(train.stages.*.lr) if no other program wrote it."
+                )
+        return (
+            "Lower the learning rate (train.stages.*.lr), lengthen the warm-up, set "
+            "train.optimizer.max_norm, or look for broken images."
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """How many steps in a row were skipped, 0-dim int64."""

@@ -108,3 +108,16 @@ def test_ten_in_a_row_end_the_training_and_name_a_layer() -> None:
         assert not step.step(images * float("nan"), labels).finite
     with pytest.raises(DivergedError, match=r"10 steps in a row .*first in body\.0\.weight"):
         step.step(images * float("nan"), labels)
+
+
+def test_weights_that_were_spoilt_before_are_named_as_the_cause() -> None:
+    network, _, step = training("plain")
+    name, weight = next(iter(network.named_parameters()))
+    with torch.no_grad():
+        weight.fill_(3e38)
+    images, labels = batch(0)
+    with pytest.raises(DivergedError, match="10 steps in a row") as ended:
+        for _ in range(10):
+            assert not step.step(images, labels).finite
+    assert f"Before them {name} held 3e+38" in str(ended.value)
+    assert "broken images" not in str(ended.value)
