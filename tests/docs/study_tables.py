@@ -94,11 +94,14 @@ def benchmark_lines(found: Kept) -> Iterator[str]:
 
 
 def difference(found: Kept, of: str, against: str, column: Column) -> str:
-    """Mean difference, paired by seed, with the 95 % interval of Student's t."""
+    """Mean difference, paired by seed, with the 95 % interval of Student's t; one pair has none."""
     one, other = found.values(of, column), found.values(against, column)
-    low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
     digits = column.digits
-    return f"{np.mean(one - other):+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    mean = f"{np.mean(one - other):+.{digits}f}"
+    if len(one) == 1:
+        return mean
+    low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
+    return f"{mean} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 if __name__ == "__main__":
