@@ -43,6 +43,7 @@ _GUARDS = (
             "train.stages.*.batches",
             "train.batch_size",
             "data.train_limit",
+            "data.train_size",
             "data.held_out",
         ),
     ),
@@ -61,7 +62,9 @@ _COST_OF_A_PASS = (
     "data.*split",
     "data.image_size",
     "data.train_limit",
+    "data.train_size",
     "data.held_out",
+    "train.precision",
 )
 """Keys that decide what one pass over the training images costs: arms that differ there share no compute."""
 _OF_NO_EFFECT = ("name", "seed", "data.workers")

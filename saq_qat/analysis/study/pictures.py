@@ -104,6 +104,8 @@ def write_pictures(result: StudyResult, folder: Path) -> list[Path]:
         ("arms", arm_panels(result), ARMS_LEGEND),
         ("differences", difference_panels(result), DIFFERENCES_LEGEND),
     ):
+        for older in folder.glob(f"{name}.*"):
+            older.unlink()
         files = rendered(partial(_figure, panels, legend), behind_svg="none") if panels else {}
         for suffix, content in files.items():
             written.append(folder / f"{name}.{suffix}")

@@ -129,13 +129,15 @@ class RunResult:
 
     Attributes:
         run: its folder, relative to the study's; None if it diverged before it had one.
-        machine: where it was trained; None if the run does not say.
+        images: SHA-256 of those it was trained and judged on; None if the run does not say.
+        machine: where it was trained; None likewise.
         measured: None where training diverged.
     """
 
     arm: str
     seed: int
     run: str | None
+    images: str | None
     machine: Machine | None
     measured: Measured | None
 

@@ -1,7 +1,8 @@
 """study.json: every run's numbers, and the statistics of arms and comparisons."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
 from saq_qat.analysis.study.machines import read_machine
 from saq_qat.analysis.study.measure import read_measured
 from saq_qat.analysis.study.quantities import QUANTITIES, RunResult, value_of
+from saq_qat.analysis.study.same_images import check_same_images, read_images
 from saq_qat.analysis.study.schema import Study
 from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
 from saq_qat.errors import ArtifactError
@@ -30,6 +32,7 @@ __all__ = [
 
 RESULT_FILE = "study.json"
 SCHEMA_VERSION = 3
+_ROUNDING = 1e-9
 _FIX = "Run 'saq-qat study' again with the study's file."
 _KEYS = tuple(quantity.key for quantity in QUANTITIES)
 
@@ -40,6 +43,7 @@ class ArmResult:
 
     Attributes:
         recipe: file of its recipe. overrides: all that were set in it, but for name and seed.
+        differs_in: what it declares to differ in from other arms, beside what its overrides name.
         image_passes: how often its stages pass each training image through the network.
         diverged: seeds without numbers, because their training diverged.
         quantities: by key; those that no run of the arm has are absent.
@@ -50,6 +54,7 @@ class ArmResult:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     diverged: tuple[int, ...]
+    differs_in: tuple[str, ...]
     image_passes: float
     quantities: dict[str, Spread]
 
@@ -95,9 +100,11 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
     """The result of a study whose jobs are all done, in ``folder``.
 
     Raises:
-        ArtifactError, ModelError: the files of a run are missing or damaged.
+        ArtifactError, ModelError: the files of a run are missing or damaged, or runs that should have been
+            trained on the same images were not.
     """
     runs = tuple(_run_result(job, folder) for job in jobs)
+    check_same_images(arms, runs)
     return StudyResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,7 +128,8 @@ def _run_result(job: Job, folder: Path) -> RunResult:
     if run is None:
         raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
     measured = None if (run / DIVERGED_FILE).is_file() else read_measured(run)
-    return RunResult(job.arm.name, job.seed, str(run.relative_to(folder)), read_machine(run), measured)
+    place = str(run.relative_to(folder))
+    return RunResult(job.arm.name, job.seed, place, read_images(run), read_machine(run), measured)
 
 
 def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
@@ -137,6 +145,7 @@ def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
         overrides=arm.overrides,
         seeds=tuple(run.seed for run in own),
         diverged=tuple(run.seed for run in own if run.measured is None),
+        differs_in=arm.declared,
         image_passes=image_passes(arm.recipe),
         quantities=_spreads(arm.name, runs),
     )
@@ -163,11 +172,24 @@ def check_result(result: StudyResult, folder: Path) -> None:
         _check_run(run, folder, result.checkpoint)
     arms = tuple(replace(arm, quantities=_spreads(arm.name, result.runs)) for arm in result.arms)
     pairs = tuple(_comparison(c.of, c.against, c.kind, result.runs) for c in result.comparisons)
-    if (arms, pairs) != (result.arms, result.comparisons):
+    if not (_alike(arms, result.arms) and _alike(pairs, result.comparisons)):
         raise ArtifactError(
             f"{folder / RESULT_FILE}: its means and differences are not those of its runs, so it was changed "
             f"since. {_FIX}"
         )
+
+
+def _alike(one: object, other: object) -> bool:
+    """Equal but for the last digits, which differ among versions of NumPy and SciPy."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    if is_dataclass(one) and type(one) is type(other):
+        return all(_alike(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return one == other
 
 
 def _check_run(run: RunResult, folder: Path, checkpoint: str) -> None:

@@ -14,6 +14,14 @@ _OF_THE_RECIPE = ("passes", "image_passes")
 """Quantities that an arm's recipe decides, whatever the seed."""
 
 
+_DEFINITIONS = (
+    "equal epochs: both arms train as many epochs on images of one cost. equal compute: as many forward and "
+    "backward passes over the images, within 2 %, all stages together. neither: nothing is equal. Loss and "
+    "calibration error are of the fake-quant network on validation images; train loss, sharpness and "
+    "lambda max of training images; docs/studies.md tells what each is."
+)
+
+
 @dataclass(frozen=True)
 class Cells:
     """A table: its title, its columns, and rows of as many cells."""
@@ -44,10 +52,14 @@ def tables(result: StudyResult) -> tuple[Cells, ...]:
 def notes(result: StudyResult) -> Iterator[str]:
     """What a reader of the tables has to know."""
     yield f"Numbers are of the checkpoint {result.checkpoint!r} of each run; intervals hold 95 %."
+    yield _DEFINITIONS
     yield result.statistics
     for arm in result.arms:
         if arm.diverged:
             yield f"{arm.name}: diverged with {_seeds(arm.diverged)}, which have no numbers."
+        if arm.differs_in:
+            told = ", ".join(arm.differs_in)
+            yield f"{arm.name}: declared to differ in {told}, whatever its comparisons say."
     yield from machine_notes((f"{run.arm}-seed{run.seed}", run.machine) for run in result.runs)
     key = headline(result).key
     for comparison in result.comparisons:

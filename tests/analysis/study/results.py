@@ -52,7 +52,9 @@ def study_result(
 ) -> StudyResult:
     """Of arms' top-1 by seed, None where it diverged."""
     runs = tuple(
-        RunResult(arm, seed, f"runs/{arm}-seed{seed}/x", machine, None if value is None else measured(value))
+        RunResult(
+            arm, seed, f"runs/{arm}-seed{seed}/x", None, machine, None if value is None else measured(value)
+        )
         for arm, seeds in top1.items()
         for seed, value in seeds.items()
     )
@@ -68,6 +70,7 @@ def study_result(
             overrides=("train.stages.0.lr=<0.1>",),
             seeds=tuple(seeds),
             diverged=tuple(seed for seed, value in seeds.items() if value is None),
+            differs_in=(),
             image_passes=12.0,
             quantities={
                 key: spread for key in KEYS if (spread := spread_of(list(of(arm, key).values()))) is not None
