@@ -48,7 +48,9 @@ def main() -> None:
         time.sleep(60)
     time.sleep(orders.get("seconds", 0))
     if orders.get("at", kind) == kind and "fail" in orders:
-        print("it did not work")
+        print("it did not work", flush=True)
+        if orders["fail"] < 0:
+            os.kill(os.getpid(), -orders["fail"])
         sys.exit(orders["fail"])
     if kind == "measure":
         (run / "analysis").mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from saq_qat.analysis.study.schema import Arm, Study
 from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import EfficientTraining, Plain, Sam, Saq
+from tests.train.small_recipe import small_recipe
 
 ROOT = Path(__file__).parents[3]
 PLAIN = 'train.stages.1.method={"kind": "plain"}'
@@ -117,7 +118,12 @@ def test_a_comparison_is_at_equal_epochs_or_equal_compute_or_neither() -> None:
 def test_compute_is_not_equal_where_a_pass_costs_another_amount() -> None:
     recipe = ROOT / "configs/quickstart.yaml"
     saq = load_recipe(recipe, ['train.stages.1.method={"kind": "saq", "rho": 0.1}'])
-    for override in ("data.train_limit=40", "data.image_size=32", "model.name=preresnet20"):
+    for override in (
+        "data.train_limit=40",
+        "train.precision=bf16",
+        "data.image_size=32",
+        "model.name=preresnet20",
+    ):
         for epochs in (4, 8):
             other = load_recipe(recipe, [PLAIN, f"train.stages.1.epochs={epochs}", override])
             assert comparison_kind(saq, other) == "neither"
@@ -134,3 +140,9 @@ def test_what_is_declared_must_be_a_guard_or_a_key(declared: str) -> None:
     message = refusal(a=Arm(), b=Arm(overrides=("data.train_limit=40",), differs_in=(declared,)))
     assert f"arms.b.differs_in: {declared!r} is no key of the recipe" in message
     assert "data, weights, schedule, calibration" in message
+
+
+def test_another_number_of_images_that_are_made_shares_no_compute() -> None:
+    few, many = (small_recipe(f"data.train_size={size}") for size in (64, 128))
+    assert comparison_kind(few, few) == "equal epochs"
+    assert comparison_kind(few, many) == "neither"

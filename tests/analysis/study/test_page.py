@@ -109,3 +109,11 @@ def test_without_comparisons_there_is_no_picture_of_them(tmp_path: Path) -> None
     written = write_pictures(study_result({"plain": {0: 90.0}}, []), tmp_path)
     assert [path.name for path in written] == ["arms.svg", "arms.png"]
     Reader(page(study_result({"plain": {0: 90.0}}, [])))
+
+
+def test_what_equal_means_and_what_an_arm_declared_is_told(result: StudyResult) -> None:
+    arms = (replace(result.arms[0], differs_in=("data", "schedule")), *result.arms[1:])
+    for told in ("\n".join(notes(replace(result, arms=arms))), page(replace(result, arms=arms))):
+        assert "equal epochs: both arms" in told and "equal compute: as many" in told
+        assert "plain: declared to differ in data, schedule" in told
+    assert "declared to differ" not in "\n".join(notes(result))

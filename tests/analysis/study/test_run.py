@@ -154,6 +154,22 @@ def test_a_result_whose_numbers_were_changed_is_not_reported(stub: Stub, where: 
         report_study(stub.prepared.folder)
 
 
+def test_last_digits_that_another_version_computes_otherwise_are_no_change(stub: Stub) -> None:
+    study(stub)
+    path = stub.prepared.folder / "study.json"
+    found = json.loads(path.read_text())
+    for pair in (found["arms"][0]["quantities"], found["comparisons"][0]["quantities"]):
+        pair["deployed_top1"]["mean"] *= 1 + 1e-14
+    path.write_text(json.dumps(found))
+    report_study(stub.prepared.folder)
+
+
+def test_a_run_that_the_system_killed_is_told_so(stub: Stub) -> None:
+    stub.order("b-seed1", fail=-9)
+    with pytest.raises(StudyFailedError, match=r"b-seed1 \(killed by signal 9, as where memory runs out"):
+        study(stub)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "removed"])
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_instead_of_being_measured_earlier(
     stub: Stub, damage: str

@@ -20,7 +20,7 @@ __all__ = ["BundleServer", "listen", "serve"]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 60
-_LAST_REQUEST_SECONDS = 0.5
+_LAST_REQUEST_SECONDS = 1.5
 """For which a connection that was open when listening ended may still bring a request."""
 
 _log = logging.getLogger("saq_qat_runtime.serve")
