@@ -1,11 +1,13 @@
 """Where the runs of a study were trained: other instructions give other last bits, and so other networks."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from saq_qat.errors import ArtifactError
+from saq_qat_runtime.bundle.regular_file import read_regular
 
 __all__ = ["Machine", "machine_notes", "read_machine"]
 
@@ -40,10 +42,10 @@ def read_machine(run: Path) -> Machine | None:
         ArtifactError: the note is damaged.
     """
     path = run / _FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(read_regular(path))
         return Machine(**{field.name: str(facts.get(field.name) or _UNKNOWN) for field in fields(Machine)})
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(

@@ -43,7 +43,7 @@ class ArmResult:
 
     Attributes:
         recipe: file of its recipe. overrides: all that were set in it, but for name and seed.
-        differs_in: what it declares to differ in from other arms, beside what its overrides name.
+        differs_in: as the study has it: what it declares to differ in, beside what its overrides name.
         image_passes: how often its stages pass each training image through the network.
         diverged: seeds without numbers, because their training diverged.
         quantities: by key; those that no run of the arm has are absent.
@@ -112,7 +112,7 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
         name=study.name,
         statistics=METHOD,
         checkpoint=study.measure.checkpoint,
-        arms=tuple(_arm_result(arm, runs) for arm in arms.values()),
+        arms=tuple(_arm_result(arm, study.arms[arm.name].differs_in, runs) for arm in arms.values()),
         runs=runs,
         comparisons=tuple(
             _comparison(
@@ -137,7 +137,7 @@ def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
     return {seed: float(value) for seed, value in found.items() if value is not None}
 
 
-def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
+def _arm_result(arm: ResolvedArm, differs_in: tuple[str, ...], runs: Sequence[RunResult]) -> ArmResult:
     own = [run for run in runs if run.arm == arm.name]
     return ArmResult(
         name=arm.name,
@@ -145,7 +145,7 @@ def _arm_result(arm: ResolvedArm, runs: Sequence[RunResult]) -> ArmResult:
         overrides=arm.overrides,
         seeds=tuple(run.seed for run in own),
         diverged=tuple(run.seed for run in own if run.measured is None),
-        differs_in=arm.declared,
+        differs_in=differs_in,
         image_passes=image_passes(arm.recipe),
         quantities=_spreads(arm.name, runs),
     )

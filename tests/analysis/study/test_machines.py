@@ -1,6 +1,7 @@
 """A study says where its runs were trained, and warns if not all of them on machines of one kind."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def test_a_note_that_lacks_facts_has_them_unknown_and_a_missing_one_is_none(tmp_
     assert read_machine(tmp_path) is None
     (tmp_path / "env.json").write_text('{"torch": "2.15", "device": "cpu", "processor": ""}')
     assert read_machine(tmp_path) == Machine("unknown", "unknown", "cpu", "unknown", "2.15")
+
+
+def test_a_pipe_in_its_place_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "env.json")
+    with pytest.raises(ArtifactError, match=r"env\.json is damaged"):
+        read_machine(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[", "[]", "\x00"])

@@ -233,3 +233,10 @@ def test_a_result_that_is_missing_or_damaged_is_said_so(
         (tmp_path / "study.json").write_text(content)
     with pytest.raises(error, match="saq-qat study"):
         read_study_result(tmp_path)
+
+
+def test_the_schedule_of_an_arm_of_equal_compute_is_no_declared_difference(stub: Stub) -> None:
+    text = STUDY.replace("a: {}", "a: {equal_compute: b}")
+    prepared = stub.prepare(text)
+    stub.lay_out(prepared)
+    assert [arm.differs_in for arm in run_study(prepared, stub.command, lambda _: None).arms] == [(), ()]

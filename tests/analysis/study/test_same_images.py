@@ -1,7 +1,6 @@
 """Arms whose recipes name the same images were trained on the same, or there is no result."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,7 @@ def trained(stub: Stub, monkeypatch: pytest.MonkeyPatch, images: dict[str, str])
     for job, digest in images.items():
         note_images(stub, job, digest)
     monkeypatch.setattr("saq_qat.analysis.study.run.run_jobs", lambda *_: [])
-    run_study(replace(stub.prepared), stub.command, lambda _: None)
+    run_study(stub.prepared, stub.command, lambda _: None)
 
 
 @pytest.fixture(autouse=True)
