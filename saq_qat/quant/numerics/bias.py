@@ -1,4 +1,4 @@
-"""Biases as integers: their codes, and rounding to them that lets gradients pass."""
+"""Biases and other codes as integers: rounding to them that lets gradients pass."""
 
 from typing import Any, cast
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from saq_qat.quant.numerics.operators import define_operator
 
-__all__ = ["codes_of_bias", "offset_in_bias", "round_to_step"]
+__all__ = ["codes_of_bias", "in_codes_of_bias", "offset_in_bias", "round_to_integer", "round_to_step"]
 
 _BIAS_BITS = 22
 
@@ -50,6 +50,38 @@ class _RoundToStep(torch.autograd.Function):
 def round_to_step(x: Tensor, step: Tensor) -> Tensor:
     """``codes_of_bias(x, step) * step``, with the gradient of the identity; ``step`` broadcasts."""
     return cast(Tensor, _RoundToStep.apply(x, step.detach()))
+
+
+class _InCodesOfBias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, step: Tensor) -> Tensor:
+        ctx.save_for_backward(step)
+        return codes_of_bias(bias, step).to(bias.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (step,) = ctx.saved_tensors
+        return upstream[0] / step, None
+
+
+def in_codes_of_bias(bias: Tensor, step: Tensor) -> Tensor:
+    """``codes_of_bias(bias, step)`` of bias's dtype, with the gradient of ``bias / step``; both (out,)."""
+    return cast(Tensor, _InCodesOfBias.apply(bias, step.detach()))
+
+
+class _RoundToInteger(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return upstream[0]
+
+
+def round_to_integer(x: Tensor) -> Tensor:
+    """``round(x)``, half to even, with the gradient of the identity."""
+    return cast(Tensor, _RoundToInteger.apply(x))
 
 
 def offset_in_bias(offset: Tensor, codes: Tensor, scale: Tensor) -> Tensor:

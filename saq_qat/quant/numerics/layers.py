@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
-from saq_qat.quant.numerics.bias import offset_in_bias, round_to_step
+from saq_qat.quant.numerics.bias import in_codes_of_bias, offset_in_bias, round_to_integer, round_to_step
 from saq_qat.quant.numerics.normalise import mean_and_deviation
 from saq_qat.quant.numerics.quantizer import Quantizer
 
@@ -114,6 +114,8 @@ class QuantLayer(nn.Module):
         bias: Tensor | None = self.bias
         if input_quantizer is not None:
             offset = input_quantizer.offset(x.numel())
+            if offset is None and self.channel_gain is not None and not self.training:
+                return self._scaled_sums(x, input_quantizer.scale, self.channel_gain)
             bias = self.integer_bias(input_quantizer.scale, offset)
             if offset is not None and self.pads:
                 held = offset * self.quantized_weight().flatten(1).sum(1)
@@ -122,6 +124,24 @@ class QuantLayer(nn.Module):
             return self.compute(x, self.quantized_weight(), bias)
         product = self.compute(x, self._scaled(self.projected_weight()), bias)
         return product.float() + self.compute(x, self._scaled(self.slot.detach()), None).float()
+
+    def _scaled_sums(self, x: Tensor, input_scale: Tensor, gain: Tensor) -> Tensor:
+        """The deploy stage in evaluation: codes are summed, and the sums scaled once, as integer kernels do.
+
+        Float32 holds the sums exactly below 2^24, in whichever order they are added. Sums of values would
+        differ from them in their last bits, and one that many outputs have may lie so near to a tie of the
+        next quantizer that it would get another code than in deployment. In training it need not, and the
+        input may lie beside its grid (dropout).
+        """
+        scale, _ = self.channel_scales(gain, self.refinement)
+        step = input_scale * scale
+        bias = None if self.bias is None else in_codes_of_bias(self.bias, step) / self.refinement
+        unit = (scale * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 1))
+        weight = round_to_integer(self._scaled(self.projected_weight()) / unit)
+        if self.slot is not None:
+            weight = weight + self._scaled(self.slot) / unit
+        sums = self.compute(round_to_integer(x / input_scale), weight, bias)
+        return sums * (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""

@@ -10,9 +10,10 @@ from saq_qat.models.build import build_model
 from saq_qat.quant.deploy.fold import absorb_offset, bias_codes, bias_scale, fold_layer
 from saq_qat.quant.deploy.integer_modules import IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
+from saq_qat.quant.numerics import bias as bias_module
 from saq_qat.quant.numerics.bias import offset_in_bias
 from saq_qat.quant.numerics.kinds.table import weight_grid
-from saq_qat.quant.numerics.layers import QuantLayer, QuantLinear, quant_layers
+from saq_qat.quant.numerics.layers import QuantLinear, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import Deploy, Model
 from tests.quant.exact import with_exact_scales, with_unrounded_biases
@@ -66,7 +67,7 @@ def test_folding_changes_the_network_by_the_rounding_of_biases_alone(
     network, _ = quantized(model())
     network = with_exact_scales(network)
     stage = fold_batch_norm(copy.deepcopy(network), refine_bias=True)
-    monkeypatch.setattr(QuantLayer, "integer_bias", lambda layer, *_: layer.bias)
+    monkeypatch.setattr(bias_module, "codes_of_bias", lambda bias, step: bias.double() / step.double())
     x = images().double()
     torch.testing.assert_close(stage(x), network(x), rtol=1e-9, atol=1e-9)
 
