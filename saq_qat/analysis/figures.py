@@ -187,7 +187,9 @@ def radius_figure(points: Sequence[RadiusPoint]) -> "Figure":
         axes.plot([0.0] * len(still), still, "o", color=INK, alpha=0.6)
         axes.axhline(fmean(still), color=INK, linestyle="--", linewidth=1.0, label="no perturbation, mean")
     axes.set_xlabel("rho")
-    axes.set_ylabel("deployed top-1 %" if all(point.deployed for point in points) else "top-1 %")
+    accuracy = "deployed top-1 %" if all(point.deployed for point in points) else "top-1 %"
+    taken = sorted({point.checkpoint for point in points})
+    axes.set_ylabel(f"{accuracy}, checkpoint {' or '.join(taken)}")
     axes.legend()
     return figure
 

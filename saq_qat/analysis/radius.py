@@ -10,7 +10,7 @@ from saq_qat.errors import RecipeError
 from saq_qat.recipe.load import load_recipe
 from saq_qat.recipe.schema import DescentStage, Recipe
 from saq_qat.recipe.schema.method import Sam, Saq
-from saq_qat.train.choose import choose_checkpoint
+from saq_qat.train.choose import CheckpointName, choose_checkpoint
 from saq_qat.train.folder import RESOLVED
 
 __all__ = ["RadiusPoint", "radius_points"]
@@ -23,11 +23,13 @@ class RadiusPoint:
     """One run.
 
     Attributes:
+        checkpoint: ``last`` or ``best``.
         rho: None for a run without a perturbation: the dashed line.
         top1: percent of the validation images; of the deploy view where ``deployed``.
     """
 
     run: str
+    checkpoint: CheckpointName
     checkpoint_sha256: str
     method: str
     rho: float | None
@@ -36,8 +38,12 @@ class RadiusPoint:
     deployed: bool
 
 
-def radius_points(runs: Sequence[Path]) -> tuple[RadiusPoint, ...]:
+def radius_points(runs: Sequence[Path], checkpoint: CheckpointName | None = None) -> tuple[RadiusPoint, ...]:
     """The runs by rho, those without one first.
+
+    Args:
+        checkpoint: whose accuracy; None: the one that each run's commands take, which is the best by the
+            images that judge it.
 
     Raises:
         RecipeError: they differ in more than method, radius, seed and name, or one was never judged.
@@ -45,12 +51,12 @@ def radius_points(runs: Sequence[Path]) -> tuple[RadiusPoint, ...]:
     """
     recipes = [load_recipe(run / RESOLVED) for run in runs]
     _check_alike(runs, recipes)
-    points = [_point(run, recipe) for run, recipe in zip(runs, recipes, strict=True)]
+    points = [_point(run, recipe, checkpoint) for run, recipe in zip(runs, recipes, strict=True)]
     return tuple(sorted(points, key=lambda point: (point.rho is not None, point.rho or 0.0, point.seed)))
 
 
-def _point(run: Path, recipe: Recipe) -> RadiusPoint:
-    taken = choose_checkpoint(run).taken
+def _point(run: Path, recipe: Recipe, checkpoint: CheckpointName | None) -> RadiusPoint:
+    taken = choose_checkpoint(run, checkpoint).taken
     top1 = taken.top1 if taken.deploy_top1 is None else taken.deploy_top1
     if top1 is None:
         raise RecipeError(
@@ -59,7 +65,7 @@ def _point(run: Path, recipe: Recipe) -> RadiusPoint:
     method = _method(recipe)
     rho = method.rho if isinstance(method, Saq | Sam) else None
     deployed = taken.deploy_top1 is not None
-    return RadiusPoint(str(run), taken.sha256, str(method.kind), rho, recipe.seed, top1, deployed)
+    return RadiusPoint(str(run), taken.name, taken.sha256, str(method.kind), rho, recipe.seed, top1, deployed)
 
 
 def _method(recipe: Recipe) -> Any:

@@ -21,7 +21,7 @@ from saq_qat.analysis.measure import Settings, Subject, opened_run, with_eigenva
 from saq_qat.analysis.radius import radius_points
 from saq_qat.analysis.record import Analysis, write_analysis
 from saq_qat.errors import ArtifactError, RecipeError
-from saq_qat.train.choose import choose_checkpoint
+from saq_qat.train.choose import CheckpointName, choose_checkpoint
 from saq_qat.train.log import read_log
 
 __all__ = [
@@ -157,8 +157,16 @@ def _values(
     }
 
 
-def draw_logs(runs: Sequence[Path], asked: Sequence[Quantity], folder: Path) -> list[Path]:
+def draw_logs(
+    runs: Sequence[Path],
+    asked: Sequence[Quantity],
+    folder: Path,
+    checkpoint: CheckpointName | None = None,
+) -> list[Path]:
     """Write the pictures that need no network: training and rho; gives the files.
+
+    Args:
+        checkpoint: whose accuracy ``rho`` shows; None: as ``radius_points``.
 
     Raises:
         ArtifactError: a run has no log. RecipeError: as ``radius_points``.
@@ -173,7 +181,7 @@ def draw_logs(runs: Sequence[Path], asked: Sequence[Quantity], folder: Path) -> 
                 {
                     "run": str(run),
                     "label": labels[run],
-                    "checkpoint_sha256": choose_checkpoint(run).taken.sha256,
+                    "checkpoint_sha256": choose_checkpoint(run, checkpoint).taken.sha256,
                     "epochs": [asdict(epoch) for epoch in epochs],
                 }
                 for run, epochs in curves.items()
@@ -181,7 +189,7 @@ def draw_logs(runs: Sequence[Path], asked: Sequence[Quantity], folder: Path) -> 
         }
         written += write_figure(lambda: training_figure(shown), values, folder, "training")
     if "rho" in asked:
-        points = radius_points(runs)
+        points = radius_points(runs, checkpoint)
         values = {"runs": [asdict(point) for point in points]}
         written += write_figure(lambda: radius_figure(points), values, folder, "rho")
     return written

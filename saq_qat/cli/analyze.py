@@ -56,7 +56,7 @@ def analyze(
     if {"eigenvalues", "trace"} & set(asked):
         _print_curvature([(each.run, each.analysis) for each in found])
     folder = out or folders[0] / "analysis"
-    for path in draw_surfaces(found, folder) + draw_logs(folders, asked, folder):
+    for path in draw_surfaces(found, folder) + draw_logs(folders, asked, folder, checkpoint):
         typer.echo(f"wrote {path}")
 
 
@@ -68,7 +68,7 @@ def _watch(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 def _print_curvature(found: "Sequence[tuple[Path, Analysis]]") -> None:
     rows = [(str(run), *_curvature(analysis)) for run, analysis in found]
-    table(["run", "checkpoint", "lambda max", "next", "trace", "images"], rows)
+    table(["run", "checkpoint", "lambda max +- residual", "next", "trace +- standard error", "images"], rows)
     for run, analysis in found:
         if analysis.lanczos is not None and not analysis.lanczos.converged:
             typer.echo(

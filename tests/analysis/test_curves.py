@@ -49,9 +49,12 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         accuracies[run] = (top1, deployed)
         return run
 
-    def chosen(run: Path) -> Any:
+    def chosen(run: Path, asked: str | None) -> Any:
         top1, deployed = accuracies[run]
-        return SimpleNamespace(taken=SimpleNamespace(sha256="0" * 64, top1=top1, deploy_top1=deployed))
+        if asked == "last" and deployed is not None:
+            deployed -= 2.0
+        taken = {"name": asked or "best", "sha256": "0" * 64, "top1": top1, "deploy_top1": deployed}
+        return SimpleNamespace(taken=SimpleNamespace(**taken))
 
     monkeypatch.setattr("saq_qat.analysis.radius.choose_checkpoint", chosen)
     return make
@@ -73,6 +76,14 @@ def test_runs_are_sorted_by_rho_and_those_without_one_come_first(make_run: Any) 
         (0.8, 0, 60.0, True),
     ]
     assert [p.method for p in points] == ["plain", "saq", "saq"]
+
+
+def test_accuracies_are_of_the_checkpoint_that_was_asked_for(make_run: Any) -> None:
+    runs = [make_run(), make_run(f"{METHOD}.rho=0.8", deployed=60.0)]
+    for asked, taken, expected in ((None, "best", [49.0, 60.0]), ("last", "last", [47.0, 58.0])):
+        points = radius_points(runs, asked)  # type: ignore[arg-type]  # names of checkpoints
+        assert [point.top1 for point in points] == expected
+        assert {point.checkpoint for point in points} == {taken}
 
 
 @pytest.mark.parametrize(

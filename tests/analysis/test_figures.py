@@ -35,7 +35,7 @@ def epoch(number: int, cosine: float | None) -> Epoch:
 
 
 def point(rho: float | None, top1: float) -> RadiusPoint:
-    return RadiusPoint("runs/a", "0" * 64, "saq" if rho else "plain", rho, 0, top1, True)
+    return RadiusPoint("runs/a", "best", "0" * 64, "saq" if rho else "plain", rho, 0, top1, True)
 
 
 FIGURES = {

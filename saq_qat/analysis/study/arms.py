@@ -1,7 +1,7 @@
 """Arms resolved to recipes, and whether they differ in more than they say."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -125,13 +125,18 @@ def resolve_arms(study: Study, folder: Path, overrides: tuple[str, ...] = ()) ->
 
 def _resolved(study: Study, name: str, folder: Path, overrides: tuple[str, ...]) -> ResolvedArm:
     arm = study.arms[name]
-    texts = (*study.overrides, *overrides, *arm.overrides)
+    shared = (*study.overrides, *overrides)
     path = folder / (arm.recipe or study.recipe)
+    try:
+        recipe = load_recipe(path, (*shared, *arm.overrides))
+    except RecipeError as error:
+        load_recipe(path, shared)  # raises what is wrong without the arm
+        raise RecipeError("\n".join(f"arms.{name}: {line}" for line in str(error).splitlines())) from None
     return ResolvedArm(
         name=name,
         path=path,
-        overrides=texts,
-        recipe=load_recipe(path, texts),
+        overrides=(*shared, *arm.overrides),
+        recipe=recipe,
         overridden=tuple(text.partition("=")[0].strip() for text in arm.overrides),
         declared=(*arm.differs_in, *(["schedule"] if arm.equal_compute is not None else [])),
     )
@@ -199,15 +204,30 @@ def passes_per_step(method: object) -> float:
 
 def image_passes(recipe: Recipe) -> float:
     """How often all stages of a recipe pass each training image through the network, forward and back."""
+    return _passes(recipe.train.stages)
+
+
+def _passes(stages: Iterable[object]) -> float:
     return math.fsum(
-        stage.epochs * passes_per_step(stage.method)
-        for stage in recipe.train.stages
-        if isinstance(stage, DescentStage)
+        stage.epochs * passes_per_step(stage.method) for stage in stages if isinstance(stage, DescentStage)
     )
 
 
+def _compared_passes(one: Recipe, other: Recipe) -> tuple[float, float]:
+    """Passes of each in the stages between those that both begin and end with alike.
+
+    What they share says nothing about the two, and beside a long float stage any other would look equal.
+    """
+    own, theirs = list(one.train.stages), list(other.train.stages)
+    for end in (0, -1):
+        while own and theirs and own[end] == theirs[end]:
+            own.pop(end)
+            theirs.pop(end)
+    return _passes(own), _passes(theirs)
+
+
 def comparison_kind(of: Recipe, against: Recipe) -> Kind:
-    """Whether two recipes have the same schedule, or else the same number of passes over images.
+    """Whether two recipes have the same schedule, or else as many passes over images where they differ.
 
     Neither where a pass of the one is not a pass of the other: another network, teacher, or set of images.
     """
@@ -215,7 +235,7 @@ def comparison_kind(of: Recipe, against: Recipe) -> Kind:
         return "neither"
     if _epochs(of) == _epochs(against):
         return "equal epochs"
-    return "equal compute" if _equal(image_passes(of), image_passes(against)) else "neither"
+    return "equal compute" if _equal(*_compared_passes(of, against)) else "neither"
 
 
 def _cost_differs(one: Recipe, other: Recipe) -> list[str]:
@@ -249,10 +269,10 @@ def _unequal_compute(study: Study, arms: Mapping[str, ResolvedArm]) -> Iterator[
                 "without that claim."
             )
             continue
-        own, claimed = image_passes(recipe), image_passes(other)
+        own, claimed = _compared_passes(recipe, other)
         if not _equal(own, claimed):
             yield (
-                f"arms.{name}.equal_compute: passes each image {own:g} times, and {arm.equal_compute!r} "
-                f"{claimed:g} times, which is not within {_COMPUTE_TOLERANCE:.0%}. Change its epochs, or "
-                "declare differs_in: [schedule] and claim nothing."
+                f"arms.{name}.equal_compute: its stages that differ pass each image {own:g} times, and those "
+                f"of {arm.equal_compute!r} {claimed:g} times, which is not within {_COMPUTE_TOLERANCE:.0%}. "
+                "Change its epochs, or declare differs_in: [schedule] and claim nothing."
             )

@@ -16,9 +16,9 @@ _OF_THE_RECIPE = ("passes", "image_passes")
 
 _DEFINITIONS = (
     "equal epochs: both arms train as many epochs on images of one cost. equal compute: as many forward and "
-    "backward passes over the images, within 2 %, all stages together. neither: nothing is equal. Loss and "
-    "calibration error are of the fake-quant network on validation images; train loss, sharpness and "
-    "lambda max of training images; docs/studies.md tells what each is."
+    "backward passes over the images, within 2 %, but for stages that both share. neither: nothing is "
+    "equal. Loss and calibration error are of the fake-quant network on validation images; train loss, "
+    "sharpness and lambda max of training images; docs/studies.md tells what each is."
 )
 
 

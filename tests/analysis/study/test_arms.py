@@ -54,6 +54,20 @@ def test_the_arm_that_changes_the_key_is_told_to_declare_it() -> None:
     assert "If it is meant: arms.a.differs_in: [data, schedule]" in message
 
 
+def test_an_override_that_is_wrong_is_told_with_its_arm_and_one_of_all_arms_without() -> None:
+    wrong = "train.stages.1.lrr=1"
+    told = f"override '{wrong}': train.stages.1.lrr: unknown key"
+    message = refusal(a=Arm(), b=Arm(overrides=(wrong, "data.train_limit=-1")))
+    assert message.splitlines()[0].startswith(f"arms.b: {told}")
+    assert all(line.startswith("arms.b: ") for line in message.splitlines())
+    study = Study(
+        version=1, name="s", recipe="quickstart.yaml", seeds=(0,), overrides=(wrong,), arms={"a": Arm()}
+    )
+    with pytest.raises(RecipeError) as error:
+        resolve_arms(study, ROOT / "configs")
+    assert str(error.value).startswith(told)
+
+
 def test_another_guard_does_not_permit_it() -> None:
     assert "data.train_limit" in refusal(
         a=Arm(), b=Arm(overrides=("data.train_limit=500",), differs_in=("schedule", "weights", "calibration"))
@@ -91,7 +105,27 @@ def test_equal_compute_permits_another_schedule_and_is_held_against_the_recipes(
     saq = Arm(overrides=('train.stages.1.method={"kind": "saq", "rho": 0.1}',))
     resolve(saq=saq, twice=Arm(overrides=(PLAIN, "train.stages.1.epochs=8"), equal_compute="saq"))
     message = refusal(saq=saq, more=Arm(overrides=(PLAIN, "train.stages.1.epochs=7"), equal_compute="saq"))
-    assert "passes each image 14 times, and 'saq' 15 times" in message
+    assert "differ pass each image 7 times, and those of 'saq' 8 times" in message
+
+
+def test_stages_that_two_arms_share_do_not_make_others_equal_compute() -> None:
+    shared = "train.stages.0.epochs=300"
+    saq = ('train.stages.1.method={"kind": "saq", "rho": 0.1}', shared)
+    plain = (PLAIN, "train.stages.1.epochs=6", shared)
+    message = refusal(saq=Arm(overrides=saq), plain=Arm(overrides=plain, equal_compute="saq"))
+    assert "differ pass each image 6 times, and those of 'saq' 8 times" in message
+    one, other = (load_recipe(ROOT / "configs/quickstart.yaml", arm) for arm in (saq, plain))
+    assert comparison_kind(one, other) == comparison_kind(other, one) == "neither"
+
+
+def test_a_perturbed_float_stage_counts_as_compute() -> None:
+    sam = load_recipe(
+        ROOT / "configs/quickstart.yaml",
+        [PLAIN, "train.stages.0.method.kind=sam", "train.stages.0.method.rho=0.1"],
+    )
+    for epochs, kind in ((10, "equal compute"), (8, "neither")):
+        longer = load_recipe(ROOT / "configs/quickstart.yaml", [PLAIN, f"train.stages.1.epochs={epochs}"])
+        assert comparison_kind(sam, longer) == kind
 
 
 def test_passes_are_counted_as_the_methods_make_them() -> None:
