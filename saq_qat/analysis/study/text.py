@@ -61,6 +61,7 @@ def notes(result: StudyResult) -> Iterator[str]:
             told = ", ".join(arm.differs_in)
             yield f"{arm.name}: declared to differ in {told}, whatever its comparisons say."
     yield from machine_notes((f"{run.arm}-seed{run.seed}", run.machine) for run in result.runs)
+    yield from _unconverged(result)
     key = headline(result).key
     for comparison in result.comparisons:
         name, pair = _title(comparison), comparison.quantities.get(key)
@@ -73,6 +74,16 @@ def notes(result: StudyResult) -> Iterator[str]:
             yield f"{name}: one pair of seeds, so no interval and no test."
         elif pair.t is None:
             yield f"{name}: all differences are equal, so there is no t-test."
+
+
+def _unconverged(result: StudyResult) -> Iterator[str]:
+    curvatures = {f"{run.arm}-seed{run.seed}": run.measured.curvature for run in result.runs if run.measured}
+    names = [name for name, found in curvatures.items() if found is not None and not found.converged]
+    if names:
+        yield (
+            f"lambda max did not converge in {', '.join(names)}: a - stands there, and means and differences "
+            "leave it out. saq-qat analyze RUN --what eigenvalues --restarts 200 may find it."
+        )
 
 
 def text_of(result: StudyResult) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from saq_qat.analysis.study.page import page
 from saq_qat.analysis.study.pictures import write_pictures
+from saq_qat.analysis.study.quantities import Curvature
 from saq_qat.analysis.study.result import StudyResult
 from saq_qat.analysis.study.text import notes, text_of
 from tests.analysis.study.results import study_result
@@ -95,6 +96,17 @@ def test_what_is_missing_is_said(result: StudyResult) -> None:
     assert "saq - twice: one pair of seeds, so no interval and no test." in said
     assert "twice: diverged with seed 1, which have no numbers." in said
     assert "saq - plain: all differences are equal, so there is no t-test." in said
+
+
+def test_a_lambda_max_that_did_not_converge_is_named_with_its_runs(result: StudyResult) -> None:
+    first, *others = result.runs
+    assert first.measured is not None and first.measured.curvature is not None
+    assert "converge" not in "\n".join(notes(result))
+    for curvature in (replace(first.measured.curvature, converged=False), Curvature(None, None, False, 200)):
+        run = replace(first, measured=replace(first.measured, curvature=curvature))
+        changed = replace(result, runs=(run, *others))
+        for told in ("\n".join(notes(changed)), page(changed)):
+            assert f"lambda max did not converge in {run.arm}-seed{run.seed}: a - stands" in told
 
 
 def test_pictures_are_the_same_each_time_and_of_both_kinds(result: StudyResult, tmp_path: Path) -> None:
