@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saq_qat.cli.console import progress, resolve_run, table
+from saq_qat.cli.console import print_json, progress, resolve_run, table
 
 if TYPE_CHECKING:
     from saq_qat.analysis.record import Analysis
@@ -43,6 +44,9 @@ def analyze(
     out: Annotated[
         Path | None, typer.Option(help="Folder of pictures; analysis/ of the first run if left out.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each run's analysis.json, and what was drawn, as JSON.")
+    ] = False,
 ) -> None:
     """Curvature, landscape and course of trainings; writes analysis/analysis.json and pictures."""
     from saq_qat.analysis.measure import Settings
@@ -53,10 +57,16 @@ def analyze(
     settings = Settings(checkpoint, images, batch_size, count, tolerance, restarts, probes, seed, float64)
     every = [analyse(run, asked, settings, Reach(points, reach), _watch) for run in folders]
     found = [each for each in every if each is not None]
-    if {"eigenvalues", "trace"} & set(asked):
-        _print_curvature([(each.run, each.analysis) for each in found])
     folder = out or folders[0] / "analysis"
-    for path in draw_surfaces(found, folder) + draw_logs(folders, asked, folder, checkpoint):
+    measured = [(each.run, each.analysis) for each in found]
+    if measured and {"eigenvalues", "trace"} & set(asked) and not as_json:
+        _print_curvature(measured)
+    written = draw_surfaces(found, folder) + draw_logs(folders, asked, folder, checkpoint)
+    if as_json:
+        runs_found = [{"run": str(run), **asdict(analysis)} for run, analysis in measured]
+        print_json({"runs": runs_found, "written": [str(path) for path in written]}, "analysis")
+        return
+    for path in written:
         typer.echo(f"wrote {path}")
 
 

@@ -1,12 +1,13 @@
 """`saq-qat study`: arms, seeds and comparisons, trained and measured; and the study's page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from saq_qat.cli.console import table
+from saq_qat.cli.console import print_file, table
 from saq_qat.cli.study_board import board
 from saq_qat.errors import RecipeError
 
@@ -34,22 +35,33 @@ def study(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of each; the study's if left out.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print study.json instead of text.")] = False,
 ) -> None:
     """Train and measure every arm of a study with every seed, and compare them seed by seed.
 
     Whatever stops it, the same command goes on: runs that are done are kept, an interrupted one is resumed.
     """
-    from saq_qat.analysis.study.run import prepare_study, report_study, run_study
-    from saq_qat.cli.supervised import COMMAND
+    from saq_qat.analysis.study.run import report_study
 
     if report:
         if overrides:
             raise RecipeError(f"--report changes nothing of a study; leave out {' '.join(overrides)}")
         folder = study if study.is_dir() else studies / _name_of(study)
-        _print(report_study(folder))
-        typer.echo(f"\nwrote {folder / 'study.html'}")
+        _show(report_study(folder), folder, as_json, f"wrote {folder / 'study.html'}")
         return
-    prepared = prepare_study(study, overrides or (), studies, processes=processes, threads=threads)
+    folder, result = _run(study, overrides or (), studies, processes, threads)
+    wrote = f"wrote {folder}/study.json, table.txt, runs.csv and pictures/"
+    _show(result, folder, as_json, f"{wrote}\nnext: saq-qat study --report {folder}")
+
+
+def _run(
+    study: Path, overrides: Sequence[str], studies: Path, processes: int | None, threads: int | None
+) -> "tuple[Path, StudyResult]":
+    """Do what is left of a study; its folder and what came out."""
+    from saq_qat.analysis.study.run import prepare_study, run_study
+    from saq_qat.cli.supervised import COMMAND
+
+    prepared = prepare_study(study, overrides, studies, processes=processes, threads=threads)
     count = len(prepared.jobs)
     if prepared.changes_another:
         typer.echo(
@@ -62,10 +74,7 @@ def study(
         typer.echo(f"study {prepared.folder}: {count} runs, {count - left} done, {left} to do", err=True)
 
     with board(prepared.jobs) as on_states:
-        result = run_study(prepared, COMMAND, on_states, say_what_is_left)
-    _print(result)
-    typer.echo(f"\nwrote {prepared.folder}/study.json, table.txt, runs.csv and pictures/")
-    typer.echo(f"next: saq-qat study --report {prepared.folder}")
+        return prepared.folder, run_study(prepared, COMMAND, on_states, say_what_is_left)
 
 
 def measure(
@@ -87,12 +96,18 @@ def _name_of(path: Path) -> str:
     return load_study(path).name if path.is_file() else path.name
 
 
-def _print(result: "StudyResult") -> None:
+def _show(result: "StudyResult", folder: Path, as_json: bool, last: str) -> None:
+    """The file itself as JSON, or tables, notes and the last lines."""
+    from saq_qat.analysis.study.result import RESULT_FILE
     from saq_qat.analysis.study.text import notes, tables
 
+    if as_json:
+        print_file(folder / RESULT_FILE)
+        return
     for cells in tables(result):
         typer.echo("")
         table(cells.columns, [[escape(cell) for cell in row] for row in cells.rows], cells.title)
     typer.echo("")
     for note in notes(result):
         typer.echo(note)
+    typer.echo(f"\n{last}")

@@ -60,6 +60,19 @@ def test_curvature_is_written_with_the_digest_of_its_checkpoint(
     assert second["hutchinson"]["probes"] == 3 and second["trace_standard_error"] > 0
 
 
+def test_with_json_one_document_tells_what_was_measured_and_drawn(
+    runs: tuple[Path, Path], saq_qat: SaqQat, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    what = ("--what", "eigenvalues,rho", "--checkpoint", "last", "--out", str(tmp_path))
+    assert saq_qat("analyze", *map(str, runs), *what, *QUICK, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [run.pop("run") for run in told["runs"]] == [str(run) for run in runs]
+    assert told["runs"] == [found(run) for run in runs]
+    assert str(tmp_path / "rho.svg") in told["written"]
+    points = json.loads((tmp_path / "rho.json").read_text())["runs"]
+    assert [point["checkpoint"] for point in points] == ["last", "last"]
+
+
 def test_what_is_known_of_another_checkpoint_goes(runs: tuple[Path, Path], saq_qat: SaqQat) -> None:
     run = runs[1]
     assert saq_qat("analyze", str(run), "--what", "eigenvalues", *QUICK) == 0

@@ -66,8 +66,12 @@ def test_a_study_is_trained_measured_compared_and_reported(
     assert saq_qat("eval", "studies/small/runs/saq-seed3", "--checkpoint", "last") == 0
     assert saq_qat("study", "study.yaml") == 0
     assert "2 runs, 2 done, 0 to do" in capsys.readouterr().err
+    assert saq_qat("study", "study.yaml", "--json") == 0
+    assert capsys.readouterr().out == (folder / "studies/small/study.json").read_text()
     assert saq_qat("study", "--report", "studies/small") == 0
     assert "one pair of seeds" in capsys.readouterr().out
+    assert saq_qat("study", "--report", "studies/small", "--json") == 0
+    assert capsys.readouterr().out == (folder / "studies/small/study.json").read_text()
     assert (folder / "studies/small/study.html").read_text().startswith("<!doctype html>")
 
 
