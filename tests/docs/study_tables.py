@@ -21,6 +21,7 @@ __all__ = [
     "STUDIES",
     "TOP1",
     "Kept",
+    "another_seed",
     "benchmark_lines",
     "difference",
     "header_lines",
@@ -78,16 +79,25 @@ def header_lines(found: Kept) -> Iterator[str]:
         cells = "".join(f"{value:7.2f}" for value in (*top1, top1.mean()))
         means = (f"{found.values(arm, c).mean():{len(c.name)}.{c.digits}f}" for c in OTHERS)
         yield f"#   {arm:{width}}{cells}  " + "  ".join(means)
+    for arm in found.study.arms:
+        if len(found.study.seeds) > 1:
+            yield f"#   {arm}, another seed: {another_seed(found.values(arm, TOP1))}"
     for pair in found.study.comparisons:
-        yield f"#   {pair.of} - {pair.against}: {difference(found, pair.of, pair.against, TOP1)}"
+        told = f"#   {pair.of} - {pair.against}: {difference(found, pair.of, pair.against, TOP1)}"
+        if len(found.study.seeds) > 1:
+            pairs = found.values(pair.of, TOP1) - found.values(pair.against, TOP1)
+            told += f", another seed: {another_seed(pairs, sign='+')}"
+        yield told
 
 
 def benchmark_lines(found: Kept) -> Iterator[str]:
     """Rows for BENCHMARKS.md: arms, then the paired differences."""
     for arm in found.study.arms:
         (passes,) = {float(row["image_passes"]) for row in found.rows if row["arm"] == arm}
-        means = (f"{found.values(arm, c).mean():.{c.digits}f}" for c in (TOP1, *OTHERS[:3]))
-        yield f"| {arm} | {passes:g} | {' | '.join(means)} |"
+        top1, *means = (f"{found.values(arm, c).mean():.{c.digits}f}" for c in (TOP1, *OTHERS[:3]))
+        if len(found.study.seeds) > 1:
+            top1 += f" ({another_seed(found.values(arm, TOP1))})"
+        yield f"| {arm} | {passes:g} | {' | '.join((top1, *means))} |"
     for pair in found.study.comparisons:
         cells = (difference(found, pair.of, pair.against, c) for c in (TOP1, *OTHERS[:3]))
         yield f"| {pair.of} - {pair.against} | {' | '.join(cells)} |"
@@ -102,6 +112,17 @@ def difference(found: Kept, of: str, against: str, column: Column) -> str:
         return mean
     low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
     return f"{mean} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def another_seed(values: np.ndarray, *, sign: str = "") -> str:
+    """Where one more value lies with 95 % probability, if all (n,) are of one normal distribution.
+
+    The prediction interval ``mean +- t s sqrt(1 + 1/n)``; that of the mean alone is narrower by sqrt(n + 1).
+    """
+    spread = values.std(ddof=1) * np.sqrt(1 + 1 / len(values))
+    reach = spread * stats.t.ppf(0.975, len(values) - 1)
+    low, high = values.mean() - reach, values.mean() + reach
+    return f"{low:{sign}.2f} to {high:{sign}.2f}"
 
 
 if __name__ == "__main__":

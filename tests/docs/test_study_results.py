@@ -4,6 +4,7 @@ import math
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.docs.study_tables import (
@@ -11,6 +12,7 @@ from tests.docs.study_tables import (
     RESULTS,
     STUDIES,
     TOP1,
+    another_seed,
     benchmark_lines,
     difference,
     header_lines,
@@ -40,9 +42,21 @@ def test_the_head_of_a_study_and_benchmarks_show_what_its_runs_give(name: str) -
     assert [line for line in benchmark_lines(found) if line not in benchmarks] == []
 
 
-def test_readme_quotes_what_the_runs_give() -> None:
-    found = kept("cifar10-small-w4a4-final")
-    (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if "does SAQ pay?" in line)
-    assert difference(found, "saq", "plain", TOP1) in row
-    losses = [f"{found.values(arm, OTHERS[0]).mean():.3f}" for arm in ("saq", "plain")]
-    assert " against ".join(losses) in row
+def test_another_seed_is_a_prediction_and_wider_than_the_interval_of_the_mean() -> None:
+    # mean 1, s 1, t of 2 degrees 4.3027, sqrt(4 / 3)
+    assert another_seed(np.array([0.0, 1.0, 2.0])) == "-3.97 to 5.97"
+    assert another_seed(np.array([0.0, 1.0, 2.0]), sign="+") == "-3.97 to +5.97"
+
+
+@pytest.mark.parametrize("bits", ["w2a2", "w3a3", "w4a4"])
+def test_readme_quotes_what_the_runs_give(bits: str) -> None:
+    found = kept(f"cifar10-small-{bits}-final")
+    start = f"| does SAQ pay? {bits.upper()} |"
+    (told,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(start))
+    for against in ("plain", "plain-twice"):
+        assert difference(found, "saq", against, TOP1) in told
+    losses = [f"{found.values(arm, OTHERS[0]).mean():.3f}" for arm in ("saq", "plain", "plain-twice")]
+    assert "{}, {} and {}".format(*losses) in told
+    for arm in ("saq", "plain", "plain-twice"):
+        values = found.values(arm, TOP1)
+        assert f"{values.mean():.2f} ({another_seed(values)})" in told
