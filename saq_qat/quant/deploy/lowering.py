@@ -17,6 +17,7 @@ from saq_qat.quant.deploy.integer_modules import (
     IntegerLinear,
     Quantize,
 )
+from saq_qat.quant.deploy.kernel_readers import absorbed_bound
 from saq_qat.quant.deploy.ops import DEQUANTIZE, GLOBAL_AVERAGE_POOL
 from saq_qat.quant.numerics.grid import exceeds_pair_bound
 from saq_qat.quant.numerics.layers import QuantConv2d, QuantLayer
@@ -92,7 +93,7 @@ class _Lowering:
             self._layer(node, module)
         elif node in self.norms:
             self.values[node] = self._float(self.norms[node])
-        elif graph.is_identity(self.network, node) or self._absorbed(node) is not None:
+        elif graph.is_identity(self.network, node) or absorbed_bound(self.network, node) is not None:
             self._alias(node)
         elif graph.is_batch_norm(self.network, node) and module is not None:
             self._affine(node, module)
@@ -144,7 +145,7 @@ class _Lowering:
         source = node.all_input_nodes[0]
         scale = quantizer.scale
         minimum, maximum = quantizer.code_range()
-        bound = self._absorbed(source)
+        bound = absorbed_bound(self.network, source)
         if bound is not None:
             # rounding is monotone, so clipping codes at round(bound / scale) equals clipping values at bound
             minimum = max(minimum, 0)
@@ -187,14 +188,6 @@ class _Lowering:
         self.constants[name] = offset.detach().float().clone()
         self.offsets[path] = self.graph.get_attr(name)
         return self.graph.call_function(torch.sub, (value, self.offsets[path]))
-
-    def _absorbed(self, node: fx.Node) -> float | None:
-        """Upper bound of a ReLU that only a quantizer reads, and which so lives on as bounds of codes."""
-        bound = graph.activation_bound(self.network, node)
-        if bound is None or len(node.users) != 1:
-            return None
-        quantizer = self._module(next(iter(node.users)))
-        return bound if isinstance(quantizer, Quantizer) and quantizer.beta is None else None
 
     def _alias(self, node: fx.Node) -> None:
         source = node.all_input_nodes[0]

@@ -5,6 +5,7 @@ from torch import fx, nn
 
 from saq_qat.errors import ArtifactError
 from saq_qat.quant.deploy.fold import batch_norm_affine, refinement
+from saq_qat.quant.deploy.kernel_readers import hand_readers
 from saq_qat.quant.deploy.lowering import lower
 from saq_qat.quant.numerics.layers import QuantLayer, quant_layers
 from saq_qat.quant.numerics.quantizer import Quantizer
@@ -32,6 +33,7 @@ def fold_batch_norm(network: fx.GraphModule, *, refine_bias: bool = True) -> fx.
         layer = graph.module_of(network, group.head)
         if isinstance(layer, QuantLayer) and not layer.folded:
             _fold_group(network, group, layer, refine_bias=refine_bias)
+    hand_readers(network)
     network.graph.lint()
     network.recompile()
     return network

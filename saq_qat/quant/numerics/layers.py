@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from saq_qat.errors import LegalityError
 from saq_qat.quant.numerics.bias import in_codes_of_bias, offset_in_bias, round_to_integer, round_to_step
+from saq_qat.quant.numerics.kernel_rounding import rounded_as_sums
 from saq_qat.quant.numerics.normalise import mean_and_deviation
 from saq_qat.quant.numerics.quantizer import Quantizer
 
@@ -102,7 +103,9 @@ class QuantLayer(nn.Module):
         """Whether the input is surrounded by zeros, so that the outputs at its edge sum fewer products."""
         return False
 
-    def forward(self, x: Tensor, input_quantizer: Quantizer | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, input_quantizer: Quantizer | None = None, reader: Quantizer | None = None
+    ) -> Tensor:
         """(N, in, H, W) to (N, out, H', W') for a convolution, (..., in) to (..., out) for a linear layer.
 
         Padding is code 0: what is padded has no offset, which with all weights goes to the bias.
@@ -110,12 +113,13 @@ class QuantLayer(nn.Module):
         Args:
             input_quantizer: says what zero padding is, where the input has an offset, and places the integer
                 bias in the deploy stage.
+            reader: the quantizer whose codes the layer's kernel writes, in the deploy stage.
         """
         bias: Tensor | None = self.bias
         if input_quantizer is not None:
             offset = input_quantizer.offset(x.numel())
             if offset is None and self.channel_gain is not None and not self.training:
-                return self._scaled_sums(x, input_quantizer.scale, self.channel_gain)
+                return self._scaled_sums(x, input_quantizer.scale, self.channel_gain, reader)
             bias = self.integer_bias(input_quantizer.scale, offset)
             if offset is not None and self.pads:
                 held = offset * self.quantized_weight().flatten(1).sum(1)
@@ -125,7 +129,7 @@ class QuantLayer(nn.Module):
         product = self.compute(x, self._scaled(self.projected_weight()), bias)
         return product.float() + self.compute(x, self._scaled(self.slot.detach()), None).float()
 
-    def _scaled_sums(self, x: Tensor, input_scale: Tensor, gain: Tensor) -> Tensor:
+    def _scaled_sums(self, x: Tensor, input_scale: Tensor, gain: Tensor, reader: Quantizer | None) -> Tensor:
         """The deploy stage in evaluation: codes are summed, and the sums scaled once, as integer kernels do.
 
         Float32 holds the sums exactly below 2^24, in whichever order they are added. Sums of values would
@@ -136,12 +140,16 @@ class QuantLayer(nn.Module):
         scale, _ = self.channel_scales(gain, self.refinement)
         step = input_scale * scale
         bias = None if self.bias is None else in_codes_of_bias(self.bias, step) / self.refinement
-        unit = (scale * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 1))
-        weight = round_to_integer(self._scaled(self.projected_weight()) / unit)
+        code = (scale * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 1))
+        weight = round_to_integer(self._scaled(self.projected_weight()) / code)
         if self.slot is not None:
-            weight = weight + self._scaled(self.slot) / unit
+            weight = weight + self._scaled(self.slot) / code
         sums = self.compute(round_to_integer(x / input_scale), weight, bias)
-        return sums * (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
+        unit = (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
+        scaled = sums * unit
+        if reader is None or scaled.dtype != torch.float32:
+            return scaled
+        return rounded_as_sums(scaled, sums, unit, reader.scale)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""

@@ -18,10 +18,11 @@ from saq_qat.quant.numerics.functional import (
 )
 from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.initialise import GridParameters, Initialisation, initial_parameters
+from saq_qat.quant.numerics.kernel_rounding import rounded_as_a_sum_of_codes
 from saq_qat.quant.numerics.kinds.kind import Kind
 from saq_qat.quant.numerics.kinds.saq import SAQ
 
-__all__ = ["Quantizer", "observing"]
+__all__ = ["Added", "Quantizer", "observing"]
 
 
 class Quantizer(nn.Module):
@@ -124,8 +125,20 @@ class Quantizer(nn.Module):
         alpha, beta = self._in_use()
         return clip_mask(self._prepared(x), alpha, self.grid, beta)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def zero_point(self, *, never_negative: bool = False) -> int:
+        """What stored codes have added; none where those below zero never occur."""
+        return 0 if never_negative else -min(self.code_range()[0], 0)
+
+    def forward(self, x: Tensor, added: "Added | None" = None) -> Tensor:
+        """``x`` on the grid, any shape.
+
+        Args:
+            added: the terms that ``x`` is the sum of, where one integer kernel adds their codes: in
+                evaluation and in float32 the sum is rounded as that does.
+        """
         x = x.to(self.alpha.dtype)
+        if added is not None and not self.training and x.dtype == torch.float32:
+            x = self._rounded_as_added(x, *added)
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
             self._set(_mean(self._estimates))
@@ -136,6 +149,28 @@ class Quantizer(nn.Module):
             beta=self.beta,
             gradient_scale=self._gradient_scale(x.numel()),
             counts_from_zero=self.counts_from_zero,
+        )
+
+    def _rounded_as_added(
+        self,
+        x: Tensor,
+        terms: tuple[Tensor, Tensor],
+        of_terms: tuple["Quantizer", "Quantizer"],
+        never_negative: tuple[bool, bool, bool],
+    ) -> Tensor:
+        """Sums that repeat one of their terms stay as they are."""
+        (a, b), (first, second) = terms, of_terms
+        if a.shape != b.shape:
+            return x
+        return rounded_as_a_sum_of_codes(
+            x,
+            terms,
+            (first.scale, second.scale, self.scale),
+            (
+                first.zero_point(never_negative=never_negative[0]),
+                second.zero_point(never_negative=never_negative[1]),
+                self.zero_point(never_negative=never_negative[2]),
+            ),
         )
 
     def _prepared(self, x: Tensor) -> Tensor:
@@ -166,6 +201,10 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.bits} bits, {self.grid.describe()}"
+
+
+Added = tuple[tuple[Tensor, Tensor], tuple[Quantizer, Quantizer], tuple[bool, bool, bool]]
+"""Two terms on their grids, their quantizers, and whether codes of them and of the sum are never negative."""
 
 
 def _mean(estimates: Sequence[GridParameters]) -> GridParameters:

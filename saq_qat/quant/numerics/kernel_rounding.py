@@ -1,0 +1,62 @@
+"""Values moved to the side of a rounding tie that integer kernels round them to.
+
+A quantizer divides a value by its scale and rounds. A kernel that writes codes never has the value: in
+float32 it multiplies its sums by a ratio of scales and rounds (ONNX Runtime on x86 CPUs; the integer
+reference of export computes the same in NumPy). Both agree but within float32's error of a tie, where one
+channel may repeat the same sum in every image.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["rounded_as_a_sum_of_codes", "rounded_as_sums"]
+
+_MARGIN = 2.0**-10
+_NEAREST = 0.5 - _MARGIN
+
+
+def rounded_as_sums(y: Tensor, sums: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
+    """``y = sums * unit``, of which a quantizer now makes the codes ``rint(f32(sums) * f32(unit / scale))``.
+
+    Args:
+        y, sums: float32, of one shape. unit: broadcasts against them. scale: 0-dim, of the quantizer.
+    """
+    steps = sums.detach() * (unit / scale)
+    return _moved(y, steps, steps.round(), scale)
+
+
+def rounded_as_a_sum_of_codes(
+    y: Tensor,
+    terms: tuple[Tensor, Tensor],
+    scales: tuple[Tensor, Tensor, Tensor],
+    zero_points: tuple[int, int, int],
+) -> Tensor:
+    """``y``, the sum of two terms or what a ReLU left of it, of which a quantizer now makes the codes of
+    QLinearAdd.
+
+    ``rint(fma(A, r_a, fma(B, r_b, z - fma(z_a, r_a, f32(z_b r_b))))) - z`` with stored codes A and B, their
+    zero points and ``r = f32(s / s_y)``.
+
+    Args:
+        y: float32. terms: of its shape, on their grids.
+        scales: 0-dim, of both terms and of the sum. zero_points: of the stored codes of these.
+    """
+    (a, b), (s_a, s_b, scale), (z_a, z_b, z) = terms, scales, zero_points
+    ratio_a, ratio_b = s_a / scale, s_b / scale
+    offset = _fused(torch.full_like(scale, z_a), ratio_a, ratio_b * z_b)
+    partial = _fused((b.detach() / s_b).round_().add_(z_b), ratio_b, z - offset)
+    stored = _fused((a.detach() / s_a).round_().add_(z_a), ratio_a, partial)
+    return _moved(y, stored - z, stored.round() - z, scale)
+
+
+def _fused(x: Tensor, factor: Tensor, addend: Tensor) -> Tensor:
+    """``x * factor + addend`` in float32, rounded once but where float64 has rounded to a tie of float32."""
+    return torch.addcmul(addend.double(), x.double(), factor.double()).float()
+
+
+def _moved(y: Tensor, steps: Tensor, code: Tensor, scale: Tensor) -> Tensor:
+    """``y``, but where ``y / scale`` rounds to another code than ``steps``: there it moves across the tie, to
+    ``_MARGIN`` of a step behind it. The gradient of the identity."""
+    inside = (steps - code).clamp_(-_NEAREST, _NEAREST).add_(code).mul_(scale)
+    moved = torch.where((y / scale).round_() != code, inside, y)
+    return y + (moved - y).detach()

@@ -1,0 +1,83 @@
+"""The network behind its deploy stage, in evaluation, gives the integer reference's codes: every one."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from saq_qat.quant.deploy.integer_modules import Quantize
+from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
+from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.recipe.schema import Deploy
+from saq_qat_export.reference.deploy_view import run_reference, tensor_name
+from tests.quant.exact import with_exact_scales
+from tests.quant.networks import BranchAndConcat, Gated, NoNorm, Residual, images, policy, quantized
+
+NETWORKS = [Residual, BranchAndConcat, Gated, NoNorm]
+
+
+def stage_of(model: type[nn.Module], bits: int, *, short: bool) -> fx.GraphModule:
+    """With ``short`` scales, of few binary digits, many sums are ties."""
+    stage = fold_batch_norm(quantized(model(), policy(bits))[0])
+    return (with_exact_scales(stage).float() if short else stage).eval()
+
+
+def trained_codes(stage: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
+    """Codes that every activation quantizer makes, by module path."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, quantizer: Quantizer) -> None:
+        quantizer.register_forward_hook(lambda _, given, out: found.update({name: out / quantizer.scale}))
+
+    for name, module in stage.named_modules():
+        if isinstance(module, Quantizer) and name.startswith("quantizers."):
+            keep(name, module)
+    with torch.no_grad():
+        stage(x)
+    return found
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_code_of_the_deploy_stage_is_that_of_the_integer_reference(
+    model: type[nn.Module], bits: int, short: bool
+) -> None:
+    stage = stage_of(model, bits, short=short)
+    view = deploy_view(stage, Deploy())
+    x = images(32)
+    expected, found = run_reference(view, x.numpy()).codes, trained_codes(copy.deepcopy(stage), x)
+    for name, codes in found.items():
+        quantize = view.get_submodule(name)
+        assert isinstance(quantize, Quantize)
+        stored = codes.round().clamp(quantize.minimum, quantize.maximum).numpy() + quantize.zero_point
+        differ = int((stored != expected[tensor_name(name)]).sum())
+        assert differ == 0, f"{name}: {differ} of {stored.size}"
+    assert len(found) >= 3
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU, nn.Identity])
+def test_ties_of_a_residual_sum_fall_as_they_fall_in_the_kernel(relu: type[nn.Module]) -> None:
+    stage = stage_of(lambda: Residual(relu), 4, short=False)  # type: ignore[arg-type]  # makes a network too
+    sums = [node for node in stage.graph.nodes if len(node.args) == 2 and isinstance(node.args[1], tuple)]
+    assert sums, "no quantizer knows the terms of its sum"
+    for node in sums:
+        _, ((_, _), handles, _) = node.args
+        quantizer = stage.get_submodule(str(node.target))
+        terms = [stage.get_submodule(str(handle.target)) for handle in handles]
+        with torch.no_grad():
+            for each, scale in zip((*terms, quantizer), (0.125, 0.375, 0.25), strict=True):
+                assert isinstance(each, Quantizer)
+                each.alpha.fill_(scale * each.grid.unit)
+    view = deploy_view(stage, Deploy())
+    x = images(32)
+    reference = run_reference(view, x.numpy()).codes
+    found = trained_codes(stage, x)
+    for node in sums:
+        name = str(node.target)
+        quantize = view.get_submodule(name)
+        assert isinstance(quantize, Quantize)
+        codes = found[name].round().clamp(quantize.minimum, quantize.maximum).numpy() + quantize.zero_point
+        assert np.array_equal(codes, reference[tensor_name(name)])
