@@ -47,17 +47,16 @@ def _reader(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _hand_terms(network: fx.GraphModule, node: fx.Node, reader: fx.Node) -> None:
-    """Nothing is handed where a term is no code, or has an offset."""
+    """Not where a term is no code, or has an offset."""
     terms = [term for term in node.args if isinstance(term, fx.Node)]
     sources = [graph.value_of(network, term) for term in terms]
     quantizers = [graph.module_of(network, source) for source in sources]
     if not all(isinstance(quantizer, Quantizer) and quantizer.beta is None for quantizer in quantizers):
         return
-    never_negative = tuple(
-        absorbed_bound(network, quantize.all_input_nodes[0]) is not None for quantize in (*sources, reader)
-    )
+    read = (quantize.all_input_nodes[0] for quantize in (*sources, reader))
+    bounds = tuple(absorbed_bound(network, node) for node in read)
     handles = tuple(_handle(network, source, reader) for source in sources)
-    reader.args = (*reader.args, (tuple(terms), handles, never_negative))
+    reader.args = (*reader.args, (tuple(terms), handles, bounds))
 
 
 def _handle(network: fx.GraphModule, quantize: fx.Node, before: fx.Node) -> fx.Node:

@@ -6,6 +6,8 @@ reference of export computes the same in NumPy). Both agree but within float32's
 channel may repeat the same sum in every image.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,9 +32,10 @@ def rounded_as_a_sum_of_codes(
     terms: tuple[Tensor, Tensor],
     scales: tuple[Tensor, Tensor, Tensor],
     zero_points: tuple[int, int, int],
+    bound: float = math.inf,
 ) -> Tensor:
     """``y``, the sum of two terms or what a ReLU left of it, of which a quantizer now makes the codes of
-    QLinearAdd.
+    QLinearAdd, as long as the scale of the sum is not much smaller than those of the terms.
 
     ``rint(fma(A, r_a, fma(B, r_b, z - fma(z_a, r_a, f32(z_b r_b))))) - z`` with stored codes A and B, their
     zero points and ``r = f32(s / s_y)``.
@@ -40,13 +43,14 @@ def rounded_as_a_sum_of_codes(
     Args:
         y: float32. terms: of its shape, on their grids.
         scales: 0-dim, of both terms and of the sum. zero_points: of the stored codes of these.
+        bound: above which there is no ``y``, as behind a ReLU6.
     """
     (a, b), (s_a, s_b, scale), (z_a, z_b, z) = terms, scales, zero_points
     ratio_a, ratio_b = s_a / scale, s_b / scale
     offset = _fused(torch.full_like(scale, z_a), ratio_a, ratio_b * z_b)
     partial = _fused((b.detach() / s_b).round_().add_(z_b), ratio_b, z - offset)
     stored = _fused((a.detach() / s_a).round_().add_(z_a), ratio_a, partial)
-    return _moved(y, stored - z, stored.round() - z, scale)
+    return _moved(y, stored - z, stored.round() - z, scale, bound)
 
 
 def _fused(x: Tensor, factor: Tensor, addend: Tensor) -> Tensor:
@@ -54,9 +58,11 @@ def _fused(x: Tensor, factor: Tensor, addend: Tensor) -> Tensor:
     return torch.addcmul(addend.double(), x.double(), factor.double()).float()
 
 
-def _moved(y: Tensor, steps: Tensor, code: Tensor, scale: Tensor) -> Tensor:
-    """``y``, but where ``y / scale`` rounds to another code than ``steps``: there it moves across the tie, to
-    ``_MARGIN`` of a step behind it. The gradient of the identity."""
-    inside = (steps - code).clamp_(-_NEAREST, _NEAREST).add_(code).mul_(scale)
-    moved = torch.where((y / scale).round_() != code, inside, y)
-    return y + (moved - y).detach()
+def _moved(y: Tensor, steps: Tensor, code: Tensor, scale: Tensor, bound: float = math.inf) -> Tensor:
+    """``y``, but where ``y / scale`` rounds to another code than ``steps``, which it nearly is: there it
+    moves across the tie, to ``_MARGIN`` of a step behind it. The gradient of the identity.
+    """
+    quotient = y.detach() / scale
+    inside = (steps - code).clamp_(-_NEAREST, _NEAREST).add_(code).mul_(scale).clamp_max_(bound)
+    is_tie = ((quotient - steps).abs() < _MARGIN) & (quotient.round() != code)
+    return y + (torch.where(is_tie, inside, y) - y).detach()

@@ -1,5 +1,6 @@
 """A quantizer: a grid and the parameters that place it."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -125,9 +126,9 @@ class Quantizer(nn.Module):
         alpha, beta = self._in_use()
         return clip_mask(self._prepared(x), alpha, self.grid, beta)
 
-    def zero_point(self, *, never_negative: bool = False) -> int:
-        """What stored codes have added; none where those below zero never occur."""
-        return 0 if never_negative else -min(self.code_range()[0], 0)
+    def zero_point(self, *, below_zero: bool = True) -> int:
+        """What stored codes have added, if values ``below_zero`` occur; else nothing."""
+        return -min(self.code_range()[0], 0) if below_zero else 0
 
     def forward(self, x: Tensor, added: "Added | None" = None) -> Tensor:
         """``x`` on the grid, any shape.
@@ -156,22 +157,21 @@ class Quantizer(nn.Module):
         x: Tensor,
         terms: tuple[Tensor, Tensor],
         of_terms: tuple["Quantizer", "Quantizer"],
-        never_negative: tuple[bool, bool, bool],
+        bounds: tuple[float | None, float | None, float | None],
     ) -> Tensor:
-        """Sums that repeat one of their terms stay as they are."""
+        """Sums that repeat one of their terms, or were reshaped, stay as they are."""
         (a, b), (first, second) = terms, of_terms
-        if a.shape != b.shape:
+        if not a.shape == b.shape == x.shape:
             return x
-        return rounded_as_a_sum_of_codes(
-            x,
-            terms,
-            (first.scale, second.scale, self.scale),
-            (
-                first.zero_point(never_negative=never_negative[0]),
-                second.zero_point(never_negative=never_negative[1]),
-                self.zero_point(never_negative=never_negative[2]),
-            ),
+        scales = first.scale, second.scale, self.scale
+        below = [bound is None for bound in bounds]
+        zero_points = (
+            first.zero_point(below_zero=below[0]),
+            second.zero_point(below_zero=below[1]),
+            self.zero_point(below_zero=below[2]),
         )
+        upper = math.inf if bounds[2] is None else bounds[2]
+        return rounded_as_a_sum_of_codes(x, terms, scales, zero_points, upper)
 
     def _prepared(self, x: Tensor) -> Tensor:
         return x if self.kind.prepare is None else self.kind.prepare(x, self.alpha)
@@ -203,8 +203,11 @@ class Quantizer(nn.Module):
         return f"{self.bits} bits, {self.grid.describe()}"
 
 
-Added = tuple[tuple[Tensor, Tensor], tuple[Quantizer, Quantizer], tuple[bool, bool, bool]]
-"""Two terms on their grids, their quantizers, and whether codes of them and of the sum are never negative."""
+Added = tuple[
+    tuple[Tensor, Tensor], tuple[Quantizer, Quantizer], tuple[float | None, float | None, float | None]
+]
+"""Two terms on their grids, their quantizers, and upper bounds of the ReLU that each of the terms and the sum
+went through; None without one."""
 
 
 def _mean(estimates: Sequence[GridParameters]) -> GridParameters:

@@ -1,6 +1,8 @@
 """The network behind its deploy stage, in evaluation, gives the integer reference's codes: every one."""
 
 import copy
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,17 +12,36 @@ from torch import Tensor, fx, nn
 from saq_qat.quant.deploy.integer_modules import Quantize
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.quantizer import Quantizer
-from saq_qat.recipe.schema import Deploy
+from saq_qat.recipe.schema import ActivationQuantizer, Deploy
 from saq_qat_export.reference.deploy_view import run_reference, tensor_name
 from tests.quant.exact import with_exact_scales
 from tests.quant.networks import BranchAndConcat, Gated, NoNorm, Residual, images, policy, quantized
 
-NETWORKS = [Residual, BranchAndConcat, Gated, NoNorm]
+
+class FlattenedSum(nn.Module):
+    """The codes of a residual sum are made behind a reshape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        found: Tensor = self.head((self.branch(x) + x).relu().flatten(1))
+        return found
 
 
-def stage_of(model: type[nn.Module], bits: int, *, short: bool) -> fx.GraphModule:
+def relu6_residual() -> nn.Module:
+    return Residual(nn.ReLU6)
+
+
+def stage_of(
+    model: Callable[[], nn.Module], bits: int, *, short: bool, kind: Literal["saq", "symmetric"] = "saq"
+) -> fx.GraphModule:
     """With ``short`` scales, of few binary digits, many sums are ties."""
-    stage = fold_batch_norm(quantized(model(), policy(bits))[0])
+    activation = ActivationQuantizer(kind=kind, bits=bits)
+    stage = fold_batch_norm(quantized(model(), policy(bits, activation=activation))[0])
     return (with_exact_scales(stage).float() if short else stage).eval()
 
 
@@ -39,13 +60,14 @@ def trained_codes(stage: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.parametrize("kind", ["saq", "symmetric"])
 @pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", [Residual, relu6_residual, BranchAndConcat, Gated, NoNorm, FlattenedSum])
 def test_every_code_of_the_deploy_stage_is_that_of_the_integer_reference(
-    model: type[nn.Module], bits: int, short: bool
+    model: Callable[[], nn.Module], bits: int, short: bool, kind: Literal["saq", "symmetric"]
 ) -> None:
-    stage = stage_of(model, bits, short=short)
+    stage = stage_of(model, bits, short=short, kind=kind)
     view = deploy_view(stage, Deploy())
     x = images(32)
     expected, found = run_reference(view, x.numpy()).codes, trained_codes(copy.deepcopy(stage), x)
@@ -60,7 +82,7 @@ def test_every_code_of_the_deploy_stage_is_that_of_the_integer_reference(
 
 @pytest.mark.parametrize("relu", [nn.ReLU, nn.Identity])
 def test_ties_of_a_residual_sum_fall_as_they_fall_in_the_kernel(relu: type[nn.Module]) -> None:
-    stage = stage_of(lambda: Residual(relu), 4, short=False)  # type: ignore[arg-type]  # makes a network too
+    stage = stage_of(lambda: Residual(relu), 4, short=False)
     sums = [node for node in stage.graph.nodes if len(node.args) == 2 and isinstance(node.args[1], tuple)]
     assert sums, "no quantizer knows the terms of its sum"
     for node in sums:
