@@ -13,6 +13,8 @@ from torch import Tensor
 
 __all__ = ["rounded_as_a_sum_of_codes", "rounded_as_sums"]
 
+_Indices = tuple[Tensor, ...]
+
 _MARGIN = 2.0**-10
 _NEAREST = 0.5 - _MARGIN
 
@@ -23,8 +25,9 @@ def rounded_as_sums(y: Tensor, sums: Tensor, unit: Tensor, scale: Tensor) -> Ten
     Args:
         y, sums: float32, of one shape. unit: broadcasts against them. scale: 0-dim, of the quantizer.
     """
-    steps = sums.detach() * (unit / scale)
-    return _moved(y, steps, steps.round(), scale)
+    near = _near_ties(y, scale)
+    steps = sums.detach()[near] * (unit / scale).expand_as(sums)[near]
+    return _moved(y, near, steps, steps.round(), scale)
 
 
 def rounded_as_a_sum_of_codes(
@@ -45,12 +48,20 @@ def rounded_as_a_sum_of_codes(
         scales: 0-dim, of both terms and of the sum. zero_points: of the stored codes of these.
         bound: above which there is no ``y``, as behind a ReLU6.
     """
-    (a, b), (s_a, s_b, scale), (z_a, z_b, z) = terms, scales, zero_points
+    (s_a, s_b, scale), (z_a, z_b, z) = scales, zero_points
+    near = _near_ties(y, scale)
+    a, b = (term.detach()[near] for term in terms)
     ratio_a, ratio_b = s_a / scale, s_b / scale
     offset = _fused(torch.full_like(scale, z_a), ratio_a, ratio_b * z_b)
-    partial = _fused((b.detach() / s_b).round_().add_(z_b), ratio_b, z - offset)
-    stored = _fused((a.detach() / s_a).round_().add_(z_a), ratio_a, partial)
-    return _moved(y, stored - z, stored.round() - z, scale, bound)
+    partial = _fused((b / s_b).round_().add_(z_b), ratio_b, z - offset)
+    stored = _fused((a / s_a).round_().add_(z_a), ratio_a, partial)
+    return _moved(y, near, stored - z, stored.round() - z, scale, bound)
+
+
+def _near_ties(y: Tensor, scale: Tensor) -> _Indices:
+    """Where rounding ``y / scale`` could depend on how it was computed: one tensor of indices an axis."""
+    quotient = y.detach() / scale
+    return (quotient.sub_(quotient.round()).abs_() > _NEAREST).nonzero(as_tuple=True)
 
 
 def _fused(x: Tensor, factor: Tensor, addend: Tensor) -> Tensor:
@@ -58,11 +69,19 @@ def _fused(x: Tensor, factor: Tensor, addend: Tensor) -> Tensor:
     return torch.addcmul(addend.double(), x.double(), factor.double()).float()
 
 
-def _moved(y: Tensor, steps: Tensor, code: Tensor, scale: Tensor, bound: float = math.inf) -> Tensor:
-    """``y``, but where ``y / scale`` rounds to another code than ``steps``, which it nearly is: there it
-    moves across the tie, to ``_MARGIN`` of a step behind it. The gradient of the identity.
+def _moved(
+    y: Tensor, near: _Indices, steps: Tensor, code: Tensor, scale: Tensor, bound: float = math.inf
+) -> Tensor:
+    """``y``, but where it is ``near`` a tie that ``y / scale`` does not round to the ``code`` of ``steps``:
+    there it moves across the tie, to ``_MARGIN`` of a step behind it. The gradient of the identity.
+
+    Args:
+        steps, code: of those that are near. bound: of y.
     """
-    quotient = y.detach() / scale
+    value = y.detach()[near]
+    quotient = value / scale
     inside = (steps - code).clamp_(-_NEAREST, _NEAREST).add_(code).mul_(scale).clamp_max_(bound)
-    is_tie = ((quotient - steps).abs() < _MARGIN) & (quotient.round() != code)
-    return y + (torch.where(is_tie, inside, y) - y).detach()
+    is_other = ((quotient - steps).abs() < _MARGIN) & (quotient.round() != code)
+    if not is_other.any():
+        return y
+    return y + torch.zeros_like(y).index_put_(near, torch.where(is_other, inside - value, 0.0))
