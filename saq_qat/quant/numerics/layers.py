@@ -118,7 +118,7 @@ class QuantLayer(nn.Module):
         bias: Tensor | None = self.bias
         if input_quantizer is not None:
             offset = input_quantizer.offset(x.numel())
-            if offset is None and self.channel_gain is not None and not self.training:
+            if offset is None and self.channel_gain is not None and not self.training and self.slot is None:
                 return self._scaled_sums(x, input_quantizer.scale, self.channel_gain, reader)
             bias = self.integer_bias(input_quantizer.scale, offset)
             if offset is not None and self.pads:
@@ -135,15 +135,13 @@ class QuantLayer(nn.Module):
         Float32 holds the sums exactly below 2^24, in whichever order they are added. Sums of values would
         differ from them in their last bits, and one that many outputs have may lie so near to a tie of the
         next quantizer that it would get another code than in deployment. In training it need not, and the
-        input may lie beside its grid (dropout).
+        input may lie beside its grid (dropout); perturbed weights are deployed nowhere.
         """
         scale, _ = self.channel_scales(gain, self.refinement)
         step = input_scale * scale
         bias = None if self.bias is None else in_codes_of_bias(self.bias, step) / self.refinement
         code = (scale * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 1))
         weight = round_to_integer(self._scaled(self.projected_weight()) / code)
-        if self.slot is not None:
-            weight = weight + self._scaled(self.slot) / code
         sums = self.compute(round_to_integer(x / input_scale), weight, bias)
         unit = (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
         scaled = sums * unit
