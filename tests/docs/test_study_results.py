@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.recipe.load import load_recipe
 from tests.docs.study_tables import (
     OTHERS,
     RESULTS,
@@ -19,6 +21,8 @@ from tests.docs.study_tables import (
     kept,
 )
 
+ARMS = {"sgd": "plain", "saq": "saq"}
+"""The arm of the studies that each of a pair of recipes is."""
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in RESULTS.glob("*.csv"))
 
@@ -60,3 +64,20 @@ def test_readme_quotes_what_the_runs_give(bits: str) -> None:
     for arm in ("saq", "plain", "plain-twice"):
         values = found.values(arm, TOP1)
         assert f"{values.mean():.2f} ({another_seed(values)})" in told
+
+
+@pytest.mark.parametrize("method", ARMS)
+@pytest.mark.parametrize("bits", ["w2a2", "w3a3", "w4a4"])
+def test_a_recipe_is_the_arm_whose_runs_its_head_quotes(bits: str, method: str) -> None:
+    found, path = kept(f"cifar10-small-{bits}-final"), ROOT / f"configs/cifar10/resnet20-{bits}-{method}.yaml"
+    arm = resolve_arms(found.study, STUDIES)[ARMS[method]].recipe
+    recipe = load_recipe(path)
+    assert recipe.train.stages == arm.train.stages
+    assert (recipe.model, recipe.quant, recipe.train.optimizer) == (arm.model, arm.quant, arm.train.optimizer)
+    head = path.read_text(encoding="utf-8").partition("\nversion:")[0].replace("\n# ", " ")
+    values = found.values(ARMS[method], TOP1)
+    assert f"deployed top-1 {values.mean():.2f} % on the 10,000 test images" in head
+    assert f"another seed: {another_seed(values)} (95 %)" in head
+    if method == "sgd":
+        twice = found.values("plain-twice", TOP1)
+        assert f"twice the epochs {twice.mean():.2f} %, another seed: {another_seed(twice)}" in head
