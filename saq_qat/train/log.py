@@ -95,6 +95,15 @@ class RunLog:
             return False
         return all(line.get("step", step) >= step for line in whole_lines(content[size:].splitlines()))
 
+    def check(self, size: int) -> None:
+        """Refuse damaged lines among the first ``size`` bytes, which a resumed run keeps: a report would.
+
+        Raises:
+            ArtifactError: as ``check_lines``, or the log cannot be read.
+        """
+        if self.path.exists():
+            check_lines(self.path, _content(self.path)[:size])
+
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
         next line, so that a run that is refused before stays as it is.
@@ -139,20 +148,32 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
+    content = _content(path)
+    check_lines(path, content)
+    return list(whole_lines(content.splitlines()))
+
+
+def check_lines(path: Path, content: bytes) -> None:
+    """Refuse bytes of a log that hold something else than lines before their end.
+
+    Raises:
+        ArtifactError: they do; names the line.
+    """
+    texts = content.splitlines()
+    whole = texts if content.endswith(b"\n") else texts[:-1]
+    for number, text in enumerate(whole, 1):
+        if not list(whole_lines([text])):
+            raise ArtifactError(
+                f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
+                f"{why_no_line(text)}. Put the log back as training wrote it, or delete the line."
+            )
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = read_regular(path)
+        return read_regular(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
-    texts = content.splitlines()
-    lines = list(whole_lines(texts))
-    whole = len(texts) - (not content.endswith(b"\n"))
-    if len(lines) < whole:
-        number = next(i for i, text in enumerate(texts, 1) if not list(whole_lines([text])))
-        raise ArtifactError(
-            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
-            f"{why_no_line(texts[number - 1])}. Put the log back as training wrote it, or delete the line."
-        )
-    return lines
 
 
 def log_tail(path: Path) -> list[dict[str, Any]]:

@@ -207,7 +207,7 @@ def check_log(log: RunLog, checkpoint: Checkpoint) -> None:
 
     Raises:
         ArtifactError: the log is no regular file, or the checkpoint says that its line ends where none
-            does, or before lines of steps that it has made.
+            does, or before lines of steps that it has made; or a line that is kept is damaged.
     """
     if log.path.exists() and not log.path.is_file():
         raise ArtifactError(
@@ -226,5 +226,7 @@ def check_log(log: RunLog, checkpoint: Checkpoint) -> None:
         raise ArtifactError(
             f"{checkpoint.folder}: its state.json says that log.jsonl had {size} bytes at step {step}, but "
             "no line ends there, or lines of earlier steps follow, which nothing would write again. Nothing "
-            "was cut. Put log.jsonl and the checkpoint back as training left them."
+            "was cut. Put it and the checkpoint back as training left them, or delete from it "
+            f"what is damaged and all lines behind step {step}."
         )
+    log.check(size)

@@ -251,3 +251,21 @@ def test_a_log_that_lost_lines_is_told_and_the_training_goes_on(
     assert lines[-1]["event"] == "end" and lines[:kept] == [
         json.loads(each) for each in whole.splitlines()[:kept]
     ]
+
+
+def test_a_damaged_line_that_would_stay_in_the_log_is_refused_before_a_step_is_made(
+    stopped: Path, tmp_path: Path
+) -> None:
+    run = copied(stopped, tmp_path / "run")
+    log = run / "log.jsonl"
+    first, second, *rest = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first + second.replace(b"{", b"{{", 1)[:-2] + b"\n" + b"".join(rest))
+    before = everything_in(run)
+    with pytest.raises(ArtifactError, match=r"log\.jsonl:2: no line of a log"):
+        run_training(faulty_recipe(), run, resume=True)
+    assert everything_in(run) == before
+    saved = read_checkpoint(run / "checkpoints" / "last").progress["log_bytes"]
+    log.write_bytes((first + second + b"".join(rest))[:saved].replace(second, b"", 1))
+    with pytest.warns(UserWarning, match="lines that are missing are lost"):
+        run_training(faulty_recipe(), run, resume=True)
+    assert read_log(log)[-1]["event"] == "end"
