@@ -226,7 +226,7 @@ def check_log(log: RunLog, checkpoint: Checkpoint) -> None:
         raise ArtifactError(
             f"{checkpoint.folder}: its state.json says that log.jsonl had {size} bytes at step {step}, but "
             "no line ends there, or lines of earlier steps follow, which nothing would write again. Nothing "
-            "was cut. Put it and the checkpoint back as training left them, or delete from it "
+            "was cut. Put log.jsonl and the checkpoint back as training left them, or delete from log.jsonl "
             f"what is damaged and all lines behind step {step}."
         )
     log.check(size)
