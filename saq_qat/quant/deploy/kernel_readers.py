@@ -20,7 +20,8 @@ def absorbed_bound(network: fx.GraphModule, node: fx.Node) -> float | None:
 
 def hand_readers(network: fx.GraphModule) -> None:
     """Hand each layer on codes the quantizer that makes codes of its sums, and each quantizer that makes
-    codes of a sum of two codes both terms; once. Training is what it was.
+    codes of a sum of two codes, or of a mean of codes over height and width, what was added or averaged;
+    once. Training is what it was.
     """
     for node in list(network.graph.nodes):
         reader = _reader(network, node)
@@ -30,6 +31,8 @@ def hand_readers(network: fx.GraphModule) -> None:
             node.args = (*node.args, _handle(network, reader, node))
         elif graph.is_add(network, node) and len(reader.args) == 1:
             _hand_terms(network, node, reader)
+        elif graph.is_global_average(network, node) and len(reader.args) == 1:
+            _hand_averaged(network, node, reader)
 
 
 def _reader(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -57,6 +60,15 @@ def _hand_terms(network: fx.GraphModule, node: fx.Node, reader: fx.Node) -> None
     bounds = tuple(absorbed_bound(network, node) for node in read)
     handles = tuple(_handle(network, source, reader) for source in sources)
     reader.args = (*reader.args, (tuple(terms), handles, bounds))
+
+
+def _hand_averaged(network: fx.GraphModule, node: fx.Node, reader: fx.Node) -> None:
+    """Not where floats are averaged, or codes that have an offset."""
+    values = node.all_input_nodes[0]
+    source = graph.value_of(network, values)
+    quantizer = graph.module_of(network, source)
+    if isinstance(quantizer, Quantizer) and quantizer.beta is None:
+        reader.args = (*reader.args, None, (values, _handle(network, source, reader)))
 
 
 def _handle(network: fx.GraphModule, quantize: fx.Node, before: fx.Node) -> fx.Node:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["rounded_as_a_sum_of_codes", "rounded_as_sums"]
+__all__ = ["rounded_as_a_sum_of_codes", "rounded_as_means", "rounded_as_sums"]
 
 _Indices = tuple[Tensor, ...]
 
@@ -19,15 +19,29 @@ _MARGIN = 2.0**-10
 _NEAREST = 0.5 - _MARGIN
 
 
-def rounded_as_sums(y: Tensor, sums: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
-    """``y = sums * unit``, of which a quantizer now makes the codes ``rint(f32(sums) * f32(unit / scale))``.
+def rounded_as_sums(y: Tensor, sums: Tensor, ratio: Tensor, scale: Tensor) -> Tensor:
+    """``y``, about ``sums * ratio * scale``, of which a quantizer now makes the codes ``rint(sums * ratio)``.
 
     Args:
-        y, sums: float32, of one shape. unit: broadcasts against them. scale: 0-dim, of the quantizer.
+        y, sums: float32, of one shape. ratio: float32, broadcasts against them.
+        scale: 0-dim, of the quantizer.
     """
     near = _near_ties(y, scale)
-    steps = sums.detach()[near] * (unit / scale).expand_as(sums)[near]
+    steps = sums.detach()[near] * ratio.expand_as(sums)[near]
     return _moved(y, near, steps, steps.round(), scale)
+
+
+def rounded_as_means(y: Tensor, values: Tensor, value_scale: Tensor, scale: Tensor) -> Tensor:
+    """``y``, means over height and width, of which a quantizer now makes the codes of
+    QLinearGlobalAveragePool: ``rint(f32(sum of codes) * f32(s_x / f32(s_y H W)))``.
+
+    Args:
+        y: float32, of N * C elements. values: (N, C, H, W), whose means they are, on the grid of
+            ``value_scale``, 0-dim. scale: 0-dim, of the quantizer.
+    """
+    sums = (values.detach() / value_scale).round_().sum((2, 3)).reshape(y.shape)
+    area = values.shape[2] * values.shape[3]
+    return rounded_as_sums(y, sums, value_scale / (scale * area), scale)
 
 
 def rounded_as_a_sum_of_codes(

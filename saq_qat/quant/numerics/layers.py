@@ -147,7 +147,7 @@ class QuantLayer(nn.Module):
         scaled = sums * unit
         if reader is None or scaled.dtype != torch.float32:
             return scaled
-        return rounded_as_sums(scaled, sums, unit, reader.scale)
+        return rounded_as_sums(scaled, sums, unit / reader.scale, reader.scale)
 
     def compute(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer itself, on any weight of its shape."""

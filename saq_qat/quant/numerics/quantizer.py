@@ -19,11 +19,11 @@ from saq_qat.quant.numerics.functional import (
 )
 from saq_qat.quant.numerics.grid import Grid
 from saq_qat.quant.numerics.initialise import GridParameters, Initialisation, initial_parameters
-from saq_qat.quant.numerics.kernel_rounding import rounded_as_a_sum_of_codes
+from saq_qat.quant.numerics.kernel_rounding import rounded_as_a_sum_of_codes, rounded_as_means
 from saq_qat.quant.numerics.kinds.kind import Kind
 from saq_qat.quant.numerics.kinds.saq import SAQ
 
-__all__ = ["Added", "Quantizer", "observing"]
+__all__ = ["Added", "Averaged", "Quantizer", "observing"]
 
 
 class Quantizer(nn.Module):
@@ -130,16 +130,20 @@ class Quantizer(nn.Module):
         """What stored codes have added, if values ``below_zero`` occur; else nothing."""
         return -min(self.code_range()[0], 0) if below_zero else 0
 
-    def forward(self, x: Tensor, added: "Added | None" = None) -> Tensor:
+    def forward(self, x: Tensor, added: "Added | None" = None, averaged: "Averaged | None" = None) -> Tensor:
         """``x`` on the grid, any shape.
 
         Args:
             added: the terms that ``x`` is the sum of, where one integer kernel adds their codes: in
                 evaluation and in float32 the sum is rounded as that does.
+            averaged: likewise what ``x`` is the mean of, over height and width.
         """
         x = x.to(self.alpha.dtype)
-        if added is not None and not self.training and x.dtype == torch.float32:
-            x = self._rounded_as_added(x, *added)
+        if not self.training and x.dtype == torch.float32:
+            if added is not None:
+                x = self._rounded_as_added(x, *added)
+            if averaged is not None:
+                x = rounded_as_means(x, averaged[0], averaged[1].scale, self.scale)
         if self._estimates is not None:
             self._estimates.append(self._estimate(x.detach()))
             self._set(_mean(self._estimates))
@@ -208,6 +212,9 @@ Added = tuple[
 ]
 """Two terms on their grids, their quantizers, and upper bounds of the ReLU that each of the terms and the sum
 went through; None without one."""
+
+Averaged = tuple[Tensor, Quantizer]
+"""Values (N, C, H, W) on their grid, and its quantizer."""
 
 
 def _mean(estimates: Sequence[GridParameters]) -> GridParameters:

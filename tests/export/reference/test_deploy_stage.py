@@ -103,3 +103,32 @@ def test_ties_of_a_residual_sum_fall_as_they_fall_in_the_kernel(relu: type[nn.Mo
         assert isinstance(quantize, Quantize)
         codes = found[name].round().clamp(quantize.minimum, quantize.maximum).numpy() + quantize.zero_point
         assert np.array_equal(codes, reference[tensor_name(name)])
+
+
+class Average(nn.Module):
+    """Means of 7 by 7 codes, of which 49 no binary number is a fraction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 2), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.conv(x).relu().mean((2, 3)))
+        return found
+
+
+def test_ties_of_a_mean_over_height_and_width_fall_as_they_fall_in_the_kernel() -> None:
+    stage = stage_of(Average, 4, short=False)
+    (node,) = (node for node in stage.graph.nodes if len(node.args) == 3 and node.args[1] is None)
+    name, handle = str(node.target), node.args[2][1]
+    quantizer, of_values = stage.get_submodule(name), stage.get_submodule(str(handle.target))
+    assert isinstance(quantizer, Quantizer) and isinstance(of_values, Quantizer)
+    with torch.no_grad():  # every odd sum of codes is a tie of its mean
+        quantizer.alpha.copy_(of_values.scale * 2 / 49 * quantizer.grid.unit)
+    view, x = deploy_view(stage, Deploy()), images(256)
+    quantize = view.get_submodule(name)
+    assert isinstance(quantize, Quantize)
+    codes = trained_codes(stage, x)[name].round().clamp(quantize.minimum, quantize.maximum).numpy()
+    assert np.unique(codes).size > 20
+    expected = run_reference(view, x.numpy()).codes[tensor_name(name)]
+    assert np.array_equal(codes + quantize.zero_point, expected.reshape(codes.shape))

@@ -5,11 +5,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saq_qat.quant.numerics.kernel_rounding import rounded_as_a_sum_of_codes, rounded_as_sums
+from saq_qat.quant.numerics.kernel_rounding import (
+    rounded_as_a_sum_of_codes,
+    rounded_as_means,
+    rounded_as_sums,
+)
 from saq_qat_export.reference.integer_math import (
     CodeRange,
     Stored,
     requantize_accumulator,
+    requantize_mean,
     requantize_sum,
 )
 
@@ -31,7 +36,7 @@ def test_sums_at_a_tie_get_the_code_of_the_kernel_and_not_that_of_the_quotient()
         by_scale = torch.tensor(scale)
         wrong += int((y / by_scale).round()) != int(expected[0])
         sums_of = torch.from_numpy(accumulator).float()
-        moved = rounded_as_sums(y, sums_of, torch.from_numpy(grid), by_scale)
+        moved = rounded_as_sums(y, sums_of, torch.from_numpy(grid) / by_scale, by_scale)
         assert int((moved / by_scale).round()) == int(expected[0])
         assert abs(float(moved - y)) <= float(scale) * 2**-9
     assert wrong > 100, "the quotient would have done"
@@ -61,9 +66,27 @@ def test_a_sum_of_codes_at_a_tie_gets_the_code_of_the_kernel(
     assert int((moved / each[2]).round()) == int(expected[0])
 
 
+def test_means_at_a_tie_get_the_code_of_the_kernel_and_not_that_of_the_quotient() -> None:
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for height, width in generator.integers(2, 12, (1500, 2)):
+        codes = generator.integers(0, 200, (1, 3, height, width)).astype(np.int32)
+        value_scale = np.float32(generator.uniform(1e-3, 1e-1))
+        tie = generator.integers(0, 100) + 0.5
+        scale = np.float32(codes[0, 0].sum() * np.float64(value_scale) / (height * width) / tie)
+        values = torch.from_numpy(codes).float() * torch.tensor(value_scale)
+        y, by_scale = values.mean((2, 3)), torch.tensor(scale)
+        expected = requantize_mean(codes, value_scale, scale, ANY)[:, :, 0, 0]
+        wrong += int(((y / by_scale).round().numpy() != expected).sum())
+        moved = rounded_as_means(y, values, torch.tensor(value_scale), by_scale)
+        assert np.array_equal((moved / by_scale).round().numpy(), expected)
+        assert float((moved - y).abs().max()) <= float(scale) * 2**-9
+    assert wrong > 100, "the quotient would have done"
+
+
 def test_gradients_are_those_of_the_value_itself() -> None:
     y = torch.tensor([0.25, 0.5, -1.5], requires_grad=True)
-    moved = rounded_as_sums(y, torch.tensor([1.0, 2.0, -6.0]), torch.tensor(0.25), torch.tensor(0.5))
+    moved = rounded_as_sums(y, torch.tensor([1.0, 2.0, -6.0]), torch.tensor(0.5), torch.tensor(0.5))
     upstream = torch.tensor([1.0, 2.0, 3.0])
     (gradient,) = torch.autograd.grad(moved, y, upstream)
     assert torch.equal(gradient, upstream)
