@@ -34,7 +34,9 @@ __all__ = ["MEASURED_FILE", "SCHEMA_VERSION", "measure_run", "read_measured", "w
 
 MEASURED_FILE = Path("analysis", "measured.json")
 """Below a run's folder."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Counts changes of the keys and of how their numbers are computed, so that no study compares two ways: a
+measurement of another version is made again."""
 
 _FIX = "Delete the file: 'saq-qat study' then measures the run again."
 _BATCH = 100
