@@ -1,12 +1,16 @@
-"""Which images a training sees, as one digest: the same wherever their folder lies."""
+"""Which images a training sees, as digests: the same wherever their folder lies."""
 
 import hashlib
 from pathlib import Path
 
 from saq_qat.data.images import FileImages, Images, MemoryImages, WholeFileImages
 from saq_qat.data.open import ImageData
+from saq_qat.data.transforms import EncodedImage, ImageFile
+from saq_qat_runtime.bundle.regular_file import read_regular
 
-__all__ = ["images_digest"]
+__all__ = ["files_digest", "images_digest"]
+
+_FILES_READ = 1000
 
 
 def images_digest(data: ImageData) -> str:
@@ -20,6 +24,29 @@ def images_digest(data: ImageData) -> str:
         digest.update(images.labels.tobytes())
         digest.update(_content(images))
     return digest.hexdigest()
+
+
+def files_digest(data: ImageData) -> str | None:
+    """SHA-256 over what image files hold: all of a split, or a thousand spread evenly over more.
+
+    None where all images are pixels in memory, which ``images_digest`` knows.
+    """
+    read = [images for images in (data.train, data.val) if isinstance(images, FileImages | WholeFileImages)]
+    digest = hashlib.sha256()
+    for images in read:
+        count = len(images.paths)
+        for number in range(min(count, _FILES_READ)):
+            digest.update(_held(images.paths[number * count // min(count, _FILES_READ)]))
+    return digest.hexdigest() if read else None
+
+
+def _held(file: ImageFile) -> bytes:
+    """The digest of a file; a file that cannot be read is told by whoever decodes it."""
+    try:
+        content = file.content if isinstance(file, EncodedImage) else read_regular(file)
+    except OSError as error:
+        return f"not read: {error.strerror}".encode()
+    return hashlib.sha256(content).digest()
 
 
 def _content(images: Images) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saq_qat.data.batches import steps_per_epoch
-from saq_qat.data.digest import images_digest
+from saq_qat.data.digest import files_digest, images_digest
 from saq_qat.data.open import ImageData
 from saq_qat.data.record import data_record
 from saq_qat.errors import ArtifactError
@@ -84,6 +84,11 @@ class Training:
     def images_sha256(self) -> str:
         """Of the images it trains and is judged on, by which a checkpoint knows them wherever they lie."""
         return images_digest(self.images)
+
+    @cached_property
+    def image_files_sha256(self) -> str | None:
+        """Of what their files hold, by which a study knows whether its arms saw the same."""
+        return files_digest(self.images)
 
     @property
     def judged(self) -> nn.Module:
@@ -192,6 +197,7 @@ class Training:
             "waited": round(self.waited, 3),
             "teacher": self.teacher.sha256 if self.teacher is not None else None,
             "images": self.images_sha256,
+            "image_files": self.image_files_sha256,
         }
         checkpoint = Checkpoint(
             self.position,

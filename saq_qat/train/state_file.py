@@ -34,7 +34,8 @@ class Position:
 
 @dataclass(frozen=True)
 class _Progress:
-    """Attributes as in ``Training``; ``log_bytes``: of log.jsonl; ``teacher``, ``images``: their SHA-256."""
+    """Attributes as in ``Training``; ``log_bytes``: of log.jsonl; ``teacher``, ``images``, ``image_files``:
+    their SHA-256."""
 
     loss_sum: float
     best: float | None
@@ -42,6 +43,7 @@ class _Progress:
     log_bytes: int
     teacher: str | None = None
     images: str | None = None
+    image_files: str | None = None
     seconds: float = 0.0
     waited: float = 0.0
 

@@ -129,7 +129,8 @@ class RunResult:
 
     Attributes:
         run: its folder, relative to the study's; None if it diverged before it had one.
-        images: SHA-256 of those it was trained and judged on; None if the run does not say.
+        images: SHA-256 of the labels and file names, or pixels in memory, of those it was trained and judged
+            on; None if the run does not say.
         machine: where it was trained; None likewise.
         measured: None where training diverged.
     """

@@ -11,9 +11,9 @@ from saq_qat.analysis.study.jobs import DIVERGED_FILE, Job, find_run
 from saq_qat.analysis.study.machines import read_machine
 from saq_qat.analysis.study.measure import read_measured
 from saq_qat.analysis.study.quantities import QUANTITIES, RunResult, value_of
-from saq_qat.analysis.study.same_images import check_same_images, read_images
 from saq_qat.analysis.study.schema import Study
 from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
+from saq_qat.analysis.study.trained_on import Trained, check_trained_on, read_trained_on
 from saq_qat.errors import ArtifactError
 from saq_qat.train.choose import standing_of
 from saq_qat.version import __version__
@@ -101,10 +101,10 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
 
     Raises:
         ArtifactError, ModelError: the files of a run are missing or damaged, or runs that should have been
-            trained on the same images were not.
+            trained on the same images, or by the same teacher, were not.
     """
     runs = tuple(_run_result(job, folder) for job in jobs)
-    check_same_images(arms, runs)
+    check_trained_on(arms, [_trained(run, folder) for run in runs if run.run is not None])
     return StudyResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +129,12 @@ def _run_result(job: Job, folder: Path) -> RunResult:
         raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
     measured = None if (run / DIVERGED_FILE).is_file() else read_measured(run)
     place = str(run.relative_to(folder))
-    return RunResult(job.arm.name, job.seed, place, read_images(run), read_machine(run), measured)
+    images = read_trained_on(run).images
+    return RunResult(job.arm.name, job.seed, place, images, read_machine(run), measured)
+
+
+def _trained(run: RunResult, folder: Path) -> Trained:
+    return Trained(run.arm, run.seed, str(run.run), read_trained_on(folder / str(run.run)))
 
 
 def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:

@@ -142,13 +142,8 @@ def _write(result: StudyResult, folder: Path) -> None:
     write_pictures(result, folder / PICTURES)
 
 
-def _ended(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}, as where memory runs out"
-
-
 def _failed(failures: Sequence[Failure], folder: Path) -> StudyFailedError:
-    logs = folder / "logs"
-    told = "\n".join(f"{f.job.name} ({_ended(f.code)}, {logs / f.job.name}.log):\n{f.said}" for f in failures)
+    told = "\n".join(failure.told(folder / "logs") for failure in failures)
     return StudyFailedError(
         f"{told}\n{len(failures)} run(s) failed, so {folder / RESULT_FILE} was not written. Mend it and give "
         "the same command again: what is done stays done.",

@@ -44,6 +44,12 @@ class Failure:
     code: int
     said: str
 
+    def told(self, logs: Path) -> str:
+        """The run, how its process ended, where all that it said stands, and the end of it."""
+        killed = f"killed by signal {-self.code}, as where memory runs out"
+        ended = f"exit code {self.code}" if self.code >= 0 else killed
+        return f"{self.job.name} ({ended}, {logs / self.job.name}.log):\n{self.said}"
+
 
 class StudyStoppedError(SaqError):
     """The study was asked to stop, and its runs have saved; exit code 128 + signal, as in shells."""
@@ -116,10 +122,19 @@ def run_jobs(
         for child in board.children:
             child.process.terminate()
     if told:
-        raise StudyStoppedError(
-            "Stopped by a signal; every run has saved. The same command goes on from there.", told
-        )
+        raise StudyStoppedError(_stopped(board.failures, logs), told)
     return board.failures
+
+
+def _stopped(failures: Sequence[Failure], logs: Path) -> str:
+    """What is told of a study that a signal stopped; a run that had failed before has not saved."""
+    if not failures:
+        return "Stopped by a signal; every run has saved. The same command goes on from there."
+    told = "\n".join(failure.told(logs) for failure in failures)
+    return (
+        f"{told}\nStopped by a signal, after {len(failures)} run(s) had failed; every other run has saved. "
+        "The same command goes on from there."
+    )
 
 
 def _begin(board: _Board, processes: int, command: Sequence[str], logs: Path) -> None:

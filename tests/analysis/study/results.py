@@ -2,6 +2,7 @@
 
 from saq_qat.analysis.study.arms import Kind
 from saq_qat.analysis.study.machines import Machine
+from saq_qat.analysis.study.measure import SCHEMA_VERSION
 from saq_qat.analysis.study.quantities import (
     Answers,
     Curvature,
@@ -21,7 +22,7 @@ KEYS = ("deployed_top1", "fake_quant_top1", "val_loss", "sharpness")
 
 def measured(top1: float, digest: str = "0" * 64) -> Measured:
     return Measured(
-        schema_version=2,
+        schema_version=SCHEMA_VERSION,
         created="2026-01-01T00:00:00+00:00",
         checkpoint_sha256=digest,
         bundle_sha256=None,

@@ -133,6 +133,25 @@ def test_a_signal_reaches_every_process_and_leaves_with_its_code(stub: Stub, num
     assert stub.calls() == [], "neither went on, and no other began"
 
 
+def test_a_signal_hides_no_failure_from_before_it(stub: Stub) -> None:
+    stub.order("a-seed0", fail=1)
+    for job in ("b-seed0", "a-seed1"):
+        stub.order(job, wait="train")
+    stop = Stop()
+
+    def ask() -> None:
+        pid_of(stub, "b-seed0"), pid_of(stub, "a-seed1")  # which begins behind the failure
+        stop.number = signal.SIGTERM
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    with pytest.raises(
+        StudyStoppedError, match=r"(?s)a-seed0 \(exit code 1, .*a-seed0\.log\).*every other run"
+    ):
+        run(stub, stop=stop)
+    asker.join()
+
+
 def test_a_process_that_a_killed_study_left_is_waited_for(stub: Stub) -> None:
     logs = stub.folder / "logs"
     logs.mkdir()

@@ -15,7 +15,7 @@ from saq_qat.train.run import run_training
 from tests.faults.training.conftest import QUANTIZED
 from tests.faults.training.recipes import copied, everything_in, faulty_recipe, with_state, with_tensors
 
-MAY_BE_MISSING = ("progress.teacher", "progress.images", "progress.seconds")
+MAY_BE_MISSING = ("progress.teacher", "progress.images", "progress.image_files", "progress.seconds")
 """Checkpoints of older versions lack them."""
 
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -35,6 +35,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "progress.seconds": (None, "1", -1, 10**400),
     "progress.teacher": (3, []),
     "progress.images": (3, "0" * 64),
+    "progress.image_files": (3, []),
     "data": ([], 3, {}, {"classes": 3}),
     "recipe": ([], 3, {}, {"version": 1}, {"version": "x"}),
 }

@@ -1,12 +1,15 @@
-"""Arms whose recipes name the same images were trained on the same, or there is no result."""
+"""Arms whose recipes name the same images and teacher were trained on the same, or there is no result."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from saq_qat.analysis.study.arms import ResolvedArm
 from saq_qat.analysis.study.run import run_study
-from saq_qat.analysis.study.same_images import read_images
+from saq_qat.analysis.study.trained_on import Trained, TrainedOn, check_trained_on, read_trained_on
 from saq_qat.errors import ArtifactError
+from saq_qat.recipe.schema.teacher import Teacher
 from tests.analysis.study.conftest import Stub
 
 
@@ -47,7 +50,7 @@ def test_seeds_may_have_images_of_their_own_and_runs_may_name_none(
 ) -> None:
     trained(stub, monkeypatch, {"a-seed0": "a" * 64, "b-seed0": "a" * 64, "a-seed1": "b" * 64})
     (run,) = stub.prepared.folder.glob("runs/a-seed0/*")
-    assert read_images(run) == "a" * 64
+    assert read_trained_on(run).images == "a" * 64
 
 
 def test_a_damaged_note_is_said_so(stub: Stub) -> None:
@@ -55,4 +58,34 @@ def test_a_damaged_note_is_said_so(stub: Stub) -> None:
     (run,) = stub.prepared.folder.glob("runs/a-seed0/*")
     (run / "checkpoints" / "last" / "state.json").write_text("[]")
     with pytest.raises(ArtifactError, match=r"state\.json is damaged"):
-        read_images(run)
+        read_trained_on(run)
+
+
+def arms_of(stub: Stub) -> dict[str, ResolvedArm]:
+    return {job.arm.name: job.arm for job in stub.prepared.jobs}
+
+
+def test_other_files_under_the_same_names_are_refused_and_runs_that_do_not_say_pass(stub: Stub) -> None:
+    same, other = TrainedOn("n" * 64, "a" * 64), TrainedOn("n" * 64, "b" * 64)
+    old = TrainedOn("n" * 64)
+    check_trained_on(arms_of(stub), [Trained("a", 0, "A", old), Trained("b", 0, "B", other)])
+    check_trained_on(arms_of(stub), [Trained("a", 0, "A", same), Trained("b", 1, "B", other)])
+    with pytest.raises(
+        ArtifactError, match=r"A was trained on files of images aaa.* B on files of images bbb"
+    ):
+        check_trained_on(arms_of(stub), [Trained("a", 0, "A", same), Trained("b", 0, "B", other)])
+
+
+def test_a_teacher_that_changed_under_its_name_is_refused_whatever_the_seed(stub: Stub) -> None:
+    def with_teacher(arm: ResolvedArm, run: str) -> ResolvedArm:
+        train = arm.recipe.train.model_copy(update={"teacher": Teacher(run=run)})
+        return replace(arm, recipe=arm.recipe.model_copy(update={"train": train}))
+
+    runs = [
+        Trained(arm, seed, arm.upper(), TrainedOn(teacher=digest * 64))
+        for arm, seed, digest in (("a", 0, "1"), ("b", 1, "2"))
+    ]
+    one = {name: with_teacher(arm, "runs/teacher") for name, arm in arms_of(stub).items()}
+    with pytest.raises(ArtifactError, match=r"A was trained by a teacher 111.* B by a teacher 222"):
+        check_trained_on(one, runs)
+    check_trained_on({name: with_teacher(arm, name) for name, arm in arms_of(stub).items()}, runs)
