@@ -132,9 +132,10 @@ class QuantLayer(nn.Module):
     def _scaled_sums(self, x: Tensor, input_scale: Tensor, gain: Tensor, reader: Quantizer | None) -> Tensor:
         """The deploy stage in evaluation: codes are summed, and the sums scaled once, as integer kernels do.
 
-        Float32 holds the sums exactly below 2^24, in whichever order they are added. Sums of values would
-        differ from them in their last bits, and one that many outputs have may lie so near to a tie of the
-        next quantizer that it would get another code than in deployment. In training it need not, and the
+        Float32 holds the sums exactly below 2^24, in whichever order they are added; not where a library
+        transforms codes first (Winograd's algorithm, on GPUs). Sums of values would differ from them in their
+        last bits, and one that many outputs have may lie so near to a tie of the next quantizer that it would
+        get another code than in deployment. In training it need not, and the
         input may lie beside its grid (dropout); perturbed weights are deployed nowhere.
         """
         scale, _ = self.channel_scales(gain, self.refinement)
