@@ -37,6 +37,18 @@ def test_every_run_of_a_study_is_kept_once_with_its_numbers(name: str) -> None:
     assert len({row["checkpoint_sha256"] for row in found.rows}) == len(runs), "a network stands there twice"
 
 
+def test_a_network_that_stands_in_two_studies_has_the_same_numbers_in_both() -> None:
+    seen: dict[str, tuple[str, list[str]]] = {}
+    twice = 0
+    for name in NAMES:
+        for row in kept(name).rows:
+            numbers = [row[column.key] for column in (TOP1, *OTHERS)] + [row["flip_rate"], row["sharpness"]]
+            before, those = seen.setdefault(row["checkpoint_sha256"], (name, numbers))
+            assert those == numbers, f"{row['arm']} of seed {row['seed']} in {before} and {name}"
+            twice += before != name
+    assert twice > 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_of_a_study_and_benchmarks_show_what_its_runs_give(name: str) -> None:
     found = kept(name)
