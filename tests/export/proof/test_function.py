@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from saq_qat.quant.deploy.integer_modules import ChannelAffine, IntegerConv2d, IntegerLinear, Quantize
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
-from saq_qat.quant.numerics.quantizer import Added, Quantizer
+from saq_qat.quant.numerics.quantizer import Added, Averaged, Quantizer
 from saq_qat.recipe.schema import Deploy, Quant
 from saq_qat_export.proof.function import compare_function, function_comparison
 from tests.export.networks import CLASSES, SIDE, Lowered, conv_block, lower, policy, small, smooth_images
@@ -186,7 +186,7 @@ def test_a_wrong_offset_is_found(offset: str) -> None:
 
 
 class _HalfUp(Quantizer):
-    def forward(self, x: Tensor, added: Added | None = None) -> Tensor:
+    def forward(self, x: Tensor, added: Added | None = None, averaged: Averaged | None = None) -> Tensor:
         steps = torch.floor(x / self.scale + 0.5).clamp(self.grid.minimum, self.grid.maximum)
         return steps * self.scale
 
