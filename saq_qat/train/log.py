@@ -99,10 +99,10 @@ class RunLog:
         """Refuse damaged lines among the first ``size`` bytes, which a resumed run keeps: a report would.
 
         Raises:
-            ArtifactError: as ``check_lines``, or the log cannot be read.
+            ArtifactError: a line is damaged, named by its number; or the log cannot be read.
         """
         if self.path.exists():
-            check_lines(self.path, _content(self.path)[:size])
+            _check_lines(self.path, _content(self.path)[:size])
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
@@ -149,11 +149,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
     content = _content(path)
-    check_lines(path, content)
+    _check_lines(path, content)
     return list(whole_lines(content.splitlines()))
 
 
-def check_lines(path: Path, content: bytes) -> None:
+def _check_lines(path: Path, content: bytes) -> None:
     """Refuse bytes of a log that hold something else than lines before their end.
 
     Raises:
