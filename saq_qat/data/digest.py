@@ -31,13 +31,14 @@ def files_digest(data: ImageData) -> str | None:
 
     None where all images are pixels in memory, which ``images_digest`` knows.
     """
-    read = [images for images in (data.train, data.val) if isinstance(images, FileImages | WholeFileImages)]
+    splits = [images for images in (data.train, data.val) if isinstance(images, FileImages | WholeFileImages)]
     digest = hashlib.sha256()
-    for images in read:
-        count = len(images.paths)
-        for number in range(min(count, _FILES_READ)):
-            digest.update(_held(images.paths[number * count // min(count, _FILES_READ)]))
-    return digest.hexdigest() if read else None
+    for images in splits:
+        there = len(images.paths)
+        read_here = min(there, _FILES_READ)
+        for number in range(read_here):
+            digest.update(_held(images.paths[number * there // read_here]))
+    return digest.hexdigest() if splits else None
 
 
 def _held(file: ImageFile) -> bytes:

@@ -102,7 +102,7 @@ class RunLog:
             ArtifactError: a line is damaged, named by its number; or the log cannot be read.
         """
         if self.path.exists():
-            _check_lines(self.path, _content(self.path)[:size])
+            _lines(self.path, _content(self.path)[:size])
 
     def cut(self, size: int) -> None:
         """Drop what a killed run wrote after its last checkpoint, when the log had ``size`` bytes; with the
@@ -148,25 +148,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: it cannot be read, or holds something else before its end; names the line.
     """
-    content = _content(path)
-    _check_lines(path, content)
-    return list(whole_lines(content.splitlines()))
+    return _lines(path, _content(path))
 
 
-def _check_lines(path: Path, content: bytes) -> None:
-    """Refuse bytes of a log that hold something else than lines before their end.
-
-    Raises:
-        ArtifactError: they do; names the line.
-    """
+def _lines(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """As ``read_log``, of bytes of the log at ``path``."""
     texts = content.splitlines()
-    whole = texts if content.endswith(b"\n") else texts[:-1]
-    for number, text in enumerate(whole, 1):
-        if not list(whole_lines([text])):
-            raise ArtifactError(
-                f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
-                f"{why_no_line(text)}. Put the log back as training wrote it, or delete the line."
-            )
+    lines = list(whole_lines(texts))
+    whole = len(texts) - (bool(content) and not content.endswith(b"\n"))
+    if len(lines) < whole:
+        number = next(i for i, text in enumerate(texts, 1) if not list(whole_lines([text])))
+        raise ArtifactError(
+            f"{path}:{number}: no line of a log of saq-qat, which are JSON objects in UTF-8: "
+            f"{why_no_line(texts[number - 1])}. Put the log back as training wrote it, or delete the line."
+        )
+    return lines
 
 
 def _content(path: Path) -> bytes:

@@ -103,8 +103,9 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
         ArtifactError, ModelError: the files of a run are missing or damaged, or runs that should have been
             trained on the same images, or by the same teacher, were not.
     """
-    runs = tuple(_run_result(job, folder) for job in jobs)
-    check_trained_on(arms, [_trained(run, folder) for run in runs if run.run is not None])
+    trained = [_trained(job, folder) for job in jobs]
+    runs = tuple(_run_result(each, folder) for each in trained)
+    check_trained_on(arms, trained)
     return StudyResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -123,18 +124,17 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
     )
 
 
-def _run_result(job: Job, folder: Path) -> RunResult:
+def _trained(job: Job, folder: Path) -> Trained:
     run = find_run(job)
     if run is None:
         raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
+    return Trained(job.arm.name, job.seed, str(run.relative_to(folder)), read_trained_on(run))
+
+
+def _run_result(trained: Trained, folder: Path) -> RunResult:
+    run = folder / trained.place
     measured = None if (run / DIVERGED_FILE).is_file() else read_measured(run)
-    place = str(run.relative_to(folder))
-    images = read_trained_on(run).images
-    return RunResult(job.arm.name, job.seed, place, images, read_machine(run), measured)
-
-
-def _trained(run: RunResult, folder: Path) -> Trained:
-    return Trained(run.arm, run.seed, str(run.run), read_trained_on(folder / str(run.run)))
+    return RunResult(trained.arm, trained.seed, trained.place, trained.on.images, read_machine(run), measured)
 
 
 def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:

@@ -135,8 +135,8 @@ class QuantLayer(nn.Module):
         Float32 holds the sums exactly below 2^24, in whichever order they are added; not where a library
         transforms codes first (Winograd's algorithm, on GPUs). Sums of values would differ from them in their
         last bits, and one that many outputs have may lie so near to a tie of the next quantizer that it would
-        get another code than in deployment. In training it need not, and the
-        input may lie beside its grid (dropout); perturbed weights are deployed nowhere.
+        get another code than in deployment. In training it need not, and the input may lie beside its grid
+        (dropout); perturbed weights are deployed nowhere.
         """
         scale, _ = self.channel_scales(gain, self.refinement)
         step = input_scale * scale
