@@ -118,8 +118,8 @@ class QuantLayer(nn.Module):
         bias: Tensor | None = self.bias
         if input_quantizer is not None:
             offset = input_quantizer.offset(x.numel())
-            if offset is None and self.channel_gain is not None and not self.training and self.slot is None:
-                return self._scaled_sums(x, input_quantizer.scale, self.channel_gain, reader)
+            if self.channel_gain is not None and not self.training and self.slot is None:
+                return self._scaled_sums(x, input_quantizer.scale, offset, self.channel_gain, reader)
             bias = self.integer_bias(input_quantizer.scale, offset)
             if offset is not None and self.pads:
                 held = offset * self.quantized_weight().flatten(1).sum(1)
@@ -129,7 +129,9 @@ class QuantLayer(nn.Module):
         product = self.compute(x, self._scaled(self.projected_weight()), bias)
         return product.float() + self.compute(x, self._scaled(self.slot.detach()), None).float()
 
-    def _scaled_sums(self, x: Tensor, input_scale: Tensor, gain: Tensor, reader: Quantizer | None) -> Tensor:
+    def _scaled_sums(
+        self, x: Tensor, input_scale: Tensor, offset: Tensor | None, gain: Tensor, reader: Quantizer | None
+    ) -> Tensor:
         """The deploy stage in evaluation: codes are summed, and the sums scaled once, as integer kernels do.
 
         Float32 holds the sums exactly below 2^24, in whichever order they are added; not where a library
@@ -139,10 +141,15 @@ class QuantLayer(nn.Module):
         (dropout); perturbed weights are deployed nowhere.
         """
         scale, _ = self.channel_scales(gain, self.refinement)
-        step = input_scale * scale
-        bias = None if self.bias is None else in_codes_of_bias(self.bias, step) / self.refinement
         code = (scale * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 1))
         weight = round_to_integer(self._scaled(self.projected_weight()) / code)
+        exact: Tensor | None = self.bias
+        if offset is not None:
+            x = x - offset
+            held = offset_in_bias(offset, weight, scale.double() * self.refinement)
+            exact = held if exact is None else exact.double() + held
+        step = input_scale * scale
+        bias = None if exact is None else in_codes_of_bias(exact, step).to(x.dtype) / self.refinement
         sums = self.compute(round_to_integer(x / input_scale), weight, bias)
         unit = (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
         scaled = sums * unit

@@ -2,14 +2,13 @@
 
 import copy
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from saq_qat.quant.deploy.integer_modules import Quantize
+from saq_qat.quant.deploy.integer_modules import IntegerConv2d, Quantize
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.quantizer import Quantizer
 from saq_qat.recipe.schema import ActivationQuantizer, Deploy
@@ -36,13 +35,38 @@ def relu6_residual() -> nn.Module:
     return Residual(nn.ReLU6)
 
 
+SAQ = ActivationQuantizer(bits=4)
+SYMMETRIC = ActivationQuantizer(bits=4, kind="symmetric")
+LSQ_PLUS = ActivationQuantizer(bits=4, kind="lsq", offset="signed")
+
+
+class Hardswishes(nn.Module):
+    """Inputs with an offset of a padded convolution, of one without padding and of a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.padded = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3, padding=1)
+        self.norm, self.bare = nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3)
+        self.last, self.head = nn.Conv2d(6, 4, 2), nn.Linear(36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.hardswish(self.norm(self.padded(nn.functional.hardswish(self.stem(x)))))
+        found: Tensor = self.head(self.last(self.bare(x).relu()).flatten(1))
+        return found
+
+
 def stage_of(
-    model: Callable[[], nn.Module], bits: int, *, short: bool, kind: Literal["saq", "symmetric"] = "saq"
+    model: Callable[[], nn.Module], bits: int, *, short: bool, activation: ActivationQuantizer = SAQ
 ) -> fx.GraphModule:
     """With ``short`` scales, of few binary digits, many sums are ties."""
-    activation = ActivationQuantizer(kind=kind, bits=bits)
+    activation = activation.model_copy(update={"bits": bits})
     stage = fold_batch_norm(quantized(model(), policy(bits, activation=activation))[0])
     return (with_exact_scales(stage).float() if short else stage).eval()
+
+
+def codes_of(values: Tensor, quantizer: Quantizer) -> Tensor:
+    offset = quantizer.offset()
+    return (values if offset is None else values - offset) / quantizer.scale
 
 
 def trained_codes(stage: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
@@ -50,7 +74,7 @@ def trained_codes(stage: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def keep(name: str, quantizer: Quantizer) -> None:
-        quantizer.register_forward_hook(lambda _, given, out: found.update({name: out / quantizer.scale}))
+        quantizer.register_forward_hook(lambda _, given, out: found.update({name: codes_of(out, quantizer)}))
 
     for name, module in stage.named_modules():
         if isinstance(module, Quantizer) and name.startswith("quantizers."):
@@ -60,14 +84,16 @@ def trained_codes(stage: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["saq", "symmetric"])
+@pytest.mark.parametrize("activation", [SAQ, SYMMETRIC, LSQ_PLUS], ids=["saq", "symmetric", "lsq-offset"])
 @pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("model", [Residual, relu6_residual, BranchAndConcat, Gated, NoNorm, FlattenedSum])
+@pytest.mark.parametrize(
+    "model", [Residual, relu6_residual, BranchAndConcat, Gated, NoNorm, FlattenedSum, Hardswishes]
+)
 def test_every_code_of_the_deploy_stage_is_that_of_the_integer_reference(
-    model: Callable[[], nn.Module], bits: int, short: bool, kind: Literal["saq", "symmetric"]
+    model: Callable[[], nn.Module], bits: int, short: bool, activation: ActivationQuantizer
 ) -> None:
-    stage = stage_of(model, bits, short=short, kind=kind)
+    stage = stage_of(model, bits, short=short, activation=activation)
     view = deploy_view(stage, Deploy())
     x = images(32)
     expected, found = run_reference(view, x.numpy()).codes, trained_codes(copy.deepcopy(stage), x)
@@ -132,3 +158,23 @@ def test_ties_of_a_mean_over_height_and_width_fall_as_they_fall_in_the_kernel() 
     assert np.unique(codes).size > 20
     expected = run_reference(view, x.numpy()).codes[tensor_name(name)]
     assert np.array_equal(codes + quantize.zero_point, expected.reshape(codes.shape))
+
+
+def test_ties_of_sums_of_inputs_with_an_offset_fall_as_they_fall_in_the_kernel() -> None:
+    stage = stage_of(Hardswishes, 8, short=False, activation=LSQ_PLUS)
+    (node,) = (node for node in stage.graph.nodes if node.target == "bare")
+    before, reader = (stage.get_submodule(str(handle.target)) for handle in node.args[1:])
+    assert isinstance(before, Quantizer) and before.offset() is not None and isinstance(reader, Quantizer)
+    bare = deploy_view(stage, Deploy()).get_submodule("bare")
+    assert isinstance(bare, IntegerConv2d) and bare.bias_scale is not None
+    with torch.no_grad():  # one sum in 46 is a tie
+        reader.alpha.copy_(bare.bias_scale[0] * 46 * reader.grid.unit)
+    view, x = deploy_view(stage, Deploy()), images(512)
+    name = next(name for name, module in stage.named_modules() if module is reader)
+    quantize = view.get_submodule(name)
+    assert isinstance(quantize, Quantize)
+    codes = trained_codes(stage, x)[name].round().clamp(quantize.minimum, quantize.maximum).numpy()
+    assert np.unique(codes).size > 20
+    assert np.array_equal(
+        codes + quantize.zero_point, run_reference(view, x.numpy()).codes[tensor_name(name)]
+    )

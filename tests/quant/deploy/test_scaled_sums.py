@@ -1,6 +1,7 @@
 """The deploy stage in evaluation: exact sums of codes, scaled once, as the deploy view has them."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from torch import Tensor, fx, nn
 from saq_qat.quant.deploy.integer_modules import IntegerConv2d, IntegerLayer
 from saq_qat.quant.deploy.view import deploy_view, fold_batch_norm
 from saq_qat.quant.numerics.layers import QuantLayer, quant_layers
-from saq_qat.recipe.schema import Deploy
+from saq_qat.quant.numerics.quantizer import Quantizer
+from saq_qat.recipe.schema import ActivationQuantizer, Deploy
 from tests.quant.exact import with_exact_scales
 from tests.quant.networks import BranchAndConcat, NoNorm, Residual, images, policy, quantized
 
+WITH_OFFSET = ActivationQuantizer(bits=4, kind="lsq", offset="signed")
 NETWORKS = [Residual, BranchAndConcat, NoNorm]
 
 
@@ -32,8 +35,13 @@ class DropoutBefore(nn.Module):
         return x.mean((2, 3))
 
 
-def stage_of(model: type[nn.Module], bits: int) -> fx.GraphModule:
-    return fold_batch_norm(quantized(model(), policy(bits))[0]).eval()
+def signed_residual() -> nn.Module:
+    """Without a ReLU, so that inputs of layers are signed."""
+    return Residual(nn.Identity)
+
+
+def stage_of(model: Callable[[], nn.Module], bits: int, **options: object) -> fx.GraphModule:
+    return fold_batch_norm(quantized(model(), policy(bits, **options))[0]).eval()
 
 
 def traffic(stage: fx.GraphModule, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -76,9 +84,16 @@ def test_a_layer_gives_its_exact_integer_sums_scaled_once_bit_for_bit(
     assert layers >= 2
 
 
+@pytest.mark.parametrize("activation", [ActivationQuantizer(bits=4), WITH_OFFSET], ids=["saq", "offset"])
 @pytest.mark.parametrize("slots", [False, True])
-def test_evaluation_has_the_values_and_gradients_of_training(slots: bool) -> None:
-    stage = with_exact_scales(stage_of(Residual, 4))
+def test_evaluation_has_the_values_and_gradients_of_training(
+    slots: bool, activation: ActivationQuantizer
+) -> None:
+    stage = with_exact_scales(stage_of(signed_residual, 4, activation=activation))
+    offsets = [
+        module for module in stage.modules() if isinstance(module, Quantizer) and module.beta is not None
+    ]
+    assert (activation is WITH_OFFSET) == bool(offsets)
     generator = torch.Generator().manual_seed(3)
     if slots:
         for layer in quant_layers(stage).values():
