@@ -30,7 +30,8 @@ TARGETS = ("onnxruntime", "tensorrt")
 def trained(model: nn.Module, bits: int, images: Tensor, kind: str = "saq") -> Lowered:
     """A few steps of training, the last in the deploy stage, then the whole way to ONNX."""
     activation = ActivationQuantizer.model_validate({"bits": bits, "kind": kind, "offset": "bounded"})
-    last = Override(match="last", weight_bits=bits, activation_bits=bits)
+    *_, name = (name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    last = Override(match=name, weight_bits=bits, activation_bits=bits)
     quant = policy(bits, bits, activation=activation, overrides=(last,))
     network, plan = quantized(model, quant, images, targets=TARGETS)
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
