@@ -1,8 +1,7 @@
 """study.json: every run's numbers, and the statistics of arms and comparisons."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,25 +14,25 @@ from saq_qat.analysis.study.schema import Study
 from saq_qat.analysis.study.statistics import METHOD, PairedDifference, Spread, paired_difference, spread_of
 from saq_qat.analysis.study.trained_on import Trained, check_trained_on, read_trained_on
 from saq_qat.errors import ArtifactError
-from saq_qat.train.choose import standing_of
 from saq_qat.version import __version__
-from saq_qat_runtime.bundle.result_files import decode_result, read_result, short_digest, write_result
+from saq_qat_runtime.bundle.result_files import decode_result, read_result, write_result
 
 __all__ = [
     "RESULT_FILE",
+    "RUN_AGAIN",
     "ArmResult",
     "ComparisonResult",
     "StudyResult",
-    "check_result",
+    "arm_quantities",
     "collect",
+    "compared",
     "read_study_result",
     "write_study_result",
 ]
 
 RESULT_FILE = "study.json"
 SCHEMA_VERSION = 3
-_ROUNDING = 1e-9
-_FIX = "Run 'saq-qat study' again with the study's file."
+RUN_AGAIN = "Run 'saq-qat study' again with the study's file."
 _KEYS = tuple(quantity.key for quantity in QUANTITIES)
 
 
@@ -116,7 +115,7 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
         arms=tuple(_arm_result(arm, study.arms[arm.name].differs_in, runs) for arm in arms.values()),
         runs=runs,
         comparisons=tuple(
-            _comparison(
+            compared(
                 pair.of, pair.against, comparison_kind(arms[pair.of].recipe, arms[pair.against].recipe), runs
             )
             for pair in study.comparisons
@@ -127,7 +126,7 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
 def _trained(job: Job, folder: Path) -> Trained:
     run = find_run(job)
     if run is None:
-        raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {_FIX}")
+        raise ArtifactError(f"{job.runs / job.name}: has no run of arm {job.arm.name!r}. {RUN_AGAIN}")
     return Trained(job.arm.name, job.seed, str(run.relative_to(folder)), read_trained_on(run))
 
 
@@ -152,62 +151,20 @@ def _arm_result(arm: ResolvedArm, differs_in: tuple[str, ...], runs: Sequence[Ru
         diverged=tuple(run.seed for run in own if run.measured is None),
         differs_in=differs_in,
         image_passes=image_passes(arm.recipe),
-        quantities=_spreads(arm.name, runs),
+        quantities=arm_quantities(arm.name, runs),
     )
 
 
-def _spreads(arm: str, runs: Sequence[RunResult]) -> dict[str, Spread]:
+def arm_quantities(arm: str, runs: Sequence[RunResult]) -> dict[str, Spread]:
+    """By key, of an arm over its seeds; those that no run of it has are absent."""
     spreads = {key: spread_of(list(_values(runs, arm, key).values())) for key in _KEYS}
     return {key: spread for key, spread in spreads.items() if spread is not None}
 
 
-def _comparison(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) -> ComparisonResult:
+def compared(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) -> ComparisonResult:
+    """Two arms in every quantity that a seed of both has."""
     pairs = {key: paired_difference(_values(runs, of, key), _values(runs, against, key)) for key in _KEYS}
     return ComparisonResult(of, against, kind, {key: pair for key, pair in pairs.items() if pair.seeds})
-
-
-def check_result(result: StudyResult, folder: Path) -> None:
-    """Whether a study's statistics are those of its runs, and its runs hold what was measured.
-
-    Raises:
-        ArtifactError: a run holds another checkpoint than the one that was measured, or a mean or difference
-            is not what its runs give.
-    """
-    for run in result.runs:
-        _check_run(run, folder, result.checkpoint)
-    arms = tuple(replace(arm, quantities=_spreads(arm.name, result.runs)) for arm in result.arms)
-    pairs = tuple(_comparison(c.of, c.against, c.kind, result.runs) for c in result.comparisons)
-    if not (_alike(arms, result.arms) and _alike(pairs, result.comparisons)):
-        raise ArtifactError(
-            f"{folder / RESULT_FILE}: its means and differences are not those of its runs, so it was changed "
-            f"since. {_FIX}"
-        )
-
-
-def _alike(one: object, other: object) -> bool:
-    """Equal but for the last digits, which differ among versions of NumPy and SciPy."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
-    if is_dataclass(one) and type(one) is type(other):
-        return all(_alike(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return one == other
-
-
-def _check_run(run: RunResult, folder: Path, checkpoint: str) -> None:
-    if run.measured is None or run.run is None or not (folder / run.run).is_dir():
-        return
-    place, measured = folder / run.run, run.measured.checkpoint_sha256
-    standing = standing_of(place, "best" if checkpoint == "best" else "last")
-    if standing is None or standing.sha256 != measured:
-        now = "none" if standing is None else short_digest(standing.sha256)
-        raise ArtifactError(
-            f"{place}: {RESULT_FILE} is about its checkpoint {short_digest(measured)}, and it has {now} now. "
-            f"{_FIX}"
-        )
 
 
 def write_study_result(result: StudyResult, folder: Path) -> None:
@@ -229,6 +186,6 @@ def read_study_result(folder: Path) -> StudyResult:
     path = folder / RESULT_FILE
     if not path.is_file():
         raise ArtifactError(
-            f"{path}: no such file, so the study is not complete, or this is not its folder. {_FIX}"
+            f"{path}: no such file, so the study is not complete, or this is not its folder. {RUN_AGAIN}"
         )
-    return decode_result(StudyResult, read_result(path, SCHEMA_VERSION, _FIX), path, _FIX)
+    return decode_result(StudyResult, read_result(path, SCHEMA_VERSION, RUN_AGAIN), path, RUN_AGAIN)

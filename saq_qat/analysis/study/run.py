@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saq_qat.analysis.study.arms import resolve_arms
+from saq_qat.analysis.study.check import check_result
 from saq_qat.analysis.study.inputs import hold_inputs
 from saq_qat.analysis.study.jobs import Job, jobs_of, next_step
 from saq_qat.analysis.study.page import page
@@ -12,7 +13,6 @@ from saq_qat.analysis.study.pictures import require_packages, write_pictures
 from saq_qat.analysis.study.result import (
     RESULT_FILE,
     StudyResult,
-    check_result,
     collect,
     read_study_result,
     write_study_result,

@@ -138,7 +138,7 @@ def test_a_study_says_that_its_folder_is_of_another_file(stub: Stub) -> None:
     assert stub.prepare(STUDY.replace("[0, 1]", "[0, 1, 2]")).changes_another
 
 
-@pytest.mark.parametrize("where", ["arms", "comparisons", "runs"])
+@pytest.mark.parametrize("where", ["arms", "comparisons", "runs", "kind", "seeds", "image_passes"])
 def test_a_result_whose_numbers_were_changed_is_not_reported(stub: Stub, where: str) -> None:
     study(stub)
     path = stub.prepared.folder / "study.json"
@@ -147,6 +147,12 @@ def test_a_result_whose_numbers_were_changed_is_not_reported(stub: Stub, where: 
         found["runs"][0]["measured"]["deployed"]["top1"] = 99.5
     elif where == "arms":
         found["arms"][0]["quantities"]["deployed_top1"]["mean"] = 99.5
+    elif where == "kind":
+        found["comparisons"][0]["kind"] = "equal compute"
+    elif where == "seeds":
+        found["arms"][0]["seeds"] = [0]
+    elif where == "image_passes":
+        found["arms"][0]["image_passes"] *= 2
     else:
         found["comparisons"][0]["quantities"]["deployed_top1"]["p"] = 0.001
     path.write_text(json.dumps(found))
@@ -209,6 +215,14 @@ def test_the_report_refuses_runs_that_were_trained_on_since(stub: Stub) -> None:
     )
     with pytest.raises(ArtifactError, match=r"is about its checkpoint ffffffffffff\.\.\., and it has"):
         report_study(folder)
+
+
+def test_an_arm_is_believed_in_what_it_costs_where_no_run_of_it_lies(stub: Stub, tmp_path: Path) -> None:
+    result = study(stub)
+    write_study_result(
+        replace(result, comparisons=(replace(result.comparisons[0], kind="neither"),)), tmp_path / "copied"
+    )
+    assert report_study(tmp_path / "copied").comparisons[0].kind == "neither"
 
 
 def test_the_report_needs_no_runs(stub: Stub, tmp_path: Path) -> None:
