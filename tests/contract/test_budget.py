@@ -31,6 +31,14 @@ def test_a_source_file_is_short_and_says_what_it_is(file: Path) -> None:
     assert not long
 
 
+def test_a_file_of_tests_is_short() -> None:
+    assert [
+        f"{file.relative_to(ROOT)}: {lines} lines"
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > FILE_LINES
+    ] == []
+
+
 def test_whatever_is_ignored_has_its_reason_beside_it() -> None:
     assert [
         f"{file.relative_to(ROOT)}:{number}"
