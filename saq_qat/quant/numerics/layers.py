@@ -149,7 +149,7 @@ class QuantLayer(nn.Module):
             held = offset_in_bias(offset, weight, scale.double() * self.refinement)
             exact = held if exact is None else exact.double() + held
         step = input_scale * scale
-        bias = None if exact is None else in_codes_of_bias(exact, step).to(x.dtype) / self.refinement
+        bias = None if exact is None else in_codes_of_bias(exact, step).to(scale) / self.refinement
         sums = self.compute(round_to_integer(x / input_scale), weight, bias)
         unit = (step * self.refinement).reshape(-1, *[1] * (self.weight.dim() - 2))
         scaled = sums * unit
