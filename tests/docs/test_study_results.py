@@ -64,10 +64,18 @@ def test_another_seed_is_a_prediction_and_wider_than_the_interval_of_the_mean() 
     assert another_seed(np.array([0.0, 1.0, 2.0]), sign="+") == "-3.97 to +5.97"
 
 
-@pytest.mark.parametrize("bits", ["w2a2", "w3a3", "w4a4"])
-def test_readme_quotes_what_the_runs_give(bits: str) -> None:
-    found = kept(f"cifar10-small-{bits}-final")
-    start = f"| does SAQ pay? {bits.upper()} |"
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("cifar10-small-w2a2-final", "W2A2"),
+        ("cifar10-small-w3a3-final", "W3A3"),
+        ("cifar10-small-w4a4-final", "W4A4"),
+        ("cifar100-small-w2a2-final", "CIFAR-100, W2A2"),
+    ],
+)
+def test_readme_quotes_what_the_runs_give(name: str, asked: str) -> None:
+    found = kept(name)
+    start = f"| does SAQ pay? {asked} |"
     (told,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(start))
     for against in ("plain", "plain-twice"):
         assert difference(found, "saq", against, TOP1) in told
@@ -78,10 +86,19 @@ def test_readme_quotes_what_the_runs_give(bits: str) -> None:
         assert f"{values.mean():.2f} ({another_seed(values)})" in told
 
 
+def test_readme_quotes_the_study_of_all_images() -> None:
+    found = kept("cifar10-w2a2-final")
+    saq, plain, twice = (f"{found.values(arm, TOP1).mean():.2f}" for arm in ("saq", "plain", "plain-twice"))
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"one seed: SAQ {saq}, plain {plain}, twice the epochs {twice}." in told
+
+
 @pytest.mark.parametrize("method", ARMS)
-@pytest.mark.parametrize("bits", ["w2a2", "w3a3", "w4a4"])
-def test_a_recipe_is_the_arm_whose_runs_its_head_quotes(bits: str, method: str) -> None:
-    found, path = kept(f"cifar10-small-{bits}-final"), ROOT / f"configs/cifar10/resnet20-{bits}-{method}.yaml"
+@pytest.mark.parametrize(
+    ("data", "bits"), [("cifar10", "w2a2"), ("cifar10", "w3a3"), ("cifar10", "w4a4"), ("cifar100", "w2a2")]
+)
+def test_a_recipe_is_the_arm_whose_runs_its_head_quotes(data: str, bits: str, method: str) -> None:
+    found, path = kept(f"{data}-small-{bits}-final"), ROOT / f"configs/{data}/resnet20-{bits}-{method}.yaml"
     arm = resolve_arms(found.study, STUDIES)[ARMS[method]].recipe
     recipe = load_recipe(path)
     assert recipe.train.stages == arm.train.stages
