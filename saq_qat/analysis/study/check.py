@@ -45,7 +45,7 @@ def check_result(result: StudyResult, folder: Path) -> None:
     pairs = tuple(_compared_again(pair, result, recipes) for pair in result.comparisons)
     if not (_alike(arms, result.arms) and _alike(pairs, result.comparisons)):
         raise ArtifactError(
-            f"{folder / RESULT_FILE}: its means and differences are not those of its runs, so it was changed "
+            f"{folder / RESULT_FILE}: its arms or comparisons are not those of its runs, so it was changed "
             f"since. {RUN_AGAIN}"
         )
 
