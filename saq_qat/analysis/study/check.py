@@ -1,7 +1,7 @@
 """Whether a study's result is what its runs say: files are changed, and runs go on."""
 
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from saq_qat.analysis.study.arms import comparison_kind, image_passes
@@ -12,7 +12,7 @@ from saq_qat.analysis.study.result import (
     ArmResult,
     ComparisonResult,
     StudyResult,
-    arm_quantities,
+    arm_result,
     compared,
 )
 from saq_qat.errors import ArtifactError
@@ -34,7 +34,7 @@ def check_result(result: StudyResult, folder: Path) -> None:
     the runs that lie in the folder.
 
     Raises:
-        ArtifactError: a run holds another checkpoint than the one that was measured, or a mean or difference
+        ArtifactError: a run holds another checkpoint than the one that was measured, or an arm or comparison
             is not what its runs give.
         RecipeError: the recipe of a run is damaged.
     """
@@ -57,14 +57,14 @@ def _recipes(result: StudyResult, folder: Path) -> dict[str, Recipe]:
 
 
 def _arm_again(arm: ArmResult, result: StudyResult, recipes: dict[str, Recipe]) -> ArmResult:
-    own = [run for run in result.runs if run.arm == arm.name]
     recipe = recipes.get(arm.name)
-    return replace(
-        arm,
-        seeds=tuple(run.seed for run in own),
-        diverged=tuple(run.seed for run in own if run.measured is None),
+    return arm_result(
+        arm.name,
+        recipe=arm.recipe,
+        overrides=arm.overrides,
+        differs_in=arm.differs_in,
         image_passes=arm.image_passes if recipe is None else image_passes(recipe),
-        quantities=arm_quantities(arm.name, result.runs),
+        runs=result.runs,
     )
 
 

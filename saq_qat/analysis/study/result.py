@@ -23,7 +23,7 @@ __all__ = [
     "ArmResult",
     "ComparisonResult",
     "StudyResult",
-    "arm_quantities",
+    "arm_result",
     "collect",
     "compared",
     "read_study_result",
@@ -112,7 +112,7 @@ def collect(study: Study, arms: Mapping[str, ResolvedArm], jobs: Sequence[Job], 
         name=study.name,
         statistics=METHOD,
         checkpoint=study.measure.checkpoint,
-        arms=tuple(_arm_result(arm, study.arms[arm.name].differs_in, runs) for arm in arms.values()),
+        arms=tuple(_arm_of(arm, study, runs) for arm in arms.values()),
         runs=runs,
         comparisons=tuple(
             compared(
@@ -141,24 +141,39 @@ def _values(runs: Sequence[RunResult], arm: str, key: str) -> dict[int, float]:
     return {seed: float(value) for seed, value in found.items() if value is not None}
 
 
-def _arm_result(arm: ResolvedArm, differs_in: tuple[str, ...], runs: Sequence[RunResult]) -> ArmResult:
-    own = [run for run in runs if run.arm == arm.name]
-    return ArmResult(
-        name=arm.name,
+def _arm_of(arm: ResolvedArm, study: Study, runs: Sequence[RunResult]) -> ArmResult:
+    return arm_result(
+        arm.name,
         recipe=str(arm.path),
         overrides=arm.overrides,
-        seeds=tuple(run.seed for run in own),
-        diverged=tuple(run.seed for run in own if run.measured is None),
-        differs_in=differs_in,
+        differs_in=study.arms[arm.name].differs_in,
         image_passes=image_passes(arm.recipe),
-        quantities=arm_quantities(arm.name, runs),
+        runs=runs,
     )
 
 
-def arm_quantities(arm: str, runs: Sequence[RunResult]) -> dict[str, Spread]:
-    """By key, of an arm over its seeds; those that no run of it has are absent."""
-    spreads = {key: spread_of(list(_values(runs, arm, key).values())) for key in _KEYS}
-    return {key: spread for key, spread in spreads.items() if spread is not None}
+def arm_result(
+    name: str,
+    *,
+    recipe: str,
+    overrides: tuple[str, ...],
+    differs_in: tuple[str, ...],
+    image_passes: float,
+    runs: Sequence[RunResult],
+) -> ArmResult:
+    """An arm over those of the runs that are its own; all else is given, as its attributes have it."""
+    own = [run for run in runs if run.arm == name]
+    spreads = {key: spread_of(list(_values(runs, name, key).values())) for key in _KEYS}
+    return ArmResult(
+        name=name,
+        recipe=recipe,
+        overrides=overrides,
+        seeds=tuple(run.seed for run in own),
+        diverged=tuple(run.seed for run in own if run.measured is None),
+        differs_in=differs_in,
+        image_passes=image_passes,
+        quantities={key: spread for key, spread in spreads.items() if spread is not None},
+    )
 
 
 def compared(of: str, against: str, kind: Kind, runs: Sequence[RunResult]) -> ComparisonResult:
