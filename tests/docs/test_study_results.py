@@ -71,6 +71,7 @@ def test_another_seed_is_a_prediction_and_wider_than_the_interval_of_the_mean() 
         ("cifar10-small-w3a3-final", "W3A3"),
         ("cifar10-small-w4a4-final", "W4A4"),
         ("cifar100-small-w2a2-final", "CIFAR-100, W2A2"),
+        ("efficientnet-lite0-imagenette-small-w4a4-final", "EfficientNet-Lite0 to Imagenette, W4A4"),
     ],
 )
 def test_readme_quotes_what_the_runs_give(name: str, asked: str) -> None:
